@@ -1,0 +1,43 @@
+package peercred
+
+import (
+	"fmt"
+	"os/user"
+	"strconv"
+	"strings"
+)
+
+// UserName is the login name of uid, or "uid-1000" if no name can be found:
+// directories such as LDAP may be down or may not know it.
+func UserName(uid uint32) string {
+	u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
+	if err != nil || u.Username == "" {
+		return "uid-" + strconv.FormatUint(uint64(uid), 10)
+	}
+	return u.Username
+}
+
+// LookupUID is the uid of a login name, of a number, or of what [UserName]
+// made of a uid without a name. A name wins over a number.
+func LookupUID(nameOrNumber string) (uint32, error) {
+	if u, err := user.Lookup(nameOrNumber); err == nil {
+		return parseID(u.Uid)
+	}
+	if n, err := parseID(strings.TrimPrefix(nameOrNumber, "uid-")); err == nil {
+		return n, nil
+	}
+	return 0, fmt.Errorf("no user %q on this machine", nameOrNumber)
+}
+
+func lookupGID(name string) (uint32, error) {
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		return 0, err
+	}
+	return parseID(g.Gid)
+}
+
+func parseID(s string) (uint32, error) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	return uint32(n), err
+}
