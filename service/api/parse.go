@@ -1,0 +1,149 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+	"strings"
+)
+
+// requestKeys are the members that a request line may have.
+var requestKeys = []string{"id", "type", "target", "protocol", "instance", "from",
+	"timeout_ms", "stream", "incoming", "message_id", "data", "error"}
+
+// ParseRequest reads one line, without its newline. The error is an *Error of
+// CodeBadRequest that says where the fault is; then id is the request's id if
+// it could be read (ok), so that the error can be answered to it.
+func ParseRequest(line []byte) (r *Request, id string, ok bool, err error) {
+	fields, err := scanObject(line)
+	r = &Request{}
+	for _, f := range fields {
+		if f.key == "id" && json.Unmarshal(f.value, &r.ID) == nil && f.value[0] == '"' && len(r.ID) <= MaxID {
+			id, ok = r.ID, true
+		}
+	}
+	if err != nil {
+		return nil, id, ok, badRequest("%v", err)
+	}
+	for _, f := range fields {
+		if err := r.set(f); err != nil {
+			return nil, id, ok, err
+		}
+	}
+	if !ok {
+		return nil, "", false, badRequest(`a request needs "id", a string of at most %d bytes`, MaxID)
+	}
+	if r.Type == "" {
+		return nil, id, true, badRequest(`a request needs "type"`)
+	}
+	return r, id, true, nil
+}
+
+func badRequest(format string, args ...any) *Error {
+	return Errorf(CodeBadRequest, format, args...)
+}
+
+func (r *Request) set(f field) error {
+	var dst any
+	switch f.key {
+	case "id":
+		return nil
+	case "type":
+		dst = &r.Type
+	case "target":
+		dst = &r.Target
+	case "protocol":
+		dst = &r.Protocol
+	case "instance":
+		dst = &r.Instance
+	case "from":
+		dst = &r.From
+	case "timeout_ms":
+		dst = &r.TimeoutMS
+	case "stream":
+		dst = &r.Stream
+	case "incoming":
+		dst = &r.Incoming
+	case "message_id":
+		dst = &r.MessageID
+	case "error":
+		dst = &r.Error
+	case "data":
+		if len(f.value) > MaxPayload {
+			return Errorf(CodeTooLarge, `"data" has %d bytes, the limit is %d`, len(f.value), MaxPayload)
+		}
+		r.Data = f.value
+		return nil
+	default:
+		return badRequest("unknown member %q; a request has %s", shorten(f.key), strings.Join(requestKeys, ", "))
+	}
+	if bytes.Equal(f.value, []byte("null")) {
+		return badRequest("%q may not be null", f.key)
+	}
+	if err := json.Unmarshal(f.value, dst); err != nil {
+		want := "a string"
+		switch f.key {
+		case "timeout_ms":
+			want = "a whole number of milliseconds"
+		case "error":
+			want = `an object {"code","message","hint"}`
+		}
+		return badRequest("%q must be %s", f.key, want)
+	}
+	if f.key == "timeout_ms" && r.TimeoutMS <= 0 {
+		return badRequest(`"timeout_ms" must be more than 0`)
+	}
+	return nil
+}
+
+// DecodeArgs reads the `data` of a management verb into dst, a pointer to a
+// struct. Missing data is an empty object. Unknown members are refused.
+func DecodeArgs(data json.RawMessage, dst any) error {
+	if len(data) == 0 {
+		return nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(dst); err != nil {
+		msg := strings.TrimPrefix(err.Error(), "json: ")
+		return badRequest(`"data": %s`, msg)
+	}
+	return nil
+}
+
+// ValidName checks a name of an identity, contact or instance: 1 to MaxName
+// bytes of letters, digits, '-', '_' and '.', of which the first is a letter
+// or digit. what is used in the error.
+func ValidName(what, name string) error {
+	if name == "" {
+		return badRequest("%s is empty", what)
+	}
+	if len(name) > MaxName {
+		return badRequest("%s has %d bytes, the limit is %d", what, len(name), MaxName)
+	}
+	for i, c := range name {
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' {
+			continue
+		}
+		if i > 0 && (c == '-' || c == '_' || c == '.') {
+			continue
+		}
+		return badRequest("%s %q may have letters, digits, '-', '_' and '.', the first a letter or digit", what, shorten(name))
+	}
+	return nil
+}
+
+// ValidProtocol checks a protocol's name: 1 to MaxProtocol bytes of printable
+// ASCII without spaces.
+func ValidProtocol(p string) error {
+	if p == "" {
+		return badRequest(`"protocol" is missing`)
+	}
+	if len(p) > MaxProtocol {
+		return badRequest("the protocol's name has %d bytes, the limit is %d", len(p), MaxProtocol)
+	}
+	if i := slices.IndexFunc([]byte(p), func(c byte) bool { return c <= ' ' || c > '~' }); i >= 0 {
+		return badRequest("the protocol's name has a character that is not printable ASCII at byte %d", i)
+	}
+	return nil
+}
