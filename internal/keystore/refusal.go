@@ -1,0 +1,153 @@
+package keystore
+
+import (
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Refusal says why a file or folder of the keystore is not used. Nothing in it
+// comes from inside a key file.
+type Refusal struct {
+	Path   string // as under the folder given to Open; quote it before showing it
+	Reason string
+	// Fix is what to do: a shell command for root if Command is true, else a
+	// phrase such as "restore … from a backup".
+	Fix     string
+	Command bool
+}
+
+// Error does not hold the Fix: that is for a hint.
+func (r *Refusal) Error() string {
+	return fmt.Sprintf("%s is refused: %s", shellQuote(r.Path), r.Reason)
+}
+
+type kind int
+
+const (
+	wantFile kind = iota
+	wantFolder
+)
+
+// mode that a file or folder must not exceed.
+func (k kind) mode() uint32 {
+	if k == wantFolder {
+		return 0o700
+	}
+	return 0o600
+}
+
+func (k kind) String() string {
+	if k == wantFolder {
+		return "folder"
+	}
+	return "file"
+}
+
+// checkStat refuses what is not a private file or folder of owner. ACLs that let
+// others in show in the mode's group bits.
+func checkStat(path string, st *unix.Stat_t, want kind, owner uint32) error {
+	is := st.Mode & unix.S_IFMT
+	switch {
+	case is == unix.S_IFLNK:
+		return isLink(path)
+	case want == wantFile && is != unix.S_IFREG, want == wantFolder && is != unix.S_IFDIR:
+		return &Refusal{
+			Path: path, Reason: fmt.Sprintf("it is a %s, not a %s", fileType(is), want),
+			Fix: restore(path, want),
+		}
+	}
+	if err := checkAccess(path, st, want, owner); err != nil {
+		return err
+	}
+	if want == wantFile && st.Nlink > 1 {
+		q := shellQuote(path)
+		return command(path, fmt.Sprintf("it has %d names (hard links)", st.Nlink),
+			fmt.Sprintf("cp -p -- %s %s && mv -f -- %s %s", q, shellQuote(path+".new"), shellQuote(path+".new"), q))
+	}
+	return nil
+}
+
+// checkAccess mends owner and mode in one command, so that it is run once.
+func checkAccess(path string, st *unix.Stat_t, want kind, owner uint32) error {
+	var reasons, fixes []string
+	if st.Uid != owner {
+		reasons = append(reasons, fmt.Sprintf("it belongs to uid %d, not %d", st.Uid, owner))
+		fixes = append(fixes, fmt.Sprintf("chown %d %s", owner, shellQuote(path)))
+	}
+	if perm := st.Mode & 0o777; perm&0o077 != 0 {
+		reasons = append(reasons, fmt.Sprintf("others may use it (mode %04o)", perm))
+		fixes = append(fixes, fmt.Sprintf("chmod %o %s", want.mode(), shellQuote(path)))
+	}
+	if len(reasons) == 0 {
+		return nil
+	}
+	return command(path, strings.Join(reasons, ", "), strings.Join(fixes, " && "))
+}
+
+func isLink(path string) *Refusal {
+	q, tmp := shellQuote(path), shellQuote(path+".new")
+	return command(path, "it is a symbolic link",
+		fmt.Sprintf(`cp -aT -- "$(readlink -f -- %s)" %s && rm -- %s && mv -T -- %s %s`, q, tmp, q, tmp, q))
+}
+
+func unreadable(path string, want kind) *Refusal {
+	return command(path, "its owner may not read it", fmt.Sprintf("chmod %o %s", want.mode(), shellQuote(path)))
+}
+
+// broken is a refusal of what is in a file.
+func broken(path, reason string) *Refusal {
+	return &Refusal{Path: path, Reason: reason, Fix: restore(path, wantFile)}
+}
+
+// stray is a refusal of something that has no place in the keystore.
+func stray(path, reason string) *Refusal {
+	return &Refusal{Path: path, Reason: reason, Fix: "move " + shellQuote(path) + " out of the keystore"}
+}
+
+func command(path, reason, fix string) *Refusal {
+	r := &Refusal{Path: path, Reason: reason, Fix: fix, Command: true}
+	if strings.ContainsFunc(path, unprintable) { // nobody should paste that
+		r.Fix, r.Command = "move "+shellQuote(path)+" out of the keystore", false
+	}
+	return r
+}
+
+func restore(path string, what kind) string {
+	return fmt.Sprintf("restore the %s %s from a backup", what, shellQuote(path))
+}
+
+func fileType(mode uint32) string {
+	switch mode {
+	case unix.S_IFDIR:
+		return "folder"
+	case unix.S_IFREG:
+		return "file"
+	case unix.S_IFIFO:
+		return "named pipe"
+	case unix.S_IFSOCK:
+		return "socket"
+	case unix.S_IFCHR, unix.S_IFBLK:
+		return "device"
+	}
+	return "special file"
+}
+
+// shellQuote gives path as one word of a shell command; one with control
+// characters, which could fake a line of a log, with those escaped by Go's rules.
+func shellQuote(path string) string {
+	switch {
+	case strings.ContainsFunc(path, unprintable):
+		return fmt.Sprintf("%+q", path)
+	case path != "" && !strings.ContainsFunc(path, needsQuotes):
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+}
+
+func needsQuotes(r rune) bool {
+	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_./:@%+,-", r))
+}
+
+func unprintable(r rune) bool { return r < ' ' || r == 0x7f || r == '\uFFFD' }
