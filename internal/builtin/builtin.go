@@ -1,0 +1,87 @@
+// Package builtin holds the protocols that every node serves itself.
+package builtin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"unicode/utf8"
+
+	"github.com/fastn-stack/fastnd/internal/router"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// echoMost bounds a message to Echo, in characters.
+const echoMost = 1000
+
+// Handlers returns the built-in protocols by name.
+func Handlers() map[string]router.Handler {
+	return map[string]router.Handler{
+		api.ProtocolEcho: router.HandlerFunc(echo),
+		api.ProtocolPing: router.HandlerFunc(ping),
+	}
+}
+
+// echo answers a call {"message":M} with {"echoed":"Echo: M"}, and returns the
+// bytes of a stream.
+func echo(_ context.Context, r *router.Request) (json.RawMessage, error) {
+	switch r.Kind {
+	case router.Call:
+		return echoCall(r.Payload)
+	case router.Stream:
+		return nil, echoStream(r)
+	}
+	return nil, unserved(r)
+}
+
+func echoCall(payload json.RawMessage) (json.RawMessage, error) {
+	var in struct {
+		Message *string `json:"message"`
+	}
+	const shape = `Echo takes {"message":"…"}`
+	if err := json.Unmarshal(payload, &in); err != nil || in.Message == nil {
+		return nil, api.Errorf(api.CodeBadRequest, shape)
+	}
+	if *in.Message == "" {
+		return nil, api.Errorf(api.CodeBadRequest, "the message is empty; "+shape)
+	}
+	if n := utf8.RuneCountInString(*in.Message); n > echoMost {
+		return nil, api.Errorf(api.CodeBadRequest, "the message has %d characters, the limit is %d", n, echoMost)
+	}
+	out := append([]byte(`{"echoed":`), api.AppendString(nil, "Echo: "+*in.Message)...)
+	return append(out, '}'), nil
+}
+
+func echoStream(r *router.Request) error {
+	c, err := r.Accept()
+	if err != nil {
+		return err
+	}
+	// Plain Read and Write: io.Copy's shortcuts know nothing of Reset.
+	if _, err := io.CopyBuffer(struct{ io.Writer }{c}, struct{ io.Reader }{c}, make([]byte, 64<<10)); err != nil {
+		c.Reset(api.CodeAborted)
+		return err
+	}
+	return errors.Join(c.CloseWrite(), c.Close())
+}
+
+// ping answers a call with its own data: whoever measures compares.
+func ping(_ context.Context, r *router.Request) (json.RawMessage, error) {
+	if r.Kind != router.Call {
+		return nil, unserved(r)
+	}
+	const most = 1 << 10
+	if len(r.Payload) > most {
+		return nil, api.Errorf(api.CodeBadRequest, "Ping takes at most %d bytes", most)
+	}
+	if len(r.Payload) == 0 {
+		return json.RawMessage(`{}`), nil
+	}
+	return bytes.Clone(r.Payload), nil
+}
+
+func unserved(r *router.Request) error {
+	return api.Errorf(api.CodeProtocolUnavailable, "%s does not take a %s", r.Protocol, r.Kind)
+}

@@ -1,0 +1,277 @@
+package router
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// Residence tells which identities live on this node.
+type Residence interface {
+	// Here tells whether id lives on this node, and whether it is served now.
+	Here(id identity.ID) (here, online bool)
+}
+
+// Access decides who may do what.
+type Access interface {
+	// Incoming returns nil if from may use the protocol of owner, else the
+	// error that from is told.
+	Incoming(owner, from identity.ID, protocol, instance string) error
+	// Outgoing returns nil if owner may call to.
+	Outgoing(owner, to identity.ID) error
+}
+
+// Budget bounds what a remote identity may have in flight.
+type Budget interface {
+	// AcquirePeer takes one place for a request or stream of from; release
+	// gives it back and may be called more than once.
+	AcquirePeer(from identity.ID, kind Kind) (release func(), err error)
+}
+
+// Parts are what a Router stands on; all are needed.
+type Parts struct {
+	Residence Residence
+	Access    Access
+	Budget    Budget
+	Builtin   map[string]Handler // by protocol
+	Remote    Handler            // another node
+}
+
+// Router sends each request to its one handler. It is safe for concurrent use.
+type Router struct {
+	parts Parts
+
+	mu        sync.RWMutex
+	listeners map[serviceKey]*listener
+
+	openMu sync.Mutex
+	open   map[*openRequest]struct{}
+}
+
+type serviceKey struct {
+	owner              identity.ID
+	protocol, instance string
+}
+
+type listener struct {
+	handler Handler
+	kinds   []Kind
+}
+
+type openRequest struct {
+	r      *Request
+	cancel context.CancelCauseFunc
+}
+
+// New returns a Router over parts.
+func New(parts Parts) *Router {
+	return &Router{
+		parts:     parts,
+		listeners: make(map[serviceKey]*listener),
+		open:      make(map[*openRequest]struct{}),
+	}
+}
+
+// Route passes r through access and to its handler, and returns when r is
+// over. Errors are *api.Error.
+func (rt *Router) Route(ctx context.Context, r *Request) (json.RawMessage, error) {
+	if r.Instance == "" {
+		r.Instance = api.DefaultInstance
+	}
+	here, online := rt.parts.Residence.Here(r.To)
+	handler, err := rt.pick(r, here, online)
+	if err != nil {
+		return nil, err
+	}
+	if !r.Local() {
+		release, err := rt.parts.Budget.AcquirePeer(r.From, r.Kind)
+		if err != nil {
+			return nil, err
+		}
+		defer release()
+	}
+	return rt.serve(ctx, handler, r)
+}
+
+func (rt *Router) pick(r *Request, here, online bool) (Handler, error) {
+	if !here {
+		if !r.Local() { // a node never forwards for another
+			return nil, api.Refusal()
+		}
+		if err := rt.parts.Access.Outgoing(r.From, r.To); err != nil {
+			return nil, err
+		}
+		return rt.parts.Remote, nil
+	}
+	if err := rt.parts.Access.Incoming(r.To, r.From, r.Protocol, r.Instance); err != nil {
+		return nil, err
+	}
+	if !online {
+		return nil, api.Errorf(api.CodeOffline, "the identity is offline").
+			WithHint("its owner can serve it again with: fastn id online NAME")
+	}
+	return rt.handler(r)
+}
+
+func (rt *Router) handler(r *Request) (Handler, error) {
+	rt.mu.RLock()
+	l := rt.listeners[serviceKey{r.To, r.Protocol, r.Instance}]
+	rt.mu.RUnlock()
+	if l != nil && l.serves(r.Kind) {
+		return l.handler, nil
+	}
+	if h := rt.parts.Builtin[r.Protocol]; h != nil && r.Instance == api.DefaultInstance {
+		return h, nil
+	}
+	what := r.Protocol
+	if r.Instance != api.DefaultInstance {
+		what = fmt.Sprintf("%s (instance %s)", r.Protocol, r.Instance)
+	}
+	if l != nil {
+		what = fmt.Sprintf("%s as a %s", what, r.Kind)
+	}
+	return nil, api.Errorf(api.CodeProtocolUnavailable, "nobody serves %s there now", what).
+		WithHint("the other side serves a protocol of its own with: fastn listen %s", r.Protocol)
+}
+
+func (l *listener) serves(k Kind) bool {
+	for _, have := range l.kinds {
+		if have == k {
+			return true
+		}
+	}
+	return false
+}
+
+// serve runs the handler under a context that ends when access is withdrawn,
+// and resets the request's stream when it does.
+func (rt *Router) serve(ctx context.Context, h Handler, r *Request) (json.RawMessage, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	o := &openRequest{r: r, cancel: cancel}
+	rt.openMu.Lock()
+	rt.open[o] = struct{}{}
+	rt.openMu.Unlock()
+	defer func() {
+		rt.openMu.Lock()
+		delete(rt.open, o)
+		rt.openMu.Unlock()
+	}()
+	// A handler blocked in Read or Write of its stream ends when ctx does.
+	unwatch := func() bool { return true }
+	defer func() { unwatch() }()
+	if accept := r.Accept; accept != nil {
+		r.Accept = func() (Conn, error) {
+			if ctx.Err() != nil {
+				return nil, Ended(ctx)
+			}
+			c, err := accept()
+			if err != nil {
+				return nil, err
+			}
+			unwatch = context.AfterFunc(ctx, func() { c.Reset(Ended(ctx).Code) })
+			return c, nil
+		}
+	}
+	data, err := h.Serve(ctx, r)
+	if err != nil && ctx.Err() != nil {
+		return nil, Ended(ctx)
+	}
+	return data, err
+}
+
+// Ended turns the end of ctx into the error that tells why it ended.
+func Ended(ctx context.Context) *api.Error {
+	cause := context.Cause(ctx)
+	switch {
+	case cause == nil, cause == context.Canceled:
+		return api.Errorf(api.CodeCancelled, "the caller went away")
+	case cause == context.DeadlineExceeded:
+		return api.Errorf(api.CodeTimeout, "no answer in the time allowed").
+			WithHint("allow more with timeout_ms, or see whether the peer is there: fastn ping TARGET")
+	}
+	return api.AsError(cause)
+}
+
+// Listen makes h the handler of a protocol of owner until unregister is called.
+// A protocol that is listened for already is a conflict.
+func (rt *Router) Listen(owner identity.ID, protocol, instance string, kinds []Kind, h Handler) (unregister func(), err error) {
+	if instance == "" {
+		instance = api.DefaultInstance
+	}
+	key := serviceKey{owner, protocol, instance}
+	l := &listener{handler: h, kinds: kinds}
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	if rt.listeners[key] != nil {
+		return nil, api.Errorf(api.CodeConflict, "another program listens for %s (instance %s) already", protocol, instance).
+			WithHint("end that program, or listen with another instance")
+	}
+	rt.listeners[key] = l
+	var once sync.Once
+	return func() {
+		once.Do(func() {
+			rt.mu.Lock()
+			delete(rt.listeners, key)
+			rt.mu.Unlock()
+		})
+	}, nil
+}
+
+// Listening returns the protocols that programs serve for owner now.
+func (rt *Router) Listening(owner identity.ID) []string {
+	rt.mu.RLock()
+	defer rt.mu.RUnlock()
+	var out []string
+	for k := range rt.listeners {
+		if k.owner == owner {
+			out = append(out, k.protocol)
+		}
+	}
+	return out
+}
+
+// Recheck asks access again about everything open between owner and who, in
+// either direction (any who if zero), and ends what is no longer allowed. It is
+// called after a block, a removal or a revocation was committed.
+// cut ends what goes from owner to who as well, allowed or not.
+func (rt *Router) Recheck(owner, who identity.ID, cut bool) {
+	rt.openMu.Lock()
+	var ended []*openRequest
+	for o := range rt.open {
+		if o.r.To == owner && (who.IsZero() || o.r.From == who) {
+			ended = append(ended, o)
+		}
+		if cut && o.r.From == owner && (who.IsZero() || o.r.To == who) {
+			ended = append(ended, o)
+		}
+	}
+	rt.openMu.Unlock()
+	for _, o := range ended {
+		err := rt.stillAllowed(o.r, cut && o.r.From == owner && o.r.To != owner)
+		if err != nil {
+			o.cancel(err)
+		}
+	}
+}
+
+func (rt *Router) stillAllowed(r *Request, cut bool) error {
+	if cut {
+		return api.Errorf(api.CodeNotPermitted, "ended: the contact was blocked or removed")
+	}
+	here, online := rt.parts.Residence.Here(r.To)
+	if !here {
+		return rt.parts.Access.Outgoing(r.From, r.To)
+	}
+	if err := rt.parts.Access.Incoming(r.To, r.From, r.Protocol, r.Instance); err != nil {
+		return err
+	}
+	if !online {
+		return api.Errorf(api.CodeOffline, "the identity went offline")
+	}
+	return nil
+}
