@@ -136,11 +136,9 @@ func staticPeersKey() spec {
 }
 
 func setStaticPeers(c *Config, v any) error {
-	tables, ok := v.([]map[string]any)
+	tables, ok := asTables(v)
 	if !ok {
-		if list, isList := v.([]any); !isList || len(list) > 0 {
-			return wrongType("[[p2p.static_peers]] tables", v)
-		}
+		return wrongType("[[p2p.static_peers]] tables", v)
 	}
 	if len(tables) > maxListItems {
 		return fmt.Errorf("there are %d: allowed are %d", len(tables), maxListItems)
@@ -162,6 +160,26 @@ func setStaticPeers(c *Config, v any) error {
 	}
 	c.P2P.StaticPeers = peers
 	return nil
+}
+
+// asTables takes an array of tables in either of TOML's two forms.
+func asTables(v any) ([]map[string]any, bool) {
+	if tables, ok := v.([]map[string]any); ok {
+		return tables, true
+	}
+	list, ok := v.([]any)
+	if !ok {
+		return nil, false
+	}
+	tables := make([]map[string]any, 0, len(list))
+	for _, e := range list {
+		t, ok := e.(map[string]any)
+		if !ok {
+			return nil, false
+		}
+		tables = append(tables, t)
+	}
+	return tables, true
 }
 
 // elementError is a problem inside the index-th table of an array of tables.
