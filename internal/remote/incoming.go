@@ -1,0 +1,168 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/router"
+	"github.com/fastn-stack/fastnd/internal/wire"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// ServeFrame answers one frame that node sent from ip. accept answers an Open
+// of a stream and returns its bytes; it is called at most once.
+func (m *Remote) ServeFrame(ctx context.Context, node identity.ID, ip netip.Addr, f *wire.Frame, payload []byte,
+	accept func(*wire.Reply) (router.Conn, error)) (*wire.Reply, []byte) {
+	if m.Gate.Limited(node, ip) {
+		return errorReply(api.Refusal()), nil
+	}
+	var from identity.ID
+	var reply *wire.Reply
+	var data []byte
+	var err error
+	switch body := f.Body.(type) {
+	case *wire.Frame_Open:
+		from, reply, data, err = m.opened(ctx, node, body.Open, payload, accept)
+	case *wire.Frame_Whois:
+		from, reply, err = m.asked(ctx, node, body.Whois)
+	case *wire.Frame_Redeem:
+		from, reply, err = m.redeemed(ctx, node, body.Redeem)
+	default:
+		err = api.Errorf(api.CodeUnsupported, "unknown kind of frame")
+	}
+	if err != nil {
+		if api.CodeOf(err) == api.CodeRefused {
+			m.Gate.Refused(from, node, ip)
+		}
+		delegation := reply.GetDelegation()
+		reply = errorReply(err)
+		reply.Delegation = delegation
+	}
+	return reply, data
+}
+
+// sender proves who sent a frame. The error is what the node is told.
+func (m *Remote) sender(ctx context.Context, raw []byte, node identity.ID) (identity.ID, error) {
+	now := m.Now()
+	d, err := m.Verifier.Verify(raw, node, now)
+	var skew *identity.TimeError
+	switch {
+	case errors.As(err, &skew):
+		return identity.ID{}, wrongTime(now)
+	case err != nil:
+		return identity.ID{}, api.Refusal()
+	}
+	m.learn(ctx, d)
+	return d.Identity, nil
+}
+
+func (m *Remote) opened(ctx context.Context, node identity.ID, o *wire.Open, payload []byte,
+	accept func(*wire.Reply) (router.Conn, error)) (from identity.ID, reply *wire.Reply, data []byte, err error) {
+	if from, err = m.sender(ctx, o.GetFrom(), node); err != nil {
+		return from, nil, nil, err
+	}
+	to := identity.ID(o.GetTo())
+	r := &router.Request{From: from, To: to, Protocol: o.GetProtocol(), Instance: o.GetInstance(),
+		Payload: payload, Trace: o.GetTrace(), Node: node}
+	if err := m.check(r, o); err != nil {
+		return from, nil, nil, err
+	}
+	fresh := func() []byte {
+		d, err := m.Delegator.Delegation(to)
+		if err != nil || d.Issued.UnixMicro() <= o.GetHaveIssuedUs() {
+			return nil
+		}
+		return d.Raw
+	}
+	if r.Kind == router.Stream {
+		r.Accept = func() (router.Conn, error) { return accept(&wire.Reply{Delegation: fresh()}) }
+	} else {
+		r.Timeout = min(time.Duration(max(o.GetTimeoutMs(), 1))*time.Millisecond, api.MaxTimeout)
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, r.Timeout)
+		defer cancel()
+	}
+	data, err = m.route(ctx, r)
+	if err == nil || knows(err) {
+		reply = &wire.Reply{Delegation: fresh()}
+	}
+	return from, reply, data, err
+}
+
+// knows tells that an error was answered behind access, so that the sender may
+// know that the identity is here.
+func knows(err error) bool {
+	switch api.CodeOf(err) {
+	case api.CodeRefused, api.CodeClockSkew:
+		return false
+	}
+	return true
+}
+
+// check completes r from o. Names are checked before access is asked, so that
+// nothing a stranger wrote is compared, kept or logged unless it is a name.
+func (m *Remote) check(r *router.Request, o *wire.Open) error {
+	switch o.GetKind() {
+	case wire.Kind_KIND_CALL:
+		r.Kind = router.Call
+	case wire.Kind_KIND_STREAM:
+		r.Kind = router.Stream
+	default:
+		return api.Refusal()
+	}
+	if api.ValidProtocol(r.Protocol) != nil || r.Instance != "" && api.ValidName("instance", r.Instance) != nil {
+		return api.Refusal()
+	}
+	if len(r.Payload) > 0 && api.Scan(r.Payload) != nil {
+		return api.Refusal()
+	}
+	return nil
+}
+
+func (m *Remote) asked(ctx context.Context, node identity.ID, w *wire.Whois) (identity.ID, *wire.Reply, error) {
+	from, err := m.sender(ctx, w.GetFrom(), node)
+	if err != nil {
+		return from, nil, err
+	}
+	to := identity.ID(w.GetTo())
+	if !m.Gate.MayWhois(to, from) {
+		return from, nil, api.Refusal()
+	}
+	d, err := m.Delegator.Delegation(to)
+	if err != nil {
+		return from, nil, api.Refusal()
+	}
+	return from, &wire.Reply{Delegation: d.Raw}, nil
+}
+
+func (m *Remote) redeemed(ctx context.Context, node identity.ID, w *wire.Redeem) (identity.ID, *wire.Reply, error) {
+	from, err := m.sender(ctx, w.GetFrom(), node)
+	if err != nil {
+		return from, nil, err
+	}
+	to := identity.ID(w.GetTo())
+	if err := m.Gate.Redeem(ctx, to, from, identity.Secret(w.GetSecret())); err != nil {
+		return from, nil, err
+	}
+	if err := m.Adopt(ctx, from); err != nil {
+		return from, nil, err
+	}
+	d, err := m.Delegator.Delegation(to)
+	if err != nil {
+		return from, nil, err
+	}
+	return from, &wire.Reply{Delegation: d.Raw}, nil
+}
+
+// errorReply is what the peer is told of err: nothing of this machine's inside.
+func errorReply(err error) *wire.Reply {
+	e := api.AsError(err)
+	switch e.Code {
+	case api.CodeInternal, api.CodeLocked, api.CodeNotPermitted:
+		return &wire.Reply{Code: string(api.CodeHandlerFailed), Message: "the peer's machine could not do it"}
+	}
+	return &wire.Reply{Code: string(e.Code), Message: e.Message, Hint: e.Hint}
+}

@@ -1,0 +1,211 @@
+package remote
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/router"
+	"github.com/fastn-stack/fastnd/internal/wire"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// Serve carries r to a node of r.To: those known are tried in turn until one
+// is reached. It is the handler "another node".
+func (m *Remote) Serve(ctx context.Context, r *router.Request) (json.RawMessage, error) {
+	own, err := m.Delegator.Delegation(r.From)
+	if err != nil {
+		return nil, err
+	}
+	nodes := m.candidates(r.To)
+	if len(nodes) == 0 {
+		return nil, api.Errorf(api.CodePeerUnreachable, "peer not reachable: no address of %s is known", r.To.Short()).
+			WithHint("ask the peer for a ticket (fastn invite), then: fastn contact add NAME TICKET")
+	}
+	for _, c := range nodes {
+		var data []byte
+		data, err = m.try(ctx, r, own, c)
+		if api.CodeOf(err) != api.CodePeerUnreachable || ctx.Err() != nil {
+			return data, err
+		}
+	}
+	return nil, err
+}
+
+func (m *Remote) try(ctx context.Context, r *router.Request, own *identity.Delegation, c candidate) ([]byte, error) {
+	if c.held == nil {
+		d, err := m.whois(ctx, own, r.To, c.node)
+		if err != nil {
+			return nil, err
+		}
+		c.held = d
+	}
+	f := &wire.Frame{Body: &wire.Frame_Open{Open: &wire.Open{
+		From: own.Raw, To: r.To[:], Protocol: r.Protocol, Instance: r.Instance,
+		Kind: kinds[r.Kind], Trace: r.Trace, HaveIssuedUs: c.held.Issued.UnixMicro(),
+	}}}
+	open := f.GetOpen()
+	if r.Timeout > 0 {
+		open.TimeoutMs = uint32(max(1, r.Timeout/time.Millisecond))
+	}
+	if r.Kind == router.Stream {
+		return nil, m.stream(ctx, r, c.node, f)
+	}
+	reply, data, err := m.transport.Request(ctx, c.node, f, r.Payload)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.replied(ctx, reply, c.node, r.To); err != nil {
+		return nil, err
+	}
+	return data, checkJSON(data)
+}
+
+var kinds = map[router.Kind]wire.Kind{
+	router.Call: wire.Kind_KIND_CALL, router.Stream: wire.Kind_KIND_STREAM, router.Message: wire.Kind_KIND_MESSAGE,
+}
+
+func (m *Remote) stream(ctx context.Context, r *router.Request, node identity.ID, f *wire.Frame) error {
+	openCtx, cancel := ctx, context.CancelFunc(func() {})
+	if r.Timeout > 0 {
+		openCtx, cancel = context.WithTimeout(ctx, r.Timeout)
+	}
+	far, reply, _, err := m.transport.OpenStream(openCtx, node, f, r.Payload)
+	cancel()
+	if err != nil {
+		return err
+	}
+	if err := m.replied(ctx, reply, node, r.To); err != nil {
+		if far != nil {
+			far.Reset(api.CodeAborted)
+		}
+		return err
+	}
+	if far == nil {
+		return api.Errorf(api.CodeInternal, "the peer opened no stream")
+	}
+	// Both are reset if ctx ends: the near one by the router, which ends the far one.
+	near, err := r.Accept()
+	if err != nil {
+		far.Reset(api.CodeCancelled)
+		_ = far.Close()
+		return err
+	}
+	return router.Splice(near, far)
+}
+
+// whois asks node for its delegation of to.
+func (m *Remote) whois(ctx context.Context, own *identity.Delegation, to, node identity.ID) (*identity.Delegation, error) {
+	f := &wire.Frame{Body: &wire.Frame_Whois{Whois: &wire.Whois{From: own.Raw, To: to[:]}}}
+	reply, _, err := m.transport.Request(ctx, node, f, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := replyError(reply); err != nil {
+		return nil, err
+	}
+	return m.received(ctx, reply.GetDelegation(), node, to)
+}
+
+// replied reads a reply's outcome, and keeps the delegation it may carry.
+func (m *Remote) replied(ctx context.Context, reply *wire.Reply, node, to identity.ID) error {
+	if raw := reply.GetDelegation(); len(raw) > 0 {
+		// One that does not check out is ignored: the held one was good enough.
+		_, _ = m.received(ctx, raw, node, to)
+	}
+	return replyError(reply)
+}
+
+func (m *Remote) received(ctx context.Context, raw []byte, node, to identity.ID) (*identity.Delegation, error) {
+	d, err := m.Verifier.Verify(raw, node, m.Now())
+	if err != nil {
+		return nil, api.Errorf(api.CodeRefused, "the peer's machine does not speak for %s: %v", to.Short(), err)
+	}
+	if d.Identity != to {
+		return nil, api.Errorf(api.CodeRefused, "the peer's machine answered for another identity than %s", to.Short())
+	}
+	m.learn(ctx, d)
+	return d, nil
+}
+
+// Redeem uses a ticket for from: its inviter makes from a contact. On success
+// the inviter's delegation is in the book once it is a contact here: see Adopt.
+func (m *Remote) Redeem(ctx context.Context, from identity.ID, t *identity.Ticket, d *identity.Delegation) error {
+	if d.Node == m.Node {
+		return m.Gate.Redeem(ctx, t.Identity, from, t.Secret)
+	}
+	own, err := m.Delegator.Delegation(from)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	m.hints[d.Node] = t.Addresses
+	m.mu.Unlock()
+	defer func() {
+		m.mu.Lock()
+		delete(m.hints, d.Node)
+		m.mu.Unlock()
+	}()
+	f := &wire.Frame{Body: &wire.Frame_Redeem{Redeem: &wire.Redeem{From: own.Raw, To: t.Identity[:], Secret: t.Secret[:]}}}
+	reply, _, err := m.transport.Request(ctx, d.Node, f, nil)
+	if err != nil {
+		return err
+	}
+	if err := m.replied(ctx, reply, d.Node, t.Identity); err != nil {
+		return err
+	}
+	m.learn(ctx, d)
+	return nil
+}
+
+// fromPeers are the codes that a peer may tell; others would be taken for
+// something that happened on this machine.
+var fromPeers = map[api.Code]bool{
+	api.CodeBadRequest: true, api.CodeNotFound: true, api.CodeConflict: true, api.CodeRefused: true,
+	api.CodeProtocolUnavailable: true, api.CodeOverBudget: true, api.CodeClockSkew: true, api.CodeExpired: true,
+	api.CodeTimeout: true, api.CodeCancelled: true, api.CodeStalled: true, api.CodeAborted: true,
+	api.CodeOffline: true, api.CodeTooLarge: true, api.CodeUnsupported: true, api.CodeHandlerFailed: true,
+}
+
+// replyError is the error that a reply tells, nil if it is none. Its texts are
+// the peer's: bounded, and without control characters.
+func replyError(reply *wire.Reply) error {
+	if reply.GetCode() == "" {
+		return nil
+	}
+	e := &api.Error{Code: api.Code(reply.GetCode()), Message: clean(reply.GetMessage(), 1000), Hint: clean(reply.GetHint(), 500)}
+	if !fromPeers[e.Code] {
+		e.Code = api.CodeHandlerFailed
+	}
+	if e.Message == "" {
+		e.Message = "the peer answered with an error and no text"
+	}
+	return e
+}
+
+func clean(s string, most int) string {
+	s = strings.Map(func(c rune) rune {
+		if !unicode.IsGraphic(c) {
+			return ' '
+		}
+		return c
+	}, strings.ToValidUTF8(s, "?"))
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return s
+}
+
+// checkJSON refuses an answer that would break the line it is put into.
+func checkJSON(data []byte) error {
+	if len(data) == 0 {
+		return nil
+	}
+	if err := api.Scan(data); err != nil {
+		return api.Errorf(api.CodeHandlerFailed, "the peer's answer is not valid JSON: %v", err)
+	}
+	return nil
+}

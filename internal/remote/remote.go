@@ -1,0 +1,172 @@
+// Package remote is where other nodes begin: it is the handler that carries a
+// request to another node, and it turns what other nodes ask into requests.
+// Both ends are proven here: each Open carries its sender's delegation, and an
+// Open for X goes only to a node that X has delegated to.
+package remote
+
+import (
+	"context"
+	"encoding/json"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/router"
+	"github.com/fastn-stack/fastnd/internal/wire"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// Transport carries frames between nodes. Errors are *api.Error;
+// CodePeerUnreachable means that nothing was sent.
+type Transport interface {
+	Request(ctx context.Context, node identity.ID, f *wire.Frame, payload []byte) (*wire.Reply, []byte, error)
+	// OpenStream returns a nil Conn if the reply is an error.
+	OpenStream(ctx context.Context, node identity.ID, f *wire.Frame, payload []byte) (router.Conn, *wire.Reply, []byte, error)
+}
+
+// Delegator issues the delegations of this node's own identities.
+type Delegator interface {
+	Delegation(id identity.ID) (*identity.Delegation, error)
+}
+
+// Book is durable memory of where contacts live.
+type Book interface {
+	// Delegations returns those held of id that have not expired, newest first.
+	Delegations(id identity.ID) []*identity.Delegation
+	// PutDelegation keeps d if its identity is a contact of someone here.
+	PutDelegation(ctx context.Context, d *identity.Delegation) error
+	// Nodes returns the nodes id is known to live on.
+	Nodes(id identity.ID) []identity.ID
+}
+
+// Gate is the receiving side's access.
+type Gate interface {
+	// MayWhois tells whether from may use any protocol of owner, which lives here.
+	MayWhois(owner, from identity.ID) bool
+	// Limited tells that the node or address made too many refused opens lately.
+	Limited(node identity.ID, ip netip.Addr) bool
+	// Refused counts a refused open. from is zero if it was not proven.
+	Refused(from, node identity.ID, ip netip.Addr)
+	// Redeem uses a ticket of owner for by: both in one transaction. The error
+	// is what by is told.
+	Redeem(ctx context.Context, owner, by identity.ID, secret identity.Secret) error
+}
+
+// Parts are what Remote stands on; all are needed.
+type Parts struct {
+	Node      identity.ID
+	Delegator Delegator
+	Book      Book
+	Gate      Gate
+	Verifier  *identity.Verifier
+	Now       func() time.Time
+}
+
+// Remote is safe for concurrent use.
+type Remote struct {
+	Parts
+	transport Transport
+	route     func(context.Context, *router.Request) (json.RawMessage, error)
+
+	mu sync.Mutex
+	// lately holds delegations of those who are no contacts, so that a caller
+	// can be called back; bounded, the oldest are forgotten.
+	lately map[identity.ID]*identity.Delegation
+	order  []identity.ID
+	hints  map[identity.ID][]string // addresses of a redemption under way
+}
+
+// latelyMost bounds the delegations held of strangers.
+const latelyMost = 1024
+
+// New returns a Remote that takes no part in traffic until Connect is called.
+func New(p Parts) *Remote {
+	m := &Remote{Parts: p, lately: make(map[identity.ID]*identity.Delegation), hints: make(map[identity.ID][]string)}
+	return m
+}
+
+// Connect plugs in the two ends that need a Remote to be made themselves.
+// It is called once, before any traffic.
+func (m *Remote) Connect(t Transport, route func(context.Context, *router.Request) (json.RawMessage, error)) {
+	m.transport, m.route = t, route
+}
+
+// Hints returns the addresses a node is tried at besides those in the book.
+func (m *Remote) Hints(node identity.ID) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.hints[node]
+}
+
+// Adopt writes what is known of id to the book; called when id became a contact.
+func (m *Remote) Adopt(ctx context.Context, id identity.ID) error {
+	m.mu.Lock()
+	d := m.lately[id]
+	m.mu.Unlock()
+	if d == nil {
+		return nil
+	}
+	return m.Book.PutDelegation(ctx, d)
+}
+
+// learn remembers a delegation that was verified.
+func (m *Remote) learn(ctx context.Context, d *identity.Delegation) {
+	m.mu.Lock()
+	if old, ok := m.lately[d.Identity]; !ok || old.Issued.Before(d.Issued) {
+		if !ok {
+			if len(m.order) >= latelyMost {
+				delete(m.lately, m.order[0])
+				m.order = m.order[1:]
+			}
+			m.order = append(m.order, d.Identity)
+		}
+		m.lately[d.Identity] = d
+		m.mu.Unlock()
+		// The book is asked only when there is news: this is the hot path. A
+		// failing disk costs one look-up later, so the error is not the caller's.
+		_ = m.Book.PutDelegation(ctx, d)
+		return
+	}
+	m.mu.Unlock()
+}
+
+// candidate is a node that may speak for the target; held is nil if its
+// delegation has to be asked for.
+type candidate struct {
+	node identity.ID
+	held *identity.Delegation
+}
+
+func (m *Remote) candidates(to identity.ID) []candidate {
+	var out []candidate
+	seen := make(map[identity.ID]bool, 2)
+	add := func(node identity.ID, d *identity.Delegation) {
+		if !seen[node] && node != m.Node {
+			seen[node] = true
+			out = append(out, candidate{node, d})
+		}
+	}
+	now := m.Now()
+	for _, d := range m.Book.Delegations(to) {
+		if now.Before(d.Expires) {
+			add(d.Node, d)
+		}
+	}
+	m.mu.Lock()
+	d := m.lately[to]
+	m.mu.Unlock()
+	if d != nil && now.Before(d.Expires) {
+		add(d.Node, d)
+	}
+	for _, node := range m.Book.Nodes(to) {
+		add(node, nil)
+	}
+	return out
+}
+
+// wrongTime is the answer to a delegation whose times do not fit our clock.
+func wrongTime(now time.Time) *api.Error {
+	return api.Errorf(api.CodeClockSkew, "the clocks disagree: it is %s on the peer's machine", now.UTC().Format(time.RFC3339)).
+		WithHint("set the clock of the machine that is wrong: timedatectl set-ntp true")
+}
