@@ -7,7 +7,10 @@ import (
 
 // curve is edwards25519 as far as telling points from other bytes needs it
 // (RFC 8032 §5.1): the prime of its field and its constant d.
-type curve struct{ p, d *big.Int }
+type curve struct {
+	p, d  *big.Int
+	words words // p
+}
 
 var edwards = newCurve()
 
@@ -17,7 +20,7 @@ func newCurve() curve {
 	// d = -121665/121666
 	d := new(big.Int).ModInverse(big.NewInt(121666), p)
 	d.Mul(d, big.NewInt(-121665)).Mod(d, p)
-	return curve{p: p, d: d}
+	return curve{p: p, d: d, words: toWords(p)}
 }
 
 // onCurve reports whether id is a canonical point that can be someone's key.
@@ -48,5 +51,5 @@ func (c curve) hasPoint(y *big.Int) bool {
 	}
 	uv := new(big.Int).Sub(yy, one)
 	uv.Mul(uv, dyy.Add(dyy, one)).Mod(uv, c.p)
-	return big.Jacobi(uv, c.p) == 1
+	return jacobi(toWords(uv), c.words) == 1
 }
