@@ -1,0 +1,44 @@
+# The commands of this project; README.md tells which one does what.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := build
+
+VERSION ?= 0.1.0
+GO ?= go
+export GOFLAGS ?= -buildvcs=false
+PROGRAMS := fastnd fastn
+LDFLAGS := -X main.version=$(VERSION)
+
+.PHONY: build
+build: ## bin/fastnd and bin/fastn
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
+
+.PHONY: test
+test: deps-test build ## every test; those that need root skip visibly without it
+	$(GO) test -race -timeout 20m $(TESTFLAGS) $$($(GO) list ./... | grep -v /test/e2e)
+	$(GO) test -timeout 20m $(TESTFLAGS) ./test/e2e/...
+
+.PHONY: lint
+lint: deps-lint ## gofmt, vet, staticcheck, shellcheck
+	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not gofmt-ed: $$out"; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	@files=$$(git ls-files '*.sh' .ci/run packaging/install-deps); shellcheck $$files
+
+.PHONY: demo
+demo: deps-demo build ## two daemons, a ticket, a call and a stream across
+	./test/demo.sh
+
+.PHONY: proto
+proto: ## internal/wire/wire.pb.go; needs protoc
+	cd internal/wire && protoc --plugin=protoc-gen-go=<($(GO) tool -n protoc-gen-go) --go_out=. --go_opt=paths=source_relative wire.proto
+
+.PHONY: clean
+clean:
+	rm -rf bin build
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+include packaging/Makefile.inc
