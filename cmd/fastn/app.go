@@ -1,0 +1,106 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+
+	"golang.org/x/term"
+)
+
+// app is one run of the program.
+type app struct {
+	ctx    context.Context
+	std    stdio
+	flags  globals
+	outTTY bool // colours and escapes on standard output
+	errTTY bool
+	conn   daemon // opened on first use by daemon()
+}
+
+func newApp(ctx context.Context, std stdio) *app {
+	colours := os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	a := &app{ctx: ctx, std: std}
+	a.outTTY = colours && isTerminal(std.Out)
+	a.errTTY = colours && isTerminal(std.Err)
+	return a
+}
+
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
+
+func (a *app) close() {
+	if a.conn != nil {
+		_ = a.conn.Close()
+	}
+}
+
+// note tells a person what was done or is about to be, on standard error.
+func (a *app) note(format string, args ...any) {
+	if !a.flags.Quiet {
+		fmt.Fprintln(a.std.Err, visible(fmt.Sprintf(format, args...)))
+	}
+}
+
+// warn is a note that should be heeded.
+func (a *app) warn(text, hint string) {
+	if a.flags.Quiet || text == "" {
+		return
+	}
+	line := a.style(a.errTTY, "33", "warning:") + " " + visible(text) + "\n"
+	if hint != "" {
+		line += "hint: " + visible(hint) + "\n"
+	}
+	_, _ = a.std.Err.WriteString(line)
+}
+
+// done ends a command that has no data of its own: JSON gets the daemon's
+// answer, a person one line on standard error.
+func (a *app) done(raw json.RawMessage, format string, args ...any) error {
+	if a.flags.JSON {
+		return a.printJSON(raw)
+	}
+	a.note(format, args...)
+	return nil
+}
+
+func (a *app) write(b *bytes.Buffer) error {
+	_, err := a.std.Out.Write(b.Bytes())
+	return err
+}
+
+// ask runs a verb and decodes its answer into out. With --json the answer is
+// printed as it came and printed is true.
+func (a *app) ask(verb string, args, out any, files ...*os.File) (printed bool, err error) {
+	raw, err := a.verb(verb, args, files...)
+	if err != nil {
+		return false, err
+	}
+	if a.flags.JSON {
+		return true, a.printJSON(raw)
+	}
+	if err := json.Unmarshal(raw, out); err != nil {
+		return false, failed("the daemon's answer to %s is not understood: %v", verb, err).
+			WithHint(`compare the versions with "%s"`, a.self("version"))
+	}
+	return false, nil
+}
+
+// verb runs a management verb as the identity chosen by --as.
+func (a *app) verb(verb string, args any, files ...*os.File) (json.RawMessage, error) {
+	d, err := a.daemon()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := d.Verb(a.ctx, verb, a.identity(), args, files...)
+	return raw, a.explain(err)
+}
+
+// identity is the `from` of requests; empty lets the daemon choose.
+func (a *app) identity() string {
+	if a.flags.As != "" {
+		return a.flags.As
+	}
+	return os.Getenv("FASTN_AS")
+}

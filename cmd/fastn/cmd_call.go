@@ -1,0 +1,87 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// destination is what call and stream share.
+type destination struct {
+	Target   string `arg:"" help:"A contact, an id52, a peer id or self." complete:"target"`
+	Protocol string `arg:"" help:"Name of the protocol." complete:"protocol"`
+	Instance string `help:"Instance of the protocol, if it has several." placeholder:"NAME"`
+}
+
+func (d *destination) request(a *app) api.Request {
+	return api.Request{Target: d.Target, Protocol: d.Protocol, Instance: d.Instance, From: a.identity()}
+}
+
+type callCmd struct {
+	destination
+	Data    string        `arg:"" optional:"" name:"json" help:"The request's data as JSON; - reads it from standard input."`
+	Timeout time.Duration `help:"How long to wait for the answer, at most 1h." default:"30s"`
+}
+
+func (*callCmd) Help() string {
+	return `Prints the answer's data as JSON.
+
+Example:
+  fastn call bob Echo '{"message":"hello"}'
+  fastn call bob Lookup - < query.json | jq .`
+}
+
+func (c *callCmd) run(a *app) error {
+	if c.Timeout < time.Millisecond || c.Timeout > api.MaxTimeout {
+		return usage("--timeout %v is out of range: 1ms to %v", c.Timeout, api.MaxTimeout).
+			WithHint("give it as 500ms, 10s or 2m")
+	}
+	r := c.request(a)
+	r.TimeoutMS = int64(c.Timeout / time.Millisecond)
+	var err error
+	if r.Data, err = a.readData(c.Data, true); err != nil {
+		return err
+	}
+	d, err := a.daemon()
+	if err != nil {
+		return err
+	}
+	answer, err := d.Call(a.ctx, r)
+	if err != nil {
+		return a.explain(err)
+	}
+	return a.printJSON(answer)
+}
+
+// readData takes a JSON argument, or with stdin allowed and "-" what stands on
+// standard input. No argument is no data.
+func (a *app) readData(arg string, stdin bool) (json.RawMessage, error) {
+	data := []byte(arg)
+	if stdin && arg == "-" {
+		var err error
+		if data, err = io.ReadAll(io.LimitReader(a.std.In, api.MaxPayload+1)); err != nil {
+			return nil, failed("cannot read standard input: %v", pathCause(err))
+		}
+	}
+	if len(data) == 0 && arg == "" {
+		return nil, nil
+	}
+	if len(data) > api.MaxPayload {
+		return nil, api.Errorf(api.CodeTooLarge, "the data has more than %d bytes", api.MaxPayload).
+			WithHint("send bulk data over a stream")
+	}
+	var probe json.RawMessage
+	if err := json.Unmarshal(data, &probe); err != nil {
+		where := ""
+		if s, ok := errors.AsType[*json.SyntaxError](err); ok {
+			where = " at byte " + strconv.FormatInt(s.Offset, 10)
+		}
+		return nil, usage("the data is not JSON: %v%s", err, where).
+			WithHint(`quote it for the shell, as in '{"message":"hello"}'; a text is '"hello"'`)
+	}
+	return data, nil
+}

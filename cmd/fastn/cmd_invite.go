@@ -1,0 +1,37 @@
+package main
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+type inviteCmd struct {
+	For     string        `help:"Name the new contact will have here." placeholder:"NAME"`
+	Expires time.Duration `help:"How long the ticket can be used, at most 720h." default:"24h"`
+}
+
+func (*inviteCmd) Help() string {
+	return `The ticket is the only thing on standard output. It can be used once, and makes both sides contacts
+of each other. Hand it over on a way that others cannot read.
+
+Example:
+  fastn invite --for bob
+  fastn invite --for bob --expires 1h | ssh bob.example fastn contact add alice -`
+}
+
+func (c *inviteCmd) run(a *app) error {
+	if c.Expires < time.Second || c.Expires > 30*24*time.Hour {
+		return usage("--expires %v is out of range: 1s to 720h", c.Expires).
+			WithHint(`try "%s"`, a.self("invite --expires 24h"))
+	}
+	var inv api.Invitation
+	args := api.InviteArgs{For: c.For, Expires: int64(c.Expires / time.Second)}
+	printed, err := a.ask(api.VerbContactInvite, args, &inv)
+	if printed || err != nil {
+		return err
+	}
+	a.warn(inv.Warning, "")
+	return a.write(bytes.NewBufferString(visible(inv.Ticket) + "\n"))
+}

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+type statusCmd struct {
+	Watch    bool          `help:"Show it again and again, until interrupted."`
+	Interval time.Duration `help:"Time between two with --watch." default:"2s"`
+}
+
+func (*statusCmd) Help() string {
+	return `What is wrong comes first, each with its fix. With --json the object has "problems", "node",
+"identities", "peers", "budgets" and "daemon"; with --watch it is one object a line.
+
+Example:
+  fastn status
+  fastn status --json | jq -r '.node.addresses[]'`
+}
+
+func (c *statusCmd) run(a *app) error {
+	if !c.Watch {
+		return c.once(a, "")
+	}
+	if c.Interval < 100*time.Millisecond {
+		return usage("--interval %v is too short: the least is 100ms", c.Interval).
+			WithHint(`try "%s"`, a.self("status --watch --interval 1s"))
+	}
+	before := ""
+	if isTerminal(a.std.Out) && !a.flags.JSON {
+		before = "\x1b[H\x1b[2J"
+	}
+	tick := time.NewTicker(c.Interval)
+	defer tick.Stop()
+	for {
+		if err := c.once(a, before); err != nil {
+			return endOfWatch(a, err)
+		}
+		select {
+		case <-a.ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// endOfWatch makes an interruption, which is how watching ends, no error.
+func endOfWatch(a *app, err error) error {
+	if a.ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func (c *statusCmd) once(a *app, before string) error {
+	var s api.Status
+	if printed, err := a.ask(api.VerbDaemonStatus, struct{}{}, &s); printed || err != nil {
+		return err
+	}
+	b := bytes.NewBufferString(before)
+	a.problems(b, s.Problems)
+	pairs(b,
+		"node", nodeText(s.Node),
+		"daemon", fmt.Sprintf("fastnd %s, pid %d, since %s", s.Daemon.Version, s.Daemon.PID, clock(s.Daemon.Started)),
+		"socket", s.Daemon.Socket,
+		"config", cmp.Or(s.Daemon.Config, "none, defaults hold"),
+		"firewall", firewall(s.Node),
+		"addresses", cmp.Or(strings.Join(s.Node.Addresses, "\n"), "none"),
+	)
+	b.WriteByte('\n')
+	a.identities(b, s.Identities)
+	b.WriteByte('\n')
+	a.peers(b, s.Peers)
+	if len(s.Budgets) > 0 {
+		b.WriteByte('\n')
+		a.budgets(b, s.Budgets)
+	}
+	return a.write(b)
+}
+
+func (a *app) problems(b *bytes.Buffer, list []api.Problem) {
+	for _, p := range list {
+		b.WriteString(a.style(a.outTTY, "31", "problem:") + " " + visible(p.Text) + "\n")
+		if p.Fix != "" {
+			b.WriteString("    fix: " + visible(p.Fix) + "\n")
+		}
+	}
+	if len(list) > 0 {
+		b.WriteByte('\n')
+	}
+}
+
+func nodeText(n api.NodeStatus) string {
+	if n.Locked {
+		return "locked: the keystore is refused, there is no peer-to-peer service"
+	}
+	return n.ID + "\n" + n.PeerID
+}
+
+func firewall(n api.NodeStatus) string {
+	if len(n.Ports) == 0 {
+		return "no port is open"
+	}
+	return "let in " + strings.Join(n.Ports, " and ")
+}
+
+func (a *app) identities(b *bytes.Buffer, list []api.Identity) {
+	rows := make([][]string, 0, len(list))
+	for _, i := range list {
+		state := yesNo(i.Online, "online", "offline")
+		if i.Problem != "" {
+			state = "refused: " + i.Problem
+			if i.Fix != "" {
+				state += "; fix: " + i.Fix
+			}
+		}
+		rows = append(rows, []string{i.Name, i.ID52, i.Owner, state, strings.Join(i.Protocols, ", ")})
+	}
+	a.table(b, []string{"IDENTITY", "ID52", "OWNER", "STATE", "PROTOCOLS"}, rows)
+}
+
+func (a *app) peers(b *bytes.Buffer, list []api.Peer) {
+	rows := make([][]string, 0, len(list))
+	for _, p := range list {
+		path := p.Path
+		if !p.Connected {
+			path = "not connected"
+			if p.Reason != "" {
+				path += ": " + p.Reason
+			}
+		}
+		rows = append(rows, []string{strings.Join(p.Contacts, ", "), p.Node, rtt(p.RTTMicros),
+			strconv.Itoa(p.Streams), path, p.Address})
+	}
+	a.table(b, []string{"CONTACTS", "NODE", "RTT", "STREAMS", "PATH", "ADDRESS"}, rows)
+}
+
+func (a *app) budgets(b *bytes.Buffer, list []api.BudgetUse) {
+	rows := make([][]string, 0, len(list))
+	for _, u := range list {
+		rows = append(rows, []string{u.Budget, strconv.FormatInt(u.Used, 10), strconv.FormatInt(u.Limit, 10), u.Setting})
+	}
+	a.table(b, []string{"BUDGET", "USED", "LIMIT", "SETTING"}, rows)
+}

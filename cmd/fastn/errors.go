@@ -1,0 +1,70 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// Exit codes, as in the manual. 6 belongs to durable messages.
+const (
+	exitDone           = 0
+	exitFailed         = 1
+	exitUsage          = 2
+	exitNoDaemon       = 3
+	exitNotPermitted   = 4
+	exitPeerNotReached = 5
+)
+
+// exitCode is the one place where kinds of errors become exit codes.
+func exitCode(err error) int {
+	switch api.CodeOf(err) {
+	case "":
+		return exitDone
+	case api.CodeBadRequest:
+		return exitUsage
+	case api.CodeUnavailable:
+		return exitNoDaemon
+	case api.CodeNotPermitted, api.CodeRefused:
+		return exitNotPermitted
+	case api.CodePeerUnreachable:
+		return exitPeerNotReached
+	default:
+		return exitFailed
+	}
+}
+
+// printError writes the error and its hint, one line each.
+func (a *app) printError(err error) {
+	if errors.Is(err, errReported) {
+		return
+	}
+	if errors.Is(err, context.Canceled) {
+		err = api.Errorf(api.CodeCancelled, "interrupted")
+	}
+	e := api.AsError(err)
+	var b bytes.Buffer
+	b.WriteString(a.style(a.errTTY, "31", "fastn:"))
+	b.WriteByte(' ')
+	b.WriteString(visible(err.Error()))
+	if e.Hint != "" {
+		b.WriteString("\nhint: ")
+		b.WriteString(visible(e.Hint))
+	}
+	b.WriteByte('\n')
+	_, _ = a.std.Err.Write(b.Bytes())
+}
+
+// errReported ends a command with exit code 1 after it told by itself what is
+// wrong.
+var errReported = errors.New("reported")
+
+func usage(format string, args ...any) *api.Error {
+	return api.Errorf(api.CodeBadRequest, format, args...)
+}
+
+func failed(format string, args ...any) *api.Error {
+	return api.Errorf(api.CodeInternal, format, args...)
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// place is where a daemon's socket is, and why there.
+type place struct {
+	socket string
+	home   string // of a per-user daemon; "" for the system's and for --socket
+	flag   bool   // chosen by a flag, which hints must repeat
+}
+
+// systemSocket is a variable only so that the package's tests can move it.
+var systemSocket = api.SystemSocket
+
+// locate looks at --socket, --home, FASTN_SOCKET, FASTN_HOME, the system's
+// socket and the user's own, in this order. The system's socket is passed over
+// if the user may not connect to it and has a daemon of his own.
+func (a *app) locate() (place, error) {
+	if a.flags.Socket != "" {
+		return place{socket: a.flags.Socket, flag: true}, nil
+	}
+	if a.flags.Home != "" {
+		return inHome(a.flags.Home, true)
+	}
+	if s := os.Getenv(api.EnvSocket); s != "" {
+		return place{socket: s}, nil
+	}
+	if h := os.Getenv(api.EnvHome); h != "" {
+		return inHome(h, false)
+	}
+	const writable = 2 // W_OK
+	systemErr := syscall.Access(systemSocket, writable)
+	if systemErr == nil {
+		return place{socket: systemSocket}, nil
+	}
+	own, err := defaultHome()
+	if err == nil {
+		if _, statErr := os.Stat(own.socket); statErr == nil || systemErr == syscall.ENOENT {
+			return own, nil
+		}
+	}
+	return place{socket: systemSocket}, nil
+}
+
+func defaultHome() (place, error) {
+	dir, err := os.UserHomeDir()
+	if err != nil {
+		return place{}, usage("no home folder is known: %v", err).
+			WithHint(`set HOME, or name a folder with --home`)
+	}
+	return inHome(filepath.Join(dir, ".fastn"), false)
+}
+
+func inHome(dir string, flag bool) (place, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return place{}, usage("bad home folder %q: %v", dir, err)
+	}
+	return place{socket: filepath.Join(abs, api.HomeSocket), home: abs, flag: flag}, nil
+}
+
+// self spells a fastn command for a hint, so that it reaches the same daemon.
+func (a *app) self(command string) string {
+	switch {
+	case a.flags.Home != "":
+		return "fastn --home " + shellQuote(a.flags.Home) + " " + command
+	case a.flags.Socket != "":
+		return "fastn --socket " + shellQuote(a.flags.Socket) + " " + command
+	}
+	return "fastn " + command
+}
+
+func shellQuote(s string) string {
+	plain := s != ""
+	for _, r := range s {
+		if !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+:,@%", r) {
+			plain = false
+		}
+	}
+	if plain {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// unreachable explains why no daemon answers at p, from the error of dialling.
+func (a *app) unreachable(p place, cause error) *api.Error {
+	reason := cause
+	if errno, ok := errors.AsType[syscall.Errno](cause); ok {
+		reason = errno
+	}
+	e := api.Errorf(api.CodeUnavailable, "cannot reach the fastn daemon at %s: %v", p.socket, reason)
+	system := p.socket == systemSocket
+	switch {
+	case system && errors.Is(cause, syscall.EACCES):
+		return e.WithHint(`you are not in group "fastn"; an administrator can add you with "adduser %s fastn", then log in again`, userName())
+	case errors.Is(cause, syscall.EACCES):
+		return e.WithHint("this socket belongs to another user; use your own daemon, or ask its owner")
+	case system:
+		return e.WithHint(`an administrator can start it with "systemctl enable --now fastn.socket"; or run your own with "fastn daemon start"`)
+	case p.home != "":
+		return e.WithHint(`start it with "%s"`, a.self("daemon start"))
+	case errors.Is(cause, syscall.ENOENT), errors.Is(cause, syscall.ECONNREFUSED):
+		return e.WithHint("no daemon serves this socket; check --socket and $%s", api.EnvSocket)
+	}
+	return e.WithHint(`check the path; "fastn version" tells whether a daemon answers`)
+}
+
+// userName is for texts: names need not be known to the system.
+func userName() string {
+	if u, err := user.Current(); err == nil && u.Username != "" {
+		return u.Username
+	}
+	return strconv.Itoa(os.Getuid())
+}

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// visible makes every character seen that could move a cursor, change the
+// direction of text or hide: control and format characters and bytes that are
+// not UTF-8 become escapes. What peers and files say is printed through it.
+func visible(s string) string {
+	if plainText(s) {
+		return s
+	}
+	var b strings.Builder
+	for len(s) > 0 {
+		r, n := utf8.DecodeRuneInString(s)
+		switch {
+		case r == utf8.RuneError && n == 1:
+			fmt.Fprintf(&b, `\x%02x`, s[0])
+		case r == '\n':
+			b.WriteString(`\n`)
+		case r == '\t':
+			b.WriteString(`\t`)
+		case r == ' ' || unicode.IsPrint(r):
+			b.WriteRune(r)
+		case r < 0x80:
+			fmt.Fprintf(&b, `\x%02x`, r)
+		case r <= 0xffff:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			fmt.Fprintf(&b, `\U%08x`, r)
+		}
+		s = s[n:]
+	}
+	return b.String()
+}
+
+func plainText(s string) bool {
+	for i := range len(s) {
+		if s[i] < 0x20 || s[i] >= 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// printJSON writes one JSON value and a newline. A terminal gets the same
+// value with what it might act upon escaped; others get the text as it came.
+func (a *app) printJSON(raw json.RawMessage) error {
+	if len(raw) == 0 {
+		raw = json.RawMessage("null")
+	}
+	var b bytes.Buffer
+	if isTerminal(a.std.Out) {
+		escapeJSON(&b, raw)
+	} else {
+		b.Write(raw)
+	}
+	b.WriteByte('\n')
+	return a.write(&b)
+}
+
+// escapeJSON copies JSON text. Characters beyond ASCII stand only in strings,
+// where an escape means the same.
+func escapeJSON(b *bytes.Buffer, raw []byte) {
+	for len(raw) > 0 {
+		r, n := utf8.DecodeRune(raw)
+		switch {
+		case r >= 0x10000 && !unicode.IsPrint(r):
+			r -= 0x10000
+			fmt.Fprintf(b, `\u%04x\u%04x`, 0xd800+r>>10, 0xdc00+r&0x3ff)
+		case r >= 0x7f && !unicode.IsPrint(r), r == utf8.RuneError:
+			fmt.Fprintf(b, `\u%04x`, r)
+		default:
+			b.Write(raw[:n])
+		}
+		raw = raw[n:]
+	}
+}
+
+func (a *app) printValue(v any) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	return a.printJSON(bytes.TrimSpace(b.Bytes()))
+}
+
+// style wraps text in an SGR sequence, on a terminal only.
+func (a *app) style(on bool, sgr, text string) string {
+	if !on {
+		return text
+	}
+	return "\x1b[" + sgr + "m" + text + "\x1b[0m"
+}
+
+// table appends rows in aligned columns under a header. Cells are made visible;
+// an empty one is shown as "-".
+func (a *app) table(b *bytes.Buffer, header []string, rows [][]string) {
+	widths := make([]int, len(header))
+	for i, h := range header {
+		widths[i] = len(h)
+	}
+	for _, row := range rows {
+		for i, cell := range row {
+			if cell == "" {
+				cell = "-"
+			}
+			row[i] = visible(cell)
+			widths[i] = max(widths[i], utf8.RuneCountInString(row[i]))
+		}
+	}
+	line := func(cells []string) string {
+		var s strings.Builder
+		for i, cell := range cells {
+			s.WriteString(cell)
+			if i < len(cells)-1 {
+				s.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2))
+			}
+		}
+		return s.String()
+	}
+	b.WriteString(a.style(a.outTTY, "1", line(header)) + "\n")
+	for _, row := range rows {
+		b.WriteString(line(row) + "\n")
+	}
+}
+
+// pairs appends "key  value" lines; a value's further lines are indented.
+func pairs(b *bytes.Buffer, kv ...string) {
+	width := 0
+	for i := 0; i < len(kv); i += 2 {
+		width = max(width, len(kv[i]))
+	}
+	for i := 0; i+1 < len(kv); i += 2 {
+		for n, value := range strings.Split(kv[i+1], "\n") {
+			key := kv[i]
+			if n > 0 {
+				key = ""
+			}
+			fmt.Fprintf(b, "%-*s  %s\n", width, key, visible(value))
+		}
+	}
+}
+
+func clock(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Local().Format("2006-01-02 15:04:05")
+}
+
+// rtt shows microseconds as milliseconds.
+func rtt(micros int64) string {
+	if micros <= 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.2f ms", float64(micros)/1000)
+}
+
+func yesNo(b bool, yes, no string) string {
+	if b {
+		return yes
+	}
+	return no
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// stdio are the three standard files of one run.
+type stdio struct {
+	In, Out, Err *os.File
+}
+
+// runner is what each command's struct implements.
+type runner interface {
+	run(a *app) error
+}
+
+// helpShown is how a parser stops after --help without leaving the process.
+type helpShown struct{}
+
+// run is the whole program but for the process: it parses args, runs the
+// command, prints an error in two lines and returns the exit code.
+func run(ctx context.Context, args []string, std stdio) (code int) {
+	a := newApp(ctx, std)
+	defer a.close()
+	defer func() {
+		if r := recover(); r != nil {
+			if _, ok := r.(helpShown); !ok {
+				panic(r)
+			}
+			code = 0
+		}
+	}()
+	err := a.dispatch(args)
+	if err != nil {
+		a.printError(err)
+	}
+	return exitCode(err)
+}
+
+func (a *app) dispatch(args []string) error {
+	if len(args) > 0 {
+		switch args[0] {
+		case "__complete":
+			return a.complete(args[1:])
+		case "--man":
+			return a.writeMan()
+		case "--version":
+			args = append([]string{"version"}, args[1:]...)
+		}
+	}
+	parser, err := newParser(&a.flags, a.std, topCommand(args))
+	if err != nil {
+		return err
+	}
+	parsed, err := parser.Parse(args)
+	if err != nil {
+		return usageFrom(err)
+	}
+	if err := a.flags.check(); err != nil {
+		return err
+	}
+	cmd, ok := parsed.Selected().Target.Addr().Interface().(runner)
+	if !ok {
+		return api.Errorf(api.CodeInternal, "the command %q does nothing", parsed.Command())
+	}
+	return cmd.run(a)
+}
+
+// newParser builds the parser. With only set, just that command is built: the
+// model of all of them costs a third of the time that a whole call may take.
+func newParser(g *globals, std stdio, only string) (*kong.Kong, error) {
+	options := []kong.Option{
+		kong.Name("fastn"),
+		kong.Description(description),
+		kong.Writers(std.Out, std.Err),
+		kong.Exit(func(int) { panic(helpShown{}) }),
+		kong.ConfigureHelp(kong.HelpOptions{NoExpandSubcommands: true, WrapUpperBound: 100}),
+	}
+	for _, c := range commands() {
+		if only == "" || c.name == only {
+			options = append(options, kong.DynamicCommand(c.name, c.help, "", c.grammar()))
+		}
+	}
+	return kong.New(g, options...)
+}
+
+// topCommand finds the command's name among args: the first word that is no
+// flag and no flag's value. It is "" if that word names no command.
+func topCommand(args []string) string {
+	for i := 0; i < len(args); i++ {
+		switch word := args[i]; {
+		case word == "--home" || word == "--socket" || word == "--as":
+			i++
+		case strings.HasPrefix(word, "-"):
+		default:
+			for _, c := range commands() {
+				if c.name == word {
+					return word
+				}
+			}
+			return ""
+		}
+	}
+	return ""
+}
+
+// usageFrom turns a parser's error into ours: the suggestion becomes the hint.
+func usageFrom(err error) error {
+	path := "fastn"
+	if p, ok := errors.AsType[*kong.ParseError](err); ok && p.Context != nil {
+		if n := p.Context.Selected(); n != nil {
+			path = n.FullPath()
+		}
+	}
+	text, mean, found := strings.Cut(err.Error(), ", did you mean ")
+	e := api.Errorf(api.CodeBadRequest, "%s", text)
+	if found {
+		return e.WithHint(`did you mean %s see "%s --help"`, mean, path)
+	}
+	return e.WithHint(`see "%s --help"`, path)
+}
