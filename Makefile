@@ -42,3 +42,9 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 include packaging/Makefile.inc
+
+# What each target needs beside Go and gcc; quick when all is there.
+.PHONY: deps-test deps-lint deps-demo
+deps-test deps-lint:
+	@packaging/install-deps
+deps-demo:
