@@ -20,7 +20,7 @@ func (m *Remote) Serve(ctx context.Context, r *router.Request) (json.RawMessage,
 	if err != nil {
 		return nil, err
 	}
-	nodes := m.candidates(r.To)
+	nodes := m.candidates(r.From, r.To)
 	if len(nodes) == 0 {
 		return nil, api.Errorf(api.CodePeerUnreachable, "peer not reachable: no address of %s is known", r.To.Short()).
 			WithHint("ask the peer for a ticket (fastn invite), then: fastn contact add NAME TICKET")

@@ -36,8 +36,9 @@ type Book interface {
 	Delegations(id identity.ID) []*identity.Delegation
 	// PutDelegation keeps d if its identity is a contact of someone here.
 	PutDelegation(ctx context.Context, d *identity.Delegation) error
-	// Nodes returns the nodes id is known to live on.
-	Nodes(id identity.ID) []identity.ID
+	// Nodes returns the nodes that owner may try for id: those known to speak for
+	// it, and those that owner named.
+	Nodes(owner, id identity.ID) []identity.ID
 }
 
 // Gate is the receiving side's access.
@@ -138,7 +139,7 @@ type candidate struct {
 	held *identity.Delegation
 }
 
-func (m *Remote) candidates(to identity.ID) []candidate {
+func (m *Remote) candidates(from, to identity.ID) []candidate {
 	var out []candidate
 	seen := make(map[identity.ID]bool, 2)
 	add := func(node identity.ID, d *identity.Delegation) {
@@ -159,8 +160,18 @@ func (m *Remote) candidates(to identity.ID) []candidate {
 	if d != nil && now.Before(d.Expires) {
 		add(d.Node, d)
 	}
-	for _, node := range m.Book.Nodes(to) {
+	for _, node := range m.Book.Nodes(from, to) {
 		add(node, nil)
+	}
+	return out
+}
+
+// Nodes lists the nodes that a request from one identity to the other would
+// try, in that order.
+func (m *Remote) Nodes(from, to identity.ID) []identity.ID {
+	var out []identity.ID
+	for _, c := range m.candidates(from, to) {
+		out = append(out, c.node)
 	}
 	return out
 }
