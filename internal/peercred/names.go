@@ -10,11 +10,18 @@ import (
 // UserName is the login name of uid, or "uid-1000" if no name can be found:
 // directories such as LDAP may be down or may not know it.
 func UserName(uid uint32) string {
+	if name, ok := userName(uid); ok {
+		return name
+	}
+	return "uid-" + strconv.FormatUint(uint64(uid), 10)
+}
+
+func userName(uid uint32) (name string, ok bool) {
 	u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
 	if err != nil || u.Username == "" {
-		return "uid-" + strconv.FormatUint(uint64(uid), 10)
+		return "", false
 	}
-	return u.Username
+	return u.Username, true
 }
 
 // LookupUID is the uid of a login name, of a number, or of what [UserName]

@@ -34,9 +34,8 @@ type Policy struct {
 
 	mu     sync.Mutex
 	groups map[string]groupEntry
-	// lookup and now are replaced by tests.
+	// lookup is replaced by tests; nil asks the system.
 	lookup func(name string) (uint32, error)
-	now    func() time.Time
 }
 
 type groupEntry struct {
@@ -77,14 +76,10 @@ func (p *Policy) gid(group string) (uint32, bool) {
 	if group == "" {
 		return 0, false
 	}
-	now := time.Now
-	if p.now != nil {
-		now = p.now
-	}
 	p.mu.Lock()
 	e, ok := p.groups[group]
 	p.mu.Unlock()
-	if ok && now().Before(e.until) {
+	if ok && time.Now().Before(e.until) {
 		return e.gid, e.found
 	}
 	// Outside the lock: a slow directory must not hold up those whose group
@@ -94,7 +89,7 @@ func (p *Policy) gid(group string) (uint32, bool) {
 		lookup = p.lookup
 	}
 	gid, err := lookup(group)
-	e = groupEntry{gid: gid, found: err == nil, until: now().Add(groupTTL)}
+	e = groupEntry{gid: gid, found: err == nil, until: time.Now().Add(groupTTL)}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.groups == nil {
@@ -121,9 +116,14 @@ func errOtherUser(uid, owner uint32) error {
 }
 
 func errNotMember(uid uint32, group string) error {
-	return &api.Error{
+	e := &api.Error{
 		Code:    api.CodeNotPermitted,
 		Message: fmt.Sprintf("you are not in group %q", group),
-		Hint:    fmt.Sprintf(`an administrator can add you with "adduser %s %s", then log in again`, UserName(uid), group),
+		Hint:    fmt.Sprintf("an administrator can add user %d to that group, then log in again", uid),
 	}
+	// A command that would not find the user is no help.
+	if name, ok := userName(uid); ok {
+		e.Hint = fmt.Sprintf(`an administrator can add you with "adduser %s %s", then log in again`, name, group)
+	}
+	return e
 }

@@ -77,9 +77,6 @@ func (s Sockets) Close() error {
 func (s Sockets) add(f *os.File) error {
 	l, lerr := net.FileListener(f)
 	if lerr == nil {
-		if u, ok := l.(*net.UnixListener); ok {
-			u.SetUnlinkOnClose(false)
-		}
 		s.Listeners[f.Name()] = append(s.Listeners[f.Name()], l)
 		return nil
 	}
