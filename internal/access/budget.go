@@ -1,0 +1,211 @@
+package access
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// What is what a budget counts.
+type What uint8
+
+// What can be acquired. A remote identity has no Connections of its own.
+const (
+	Connections What = iota
+	Requests
+	Streams
+	kinds = iota
+)
+
+func (w What) String() string {
+	switch w {
+	case Connections:
+		return "connections"
+	case Requests:
+		return "requests in flight"
+	case Streams:
+		return "streams"
+	}
+	return "nothing known"
+}
+
+// setting is the budget's key for local users in fastn.toml.
+func (w What) setting() string {
+	switch w {
+	case Connections:
+		return "budgets.per_uid_connections"
+	case Requests:
+		return "budgets.per_uid_requests"
+	case Streams:
+		return "budgets.per_uid_streams"
+	}
+	return ""
+}
+
+const nodeSetting = "budgets.node_connections"
+
+// Limits are the budgets of fastn.toml, all above 0.
+type Limits struct {
+	PerUIDConnections int
+	PerUIDRequests    int
+	PerUIDStreams     int
+	NodeConnections   int // of all local users together
+
+	PerPeerRequests int
+	PerPeerStreams  int
+
+	// Refused opens per second of strangers; as many may come at once.
+	PerPeerRefusedOpens    int
+	PerNodeRefusedOpens    int
+	PerAddressRefusedOpens int
+}
+
+func (l *Limits) perUID() [kinds]int {
+	return [kinds]int{l.PerUIDConnections, l.PerUIDRequests, l.PerUIDStreams}
+}
+
+func (l *Limits) perPeer() [kinds]int {
+	return [kinds]int{0, l.PerPeerRequests, l.PerPeerStreams}
+}
+
+// Budgets counts what is in use. Safe for concurrent use.
+type Budgets struct {
+	limits    atomic.Pointer[Limits]
+	users     counters[uint32]
+	peers     counters[identity.ID]
+	strangers strangers
+	userName  func(uid uint32) string
+}
+
+// NewBudgets makes Budgets. userName names a uid in refusals; nil for "uid N".
+func NewBudgets(l Limits, userName func(uid uint32) string) *Budgets {
+	if userName == nil {
+		userName = func(uid uint32) string { return fmt.Sprintf("uid %d", uid) }
+	}
+	b := &Budgets{userName: userName}
+	b.strangers.now = time.Now
+	b.SetLimits(l)
+	return b
+}
+
+// SetLimits puts other limits in force. What is in use already stays.
+func (b *Budgets) SetLimits(l Limits) { b.limits.Store(&l) }
+
+// AcquireUID takes one of what from the uid's budget. release gives it back, and
+// may be called again; it is nil with an error, which is of CodeOverBudget and
+// names the budget, whose it is and its setting: for local users only.
+func (b *Budgets) AcquireUID(uid uint32, what What) (release func(), refusal *api.Error) {
+	l := b.limits.Load()
+	total := 0
+	if what == Connections {
+		total = l.NodeConnections
+	}
+	release, used, ok := b.users.acquire(uid, what, l.perUID()[what], total)
+	if ok {
+		return release, nil
+	}
+	if used < l.perUID()[what] {
+		return nil, localRefusal("all users of this machine have", l.NodeConnections, what, nodeSetting)
+	}
+	return nil, localRefusal(b.userName(uid)+" has", l.perUID()[what], what, what.setting())
+}
+
+func localRefusal(has string, limit int, what What, setting string) *api.Error {
+	return api.Errorf(api.CodeOverBudget, "over budget: %s %d of %d %s (%s)", has, limit, limit, what, setting).
+		WithHint(`wait until some have ended, or ask an administrator to raise %s in fastn.toml and run "fastn daemon reload"`, setting)
+}
+
+// AcquirePeer takes one of what, Requests or Streams, from the budget of a
+// remote identity. The error goes to that identity: it names the budget, its
+// limit and whose side it is, nothing of ours. It is for contacts; strangers
+// get api.Refusal instead.
+func (b *Budgets) AcquirePeer(id identity.ID, what What) (release func(), refusal *api.Error) {
+	limit := b.limits.Load().perPeer()[what]
+	release, _, ok := b.peers.acquire(id, what, limit, 0)
+	if ok {
+		return release, nil
+	}
+	return nil, api.Errorf(api.CodeOverBudget, "over budget: %s (%d) on the peer's side", what, limit).
+		WithHint("wait until some of yours have ended")
+}
+
+// Usage tells what the uid has in use, for its status.
+func (b *Budgets) Usage(uid uint32) []api.BudgetUse {
+	limits, used := b.limits.Load().perUID(), b.users.used(uid)
+	list := make([]api.BudgetUse, kinds)
+	for what := range What(kinds) {
+		list[what] = api.BudgetUse{
+			Budget: what.String(), Used: int64(used[what]), Limit: int64(limits[what]), Setting: what.setting(),
+		}
+	}
+	return list
+}
+
+// counters counts per key. Keys with nothing in use are forgotten, since
+// identities cost nothing to make.
+type counters[K comparable] struct {
+	mu     sync.Mutex
+	byKey  map[K]*[kinds]int
+	totals [kinds]int
+}
+
+// acquire counts one up, unless limit, or total over all keys, is reached; no
+// total if 0. used is what key had before.
+func (c *counters[K]) acquire(key K, what What, limit, total int) (release func(), used int, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	counts := c.byKey[key]
+	if counts != nil {
+		used = counts[what]
+	}
+	if used >= limit || total > 0 && c.totals[what] >= total {
+		return nil, used, false
+	}
+	if counts == nil {
+		if c.byKey == nil {
+			c.byKey = make(map[K]*[kinds]int)
+		}
+		counts = new([kinds]int)
+		c.byKey[key] = counts
+	}
+	counts[what]++
+	c.totals[what]++
+	l := &lease[K]{in: c, key: key, what: what}
+	return l.release, used, true
+}
+
+// lease is one that was acquired.
+type lease[K comparable] struct {
+	in       *counters[K]
+	key      K
+	what     What
+	released atomic.Bool
+}
+
+func (l *lease[K]) release() {
+	if l.released.Swap(true) {
+		return
+	}
+	c := l.in
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	counts := c.byKey[l.key]
+	counts[l.what]--
+	c.totals[l.what]--
+	if *counts == ([kinds]int{}) {
+		delete(c.byKey, l.key)
+	}
+}
+
+func (c *counters[K]) used(key K) [kinds]int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if counts := c.byKey[key]; counts != nil {
+		return *counts
+	}
+	return [kinds]int{}
+}

@@ -1,0 +1,137 @@
+package access
+
+import (
+	"container/list"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+)
+
+// remembered bounds how many identities, nodes and addresses are watched; of
+// more, those that were refused longest ago are forgotten.
+const remembered = 4096
+
+// strangers watches those whose opens were refused.
+type strangers struct {
+	now        func() time.Time
+	mu         sync.Mutex
+	identities lru[identity.ID]
+	nodes      lru[identity.ID]
+	networks   lru[netip.Prefix]
+}
+
+// Refused counts an open that was refused because its sender is a stranger. It
+// tells whether the sender's identity, node or address is over its rate with
+// this one. Contacts are not to be counted, nor to suffer from it.
+func (b *Budgets) Refused(from, node identity.ID, ip netip.Addr) (over bool) {
+	l, s := b.limits.Load(), &b.strangers
+	now := s.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.nodes.get(node, now, l.PerNodeRefusedOpens)
+	n.refusals++
+	// Each is counted, whatever the others say.
+	byNode := n.take(now, l.PerNodeRefusedOpens)
+	byID := s.identities.get(from, now, l.PerPeerRefusedOpens).take(now, l.PerPeerRefusedOpens)
+	byNet := s.networks.get(network(ip), now, l.PerAddressRefusedOpens).take(now, l.PerAddressRefusedOpens)
+	return !byNode || !byID || !byNet
+}
+
+// Throttled tells whether opens of this stranger are over their rate, so that
+// the constant refusal can be given without any work. It counts nothing. from
+// may be zero where the identity is not proven yet.
+func (b *Budgets) Throttled(from, node identity.ID, ip netip.Addr) bool {
+	l, s := b.limits.Load(), &b.strangers
+	now := s.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.nodes.empty(node, now, l.PerNodeRefusedOpens) ||
+		s.identities.empty(from, now, l.PerPeerRefusedOpens) ||
+		s.networks.empty(network(ip), now, l.PerAddressRefusedOpens)
+}
+
+// RefusedOpens tells how many opens of strangers at node were refused, since the
+// start or since the node was forgotten.
+func (b *Budgets) RefusedOpens(node identity.ID) uint64 {
+	s := &b.strangers
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e, ok := s.nodes.items[node]; ok {
+		return e.Value.(*bucket[identity.ID]).refusals
+	}
+	return 0
+}
+
+// network is what one customer has: an IPv4 address, or an IPv6 /64.
+func network(ip netip.Addr) netip.Prefix {
+	ip = ip.Unmap().WithZone("")
+	bits := ip.BitLen()
+	if ip.Is6() {
+		bits = 64
+	}
+	p, err := ip.Prefix(bits)
+	if err != nil {
+		return netip.Prefix{} // no address: all of them together
+	}
+	return p
+}
+
+// bucket is a token bucket that holds the tokens of one second.
+type bucket[K comparable] struct {
+	key      K
+	tokens   float64
+	at       time.Time // when tokens was right
+	refusals uint64
+}
+
+func (b *bucket[K]) fill(now time.Time, rate int) {
+	if passed := now.Sub(b.at); passed > 0 {
+		b.tokens = min(b.tokens+passed.Seconds()*float64(rate), float64(rate))
+		b.at = now
+	}
+}
+
+func (b *bucket[K]) take(now time.Time, rate int) bool {
+	b.fill(now, rate)
+	if b.tokens < 1 {
+		return false
+	}
+	b.tokens--
+	return true
+}
+
+// lru is a bounded map of buckets. Its zero value is empty.
+type lru[K comparable] struct {
+	order *list.List // of *bucket[K], most recent first
+	items map[K]*list.Element
+}
+
+// get gives key's bucket; a new one is full.
+func (l *lru[K]) get(key K, now time.Time, rate int) *bucket[K] {
+	if e, ok := l.items[key]; ok {
+		l.order.MoveToFront(e)
+		return e.Value.(*bucket[K])
+	}
+	if l.items == nil {
+		l.order, l.items = list.New(), make(map[K]*list.Element)
+	}
+	if l.order.Len() >= remembered {
+		oldest := l.order.Back()
+		delete(l.items, l.order.Remove(oldest).(*bucket[K]).key)
+	}
+	b := &bucket[K]{key: key, tokens: float64(rate), at: now}
+	l.items[key] = l.order.PushFront(b)
+	return b
+}
+
+func (l *lru[K]) empty(key K, now time.Time, rate int) bool {
+	e, ok := l.items[key]
+	if !ok {
+		return false
+	}
+	b := e.Value.(*bucket[K])
+	b.fill(now, rate)
+	return b.tokens < 1
+}

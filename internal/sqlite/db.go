@@ -1,0 +1,199 @@
+// Package sqlite opens a database as this project wants it: WAL, every commit
+// synced to the disk, one writer, files of mode 0600, checked at the start and
+// mended as far as possible. It alone imports the driver.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"sync"
+
+	driver "modernc.org/sqlite"
+	lib "modernc.org/sqlite/lib"
+)
+
+var (
+	// ErrDamaged is wrapped by errors that mean that the file's content is bad.
+	// After one from Update or View, open the database again: Open repairs.
+	ErrDamaged = errors.New("the database is damaged")
+	// ErrNewer means that a newer version of the program wrote the schema.
+	ErrNewer = errors.New("the database has a newer schema")
+	// ErrUnsafeFile means that the file is a link, a FIFO or somebody else's.
+	ErrUnsafeFile = errors.New("not a plain file of our own")
+)
+
+// Options of Open. The zero value is usable.
+type Options struct {
+	Migrations []Migration
+	// Readers bounds concurrent calls of View; 4 if zero.
+	Readers int
+}
+
+// DB is an open database. Update calls run one after another, View calls beside
+// them, each on a snapshot. Safe for concurrent use.
+type DB struct {
+	path     string
+	writer   *sql.DB // one connection
+	readers  *sql.DB
+	recovery *Recovery
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Open opens or creates the database at path and brings its schema up to date.
+// A damaged file is moved aside and what can be read of it is kept; Recovery
+// then tells what became of it. Errors: ErrUnsafeFile, ErrNewer, and ErrDamaged
+// only if the repair itself failed, in which case the file is where it was.
+func Open(ctx context.Context, path string, o Options) (*DB, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	recovery, err := finishSwap(path)
+	if err != nil {
+		return nil, fmt.Errorf("finish the repair of %s: %w", path, err)
+	}
+	db, err := openChecked(ctx, path, o)
+	if errors.Is(err, ErrDamaged) {
+		if recovery, err = repair(ctx, path, o); err == nil {
+			db, err = openChecked(ctx, path, o)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	db.recovery = recovery
+	return db, nil
+}
+
+// openChecked opens path, checks it and migrates it.
+func openChecked(ctx context.Context, path string, o Options) (*DB, error) {
+	if err := prepareFile(path); err != nil {
+		return nil, err
+	}
+	db := open(path, o)
+	if err := db.start(ctx, o); err != nil {
+		_ = db.Close()
+		return nil, fmt.Errorf("open %s: %w", path, classify(err))
+	}
+	return db, nil
+}
+
+func open(path string, o Options) *DB {
+	readers := o.Readers
+	if readers == 0 {
+		readers = 4
+	}
+	db := &DB{path: path}
+	db.writer = openPool(dsn(path, "rw", "journal_mode(WAL)", "synchronous(FULL)"))
+	db.writer.SetMaxOpenConns(1)
+	db.readers = openPool(dsn(path, "rw", "synchronous(FULL)", "query_only(1)"))
+	db.readers.SetMaxOpenConns(readers)
+	db.readers.SetMaxIdleConns(1)
+	return db
+}
+
+// openPool connects nothing yet, so that it cannot fail: the DSN is ours.
+func openPool(dsn string) *sql.DB {
+	c, err := driver.NewConnector(dsn)
+	if err != nil {
+		panic("sqlite: " + err.Error())
+	}
+	return sql.OpenDB(c)
+}
+
+// dsn names path as a URI, so that '?', '#' and '%' in it do no harm. A writer
+// takes its lock when the transaction begins: an upgrade later would fail with
+// SQLITE_BUSY at once, whatever the timeout.
+func dsn(path, mode string, pragmas ...string) string {
+	q := url.Values{"mode": {mode}, "_txlock": {"immediate"}}
+	q.Add("_pragma", "busy_timeout(5000)")
+	q.Add("_pragma", "foreign_keys(1)")
+	for _, p := range pragmas {
+		q.Add("_pragma", p)
+	}
+	u := url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}
+	return u.String()
+}
+
+func (db *DB) start(ctx context.Context, o Options) error {
+	if err := db.writer.PingContext(ctx); err != nil {
+		return err
+	}
+	if err := quickCheck(ctx, db.writer); err != nil {
+		return err
+	}
+	return migrate(ctx, db.writer, o.Migrations)
+}
+
+// quickCheck reads every page. It finds broken structure, not changed content.
+func quickCheck(ctx context.Context, db *sql.DB) error {
+	var verdict string
+	if err := db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&verdict); err != nil {
+		return err
+	}
+	if verdict != "ok" {
+		return fmt.Errorf("%w: %s", ErrDamaged, verdict)
+	}
+	return nil
+}
+
+// Path tells where the database is, absolute.
+func (db *DB) Path() string { return db.path }
+
+// Recovery tells what Open repaired, nil if there was nothing.
+func (db *DB) Recovery() *Recovery { return db.recovery }
+
+// Update runs fn in a transaction that may write. It commits if fn returns nil;
+// once Update returned nil the change survives a power cut. Otherwise nothing
+// was changed, and the error is fn's own, or wraps ErrDamaged where it applies.
+// fn must not keep tx, and must not call Update.
+func (db *DB) Update(ctx context.Context, fn func(tx *sql.Tx) error) error {
+	return transact(ctx, db.writer, false, fn)
+}
+
+// View runs fn on a snapshot that may only be read. Errors as with Update.
+func (db *DB) View(ctx context.Context, fn func(tx *sql.Tx) error) error {
+	return transact(ctx, db.readers, true, fn)
+}
+
+func transact(ctx context.Context, pool *sql.DB, readOnly bool, fn func(tx *sql.Tx) error) error {
+	tx, err := pool.BeginTx(ctx, &sql.TxOptions{ReadOnly: readOnly})
+	if err != nil {
+		return fmt.Errorf("begin: %w", classify(err))
+	}
+	defer func() { _ = tx.Rollback() }() // after a panic in fn, too
+	if err := fn(tx); err != nil {
+		return classify(err)
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("commit: %w", classify(err))
+	}
+	return nil
+}
+
+// classify adds ErrDamaged to the driver's errors that mean it.
+func classify(err error) error {
+	if e, ok := errors.AsType[*driver.Error](err); ok && !errors.Is(err, ErrDamaged) {
+		// The low byte is the primary code, the rest tells where.
+		if code := e.Code() & 0xff; code == lib.SQLITE_CORRUPT || code == lib.SQLITE_NOTADB {
+			return fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
+	}
+	return err
+}
+
+// Close waits for transactions that run and folds the log into the file.
+// It may be called again.
+func (db *DB) Close() error {
+	db.closeOnce.Do(func() {
+		// The writer goes last: readers cannot fold the log.
+		db.closeErr = errors.Join(db.readers.Close(), db.writer.Close())
+	})
+	return db.closeErr
+}

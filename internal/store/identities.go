@@ -1,0 +1,186 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// Identity is one identity of this machine, as its user named it.
+type Identity struct {
+	ID     identity.ID
+	UID    uint32
+	Name   string // unique among the user's
+	Online bool   // the user wants it served
+	Added  time.Time
+}
+
+// SetIdentity stores an identity, or gives a stored one this uid, name and
+// state. CodeConflict if another identity of the uid has the name,
+// CodeBadRequest if it may not be a name.
+func (s *Store) SetIdentity(ctx context.Context, id identity.ID, uid uint32, name string, online bool) error {
+	if err := validIdentityName(name); err != nil {
+		return err
+	}
+	return s.write(ctx, func(st *state, p *plan) error {
+		i := Identity{ID: id, UID: uid, Name: name, Online: online, Added: s.now()}
+		kind := IdentityAdded
+		if old, ok := st.identities[id]; ok {
+			i.Added = old.Added
+			kind = identityChange(*old, i)
+		}
+		if kind == 0 {
+			return nil
+		}
+		p.setIdentity(i, kind)
+		return st.identityNameFree(i)
+	})
+}
+
+// identityChange names the change that matters most, 0 if there is none.
+func identityChange(old, now Identity) ChangeKind {
+	switch {
+	case old.UID != now.UID || old.Online != now.Online && !now.Online:
+		return IdentityOffline // whatever is open was opened for somebody else
+	case old.Online != now.Online:
+		return IdentityOnline
+	case old.Name != now.Name:
+		return IdentityRenamed
+	}
+	return 0
+}
+
+func (p *plan) setIdentity(i Identity, kind ChangeKind) {
+	p.exec(`INSERT INTO identities (id, uid, name, online, added) VALUES (?, ?, ?, ?, ?)
+		ON CONFLICT (id) DO UPDATE SET uid = excluded.uid, name = excluded.name, online = excluded.online`,
+		i.ID, i.UID, i.Name, i.Online, i.Added)
+	p.then(func(st *state) { st.putIdentity(i) })
+	p.changes = append(p.changes, Change{Owner: i.ID, Kind: kind, Name: i.Name})
+}
+
+func (st *state) identityNameFree(i Identity) error {
+	if holder, ok := st.byName[userName{i.UID, i.Name}]; ok && holder != i.ID {
+		return api.Errorf(api.CodeConflict, "you have an identity %q already: %s", i.Name, holder).
+			WithHint(`choose another name; "fastn id list" shows yours`)
+	}
+	return nil
+}
+
+// IdentityByName gives the uid's identity of that name, or CodeNotFound.
+func (s *Store) IdentityByName(uid uint32, name string) (Identity, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	id, ok := s.state.byName[userName{uid, name}]
+	if !ok {
+		return Identity{}, noIdentity(name)
+	}
+	return *s.state.identities[id], nil
+}
+
+// IdentityInfo gives what is stored of id; ok is false if that is nothing.
+func (s *Store) IdentityInfo(id identity.ID) (info Identity, ok bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	i, ok := s.state.identities[id]
+	if !ok {
+		return Identity{}, false
+	}
+	return *i, true
+}
+
+// Identities lists the uid's identities, the oldest first.
+func (s *Store) Identities(uid uint32) []Identity {
+	return s.identities(func(i *Identity) bool { return i.UID == uid })
+}
+
+// AllIdentities lists everybody's identities, the oldest first.
+func (s *Store) AllIdentities() []Identity {
+	return s.identities(func(*Identity) bool { return true })
+}
+
+func (s *Store) identities(want func(*Identity) bool) []Identity {
+	list := read(s, func(st *state) []Identity {
+		var list []Identity
+		for _, i := range st.identities {
+			if want(i) {
+				list = append(list, *i)
+			}
+		}
+		return list
+	})
+	slices.SortFunc(list, func(a, b Identity) int {
+		return cmp.Or(a.Added.Compare(b.Added), cmp.Compare(a.Name, b.Name))
+	})
+	return list
+}
+
+// RenameIdentity gives id another name. CodeNotFound, CodeConflict or
+// CodeBadRequest.
+func (s *Store) RenameIdentity(ctx context.Context, id identity.ID, name string) error {
+	if err := validIdentityName(name); err != nil {
+		return err
+	}
+	return s.changeIdentity(ctx, id, func(i *Identity) { i.Name = name })
+}
+
+// SetOnline stores whether id is to be served. CodeNotFound.
+func (s *Store) SetOnline(ctx context.Context, id identity.ID, online bool) error {
+	return s.changeIdentity(ctx, id, func(i *Identity) { i.Online = online })
+}
+
+func (s *Store) changeIdentity(ctx context.Context, id identity.ID, change func(*Identity)) error {
+	return s.write(ctx, func(st *state, p *plan) error {
+		old, ok := st.identities[id]
+		if !ok {
+			return noIdentity(id.String())
+		}
+		i := *old
+		change(&i)
+		if kind := identityChange(*old, i); kind != 0 {
+			p.setIdentity(i, kind)
+		}
+		return st.identityNameFree(i)
+	})
+}
+
+// RemoveIdentity forgets id with its contacts, blocks, grants and invites; its
+// key is the keystore's. CodeNotFound if nothing was stored.
+func (s *Store) RemoveIdentity(ctx context.Context, id identity.ID) error {
+	return s.write(ctx, func(st *state, p *plan) error {
+		i, ok := st.identities[id]
+		if !ok {
+			return noIdentity(id.String())
+		}
+		p.changes = append(p.changes, Change{Owner: id, Kind: IdentityRemoved, Name: i.Name})
+		p.exec("DELETE FROM identities WHERE id = ?", id)
+		for _, t := range []string{"contacts", "blocks", "grants", "invites", "hints"} {
+			p.exec("DELETE FROM "+t+" WHERE owner = ?", id)
+		}
+		p.forgetUnknown()
+		p.then(func(st *state) {
+			delete(st.byName, userName{i.UID, i.Name})
+			delete(st.identities, id)
+			for contact := range st.of(id).contacts {
+				st.dropContact(id, contact)
+			}
+			delete(st.owners, id)
+		})
+		return nil
+	})
+}
+
+// forgetUnknown removes what was known only for contacts that are gone.
+func (p *plan) forgetUnknown() {
+	p.exec("DELETE FROM delegations WHERE identity NOT IN (SELECT id FROM contacts)")
+	p.exec(`DELETE FROM addresses WHERE node NOT IN (SELECT node FROM delegations)
+		AND node NOT IN (SELECT node FROM hints)`)
+}
+
+func noIdentity(name string) error {
+	return api.Errorf(api.CodeNotFound, "you have no identity %q", name).
+		WithHint(`"fastn id list" shows yours`)
+}

@@ -1,0 +1,252 @@
+package store
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"slices"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+const (
+	// maxAddresses bounds the learned addresses of a node, and the addresses
+	// that a user gives for a contact; maxAddress their length in bytes.
+	maxAddresses = 16
+	maxAddress   = 256
+	// maxNodes bounds the nodes known for one identity; with more, the one whose
+	// delegation is the oldest is forgotten.
+	maxNodes = 32
+)
+
+// PutDelegation keeps d, which was verified, if its identity is a contact of
+// anybody here and it is the newest for its node; else it does nothing.
+func (s *Store) PutDelegation(ctx context.Context, d *identity.Delegation) error {
+	return s.write(ctx, func(st *state, p *plan) error {
+		if len(st.contactOf[d.Identity]) > 0 {
+			p.putDelegation(st, d)
+		}
+		return nil
+	})
+}
+
+func (p *plan) putDelegation(st *state, d *identity.Delegation) {
+	nodes := st.delegations[d.Identity]
+	if old, ok := nodes[d.Node]; ok && !supersedes(d, old) {
+		return
+	}
+	if _, ok := nodes[d.Node]; !ok && len(nodes) >= maxNodes {
+		oldest := oldestDelegation(nodes)
+		p.exec("DELETE FROM delegations WHERE identity = ? AND node = ?", oldest.Identity, oldest.Node)
+		p.forgetUnknown()
+		p.then(func(st *state) { st.dropDelegation(oldest.Identity, oldest.Node) })
+	}
+	p.exec(`INSERT INTO delegations (identity, node, issued, expires, raw) VALUES (?, ?, ?, ?, ?)
+		ON CONFLICT (identity, node) DO UPDATE SET issued = excluded.issued, expires = excluded.expires, raw = excluded.raw`,
+		d.Identity, d.Node, d.Issued, d.Expires, d.Raw)
+	p.then(func(st *state) { st.putDelegation(d) })
+}
+
+// supersedes orders as identity.Verifier does: the later issued, and of two
+// issued in the same µs the one that ends first.
+func supersedes(d, old *identity.Delegation) bool {
+	return d.Issued.After(old.Issued) || d.Issued.Equal(old.Issued) && d.Expires.Before(old.Expires)
+}
+
+func oldestDelegation(nodes map[identity.ID]*identity.Delegation) *identity.Delegation {
+	var oldest *identity.Delegation
+	for _, d := range nodes {
+		if oldest == nil || d.Issued.Before(oldest.Issued) {
+			oldest = d
+		}
+	}
+	return oldest
+}
+
+// Delegations gives the unexpired delegations of an identity, the newest first,
+// one per node. They are shared: read only.
+func (s *Store) Delegations(id identity.ID) []*identity.Delegation {
+	now := s.now()
+	return slices.DeleteFunc(s.allDelegations(id), func(d *identity.Delegation) bool { return !now.Before(d.Expires) })
+}
+
+func (s *Store) allDelegations(id identity.ID) []*identity.Delegation {
+	list := read(s, func(st *state) []*identity.Delegation {
+		list := make([]*identity.Delegation, 0, len(st.delegations[id]))
+		for _, d := range st.delegations[id] {
+			list = append(list, d)
+		}
+		return list
+	})
+	slices.SortFunc(list, func(a, b *identity.Delegation) int {
+		return cmp.Or(b.Issued.Compare(a.Issued), bytes.Compare(a.Node[:], b.Node[:]))
+	})
+	return list
+}
+
+// NewestDelegation tells when the newest delegation seen, expired or not, was
+// issued and ends; ok is false if none is kept. It makes Store an
+// identity.Newest.
+func (s *Store) NewestDelegation(id, node identity.ID) (issued, expires time.Time, ok bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	d, ok := s.state.delegations[id][node]
+	if !ok {
+		return time.Time{}, time.Time{}, false
+	}
+	return d.Issued, d.Expires, true
+}
+
+// SetAddresses replaces what was learned of where a node listens. Of addrs, at
+// most 16 are kept, none over 256 bytes or with control characters. Nothing is
+// stored for nodes that are not known.
+func (s *Store) SetAddresses(ctx context.Context, node identity.ID, addrs []string) error {
+	addrs = cleanAddresses(addrs)
+	return s.write(ctx, func(st *state, p *plan) error {
+		if len(st.nodeOf[node]) > 0 && !slices.Equal(st.addresses[node], addrs) {
+			p.setAddresses(node, addrs)
+		}
+		return nil
+	})
+}
+
+func (p *plan) setAddresses(node identity.ID, addrs []string) {
+	p.exec("DELETE FROM addresses WHERE node = ?", node)
+	for i, a := range addrs {
+		p.exec("INSERT INTO addresses (node, position, address) VALUES (?, ?, ?)", node, i, a)
+	}
+	p.then(func(st *state) { st.addresses[node] = addrs })
+}
+
+// cleanAddresses copies the ones that may be kept, each once: peers choose them.
+func cleanAddresses(addrs []string) []string {
+	var clean []string
+	for _, a := range addrs {
+		if validAddress(a) && !slices.Contains(clean, a) && len(clean) < maxAddresses {
+			clean = append(clean, a)
+		}
+	}
+	return clean
+}
+
+func validAddress(a string) bool {
+	if a == "" || len(a) > maxAddress || !utf8.ValidString(a) {
+		return false
+	}
+	for _, r := range a {
+		if !unicode.IsPrint(r) {
+			return false
+		}
+	}
+	return true
+}
+
+// AddHint stores where the user says that a contact lives, before anything was
+// heard of it. Adding it again changes nothing. CodeNotFound if id is no contact
+// of the owner's, CodeBadRequest or CodeOverBudget for the address.
+func (s *Store) AddHint(ctx context.Context, owner, id, node identity.ID, address string) error {
+	return s.write(ctx, func(st *state, p *plan) error {
+		if st.of(owner).contacts[id] == nil {
+			return noContact(id.String())
+		}
+		return p.addHint(st, owner, id, hint{node, address}, s.now())
+	})
+}
+
+func (p *plan) addHint(st *state, owner, id identity.ID, h hint, now time.Time) error {
+	if h.node.IsZero() || !validAddress(h.address) {
+		return api.Errorf(api.CodeBadRequest, "an address has 1 to %d printable characters and names its node", maxAddress).
+			WithHint("write it as /ip4/192.0.2.1/udp/4100/quic-v1/p2p/NODEID")
+	}
+	hints := st.of(owner).hints[id]
+	if slices.Contains(hints, h) {
+		return nil
+	}
+	if len(hints) >= maxAddresses {
+		return api.Errorf(api.CodeOverBudget, "over budget: a contact has at most %d addresses of your own", maxAddresses).
+			WithHint(`remove the contact with "fastn contact remove NAME" and add it again`)
+	}
+	p.exec("INSERT INTO hints (owner, id, node, address, added) VALUES (?, ?, ?, ?, ?)", owner, id, h.node, h.address, now)
+	p.then(func(st *state) { st.putHint(owner, id, h) })
+	return nil
+}
+
+// Addresses tells where a node may be reached: what was learned, then what users
+// said. At most 16 of each.
+func (s *Store) Addresses(node identity.ID) []string {
+	return read(s, func(st *state) []string {
+		list := slices.Clone(st.addresses[node])
+		learned := len(list)
+		for id := range st.nodeOf[node] {
+			for owner := range st.contactOf[id] {
+				for _, h := range st.of(owner).hints[id] {
+					if h.node == node && len(list) < learned+maxAddresses && !slices.Contains(list, h.address) {
+						list = append(list, h.address)
+					}
+				}
+			}
+		}
+		slices.Sort(list[learned:])
+		return list
+	})
+}
+
+// Nodes lists the nodes known for a contact of owner's: by the newest
+// delegation first, expired or not, then those that the user named. What other
+// users say of the same identity is not among them.
+func (s *Store) Nodes(owner, id identity.ID) []identity.ID {
+	var nodes []identity.ID
+	for _, d := range s.allDelegations(id) {
+		nodes = append(nodes, d.Node)
+	}
+	hints := read(s, func(st *state) []hint { return slices.Clone(st.of(owner).hints[id]) })
+	for _, h := range hints {
+		if !slices.Contains(nodes, h.node) {
+			nodes = append(nodes, h.node)
+		}
+	}
+	return nodes
+}
+
+// NodeKnown tells whether a contact of anybody here is known to live at node.
+func (s *Store) NodeKnown(node identity.ID) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.state.nodeOf[node]) > 0
+}
+
+// KnownNodes lists all nodes at which a contact is known to live, in no order.
+func (s *Store) KnownNodes() []identity.ID {
+	return read(s, func(st *state) []identity.ID {
+		list := make([]identity.ID, 0, len(st.nodeOf))
+		for node := range st.nodeOf {
+			list = append(list, node)
+		}
+		return list
+	})
+}
+
+// ContactsAt lists owner's contacts that are known to live at node, by name.
+func (s *Store) ContactsAt(owner, node identity.ID) []Contact {
+	list := read(s, func(st *state) []Contact {
+		var list []Contact
+		o := st.of(owner)
+		for id := range st.nodeOf[node] {
+			c := o.contacts[id]
+			if c == nil {
+				continue
+			}
+			delegated := st.delegations[id][node] != nil
+			if delegated || slices.ContainsFunc(o.hints[id], func(h hint) bool { return h.node == node }) {
+				list = append(list, o.full(c))
+			}
+		}
+		return list
+	})
+	slices.SortFunc(list, func(a, b Contact) int { return cmp.Compare(a.Name, b.Name) })
+	return list
+}

@@ -1,0 +1,203 @@
+package store
+
+import (
+	"time"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+)
+
+// pair is an owner and another identity, or an identity and a node.
+type pair struct{ a, b identity.ID }
+
+// userName is what must be unique among the identities of a user.
+type userName struct {
+	uid  uint32
+	name string
+}
+
+// state is the whole store in memory.
+type state struct {
+	identities map[identity.ID]*Identity
+	byName     map[userName]identity.ID
+	owners     map[identity.ID]*owned // every owner of anything
+	none       *owned                 // what others have: read only
+	// contactOf tells whose contact an identity is.
+	contactOf   map[identity.ID]set[identity.ID]
+	delegations map[identity.ID]map[identity.ID]*identity.Delegation // identity, node
+	addresses   map[identity.ID][]string                             // learned, by node
+	// nodeOf tells which identities are known to live at a node, and by how many
+	// delegations and hints.
+	nodeOf map[identity.ID]map[identity.ID]int
+}
+
+// owned is what one identity of this machine has.
+type owned struct {
+	contacts map[identity.ID]*Contact
+	byName   map[string]identity.ID
+	blocks   map[identity.ID]time.Time
+	grants   map[grantKey]time.Time
+	invites  map[[32]byte]*invite
+	hints    map[identity.ID][]hint // by contact
+}
+
+type grantKey struct {
+	who                Who
+	protocol, instance string
+}
+
+type invite struct {
+	name    string // of the contact to be, "" if none was given
+	expires time.Time
+	usedBy  identity.ID // zero until used
+	void    bool        // the contact it made was removed or blocked
+}
+
+type hint struct {
+	node    identity.ID
+	address string
+}
+
+type set[K comparable] map[K]struct{}
+
+func newState() *state {
+	return &state{
+		identities:  make(map[identity.ID]*Identity),
+		byName:      make(map[userName]identity.ID),
+		owners:      make(map[identity.ID]*owned),
+		none:        newOwned(),
+		contactOf:   make(map[identity.ID]set[identity.ID]),
+		delegations: make(map[identity.ID]map[identity.ID]*identity.Delegation),
+		addresses:   make(map[identity.ID][]string),
+		nodeOf:      make(map[identity.ID]map[identity.ID]int),
+	}
+}
+
+func newOwned() *owned {
+	return &owned{
+		contacts: make(map[identity.ID]*Contact),
+		byName:   make(map[string]identity.ID),
+		blocks:   make(map[identity.ID]time.Time),
+		grants:   make(map[grantKey]time.Time),
+		invites:  make(map[[32]byte]*invite),
+		hints:    make(map[identity.ID][]hint),
+	}
+}
+
+// of gives what owner has, for reading.
+func (st *state) of(owner identity.ID) *owned {
+	if o, ok := st.owners[owner]; ok {
+		return o
+	}
+	return st.none
+}
+
+// make gives what owner has, for changing.
+func (st *state) make(owner identity.ID) *owned {
+	o, ok := st.owners[owner]
+	if !ok {
+		o = newOwned()
+		st.owners[owner] = o
+	}
+	return o
+}
+
+func (st *state) putIdentity(i Identity) {
+	if old, ok := st.identities[i.ID]; ok {
+		delete(st.byName, userName{old.UID, old.Name})
+	}
+	st.identities[i.ID] = &i
+	st.byName[userName{i.UID, i.Name}] = i.ID
+}
+
+func (st *state) putContact(c Contact) {
+	o := st.make(c.Owner)
+	if old, ok := o.contacts[c.ID]; ok {
+		delete(o.byName, old.Name)
+	}
+	o.contacts[c.ID] = &c
+	o.byName[c.Name] = c.ID
+	if st.contactOf[c.ID] == nil {
+		st.contactOf[c.ID] = make(set[identity.ID])
+	}
+	st.contactOf[c.ID][c.Owner] = struct{}{}
+}
+
+// dropContact forgets a contact with its grants, hints and tickets, and what is
+// known of its nodes if nobody else has it.
+func (st *state) dropContact(owner, id identity.ID) {
+	o := st.of(owner)
+	if c, ok := o.contacts[id]; ok {
+		delete(o.byName, c.Name)
+		delete(o.contacts, id)
+	}
+	for k := range o.grants {
+		if k.who.id == id {
+			delete(o.grants, k)
+		}
+	}
+	o.voidTickets(id)
+	for _, h := range o.hints[id] {
+		st.unlink(h.node, id)
+	}
+	delete(o.hints, id)
+	delete(st.contactOf[id], owner)
+	if len(st.contactOf[id]) > 0 {
+		return
+	}
+	delete(st.contactOf, id)
+	for node := range st.delegations[id] {
+		st.unlink(node, id)
+	}
+	delete(st.delegations, id)
+}
+
+func (o *owned) voidTickets(id identity.ID) {
+	for _, inv := range o.invites {
+		if inv.usedBy == id {
+			inv.void = true
+		}
+	}
+}
+
+func (st *state) putDelegation(d *identity.Delegation) {
+	nodes := st.delegations[d.Identity]
+	if nodes == nil {
+		nodes = make(map[identity.ID]*identity.Delegation)
+		st.delegations[d.Identity] = nodes
+	}
+	if _, ok := nodes[d.Node]; !ok {
+		st.link(d.Node, d.Identity)
+	}
+	nodes[d.Node] = d
+}
+
+func (st *state) dropDelegation(id, node identity.ID) {
+	if _, ok := st.delegations[id][node]; ok {
+		delete(st.delegations[id], node)
+		st.unlink(node, id)
+	}
+}
+
+func (st *state) putHint(owner, id identity.ID, h hint) {
+	o := st.make(owner)
+	o.hints[id] = append(o.hints[id], h)
+	st.link(h.node, id)
+}
+
+func (st *state) link(node, id identity.ID) {
+	if st.nodeOf[node] == nil {
+		st.nodeOf[node] = make(map[identity.ID]int)
+	}
+	st.nodeOf[node][id]++
+}
+
+// unlink forgets a node's addresses when nobody is known to live there any more.
+func (st *state) unlink(node, id identity.ID) {
+	if st.nodeOf[node][id]--; st.nodeOf[node][id] <= 0 {
+		delete(st.nodeOf[node], id)
+	}
+	if len(st.nodeOf[node]) == 0 {
+		delete(st.nodeOf, node)
+		delete(st.addresses, node)
+	}
+}

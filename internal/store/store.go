@@ -1,0 +1,199 @@
+// Package store keeps identities' names, contacts, blocks, grants, invites, and
+// what is known of peers' nodes, in DIR/fastn.db.
+//
+// Every object belongs to an identity of this machine, its owner; which user
+// owns that identity is the keystore's to say. All of it is also held in memory,
+// from which every look-up is answered. A write commits to the disk, then
+// changes the memory, then returns.
+//
+// Errors for users are *api.Error of CodeNotFound, CodeConflict, CodeBadRequest
+// or CodeOverBudget; any other error means that the disk failed.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/sqlite"
+)
+
+// File is the database's name in the state folder.
+const File = "fastn.db"
+
+// Store is safe for concurrent use.
+type Store struct {
+	db  *sqlite.DB
+	now func() time.Time
+
+	// writing is held from the decision over the commit to the change of the
+	// memory, so that a writer decides on what is on the disk.
+	writing sync.Mutex
+	// mu guards state; it is never held during I/O.
+	mu       sync.RWMutex
+	state    *state
+	onChange []func(Change)
+}
+
+// Open opens or creates dir/fastn.db. A damaged file is repaired as far as
+// possible; Recovery tells. Errors wrap sqlite.ErrDamaged, sqlite.ErrNewer or
+// sqlite.ErrUnsafeFile where they apply.
+func Open(ctx context.Context, dir string) (*Store, error) {
+	db, err := sqlite.Open(ctx, filepath.Join(dir, File), sqlite.Options{Migrations: migrations()})
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	s := &Store{db: db, now: func() time.Time { return time.UnixMicro(time.Now().UnixMicro()) }} // as the disk keeps it
+	if s.state, err = load(ctx, db); err != nil {
+		_ = db.Close()
+		return nil, fmt.Errorf("store: load %s: %w", db.Path(), err)
+	}
+	return s, nil
+}
+
+// Recovery tells what Open repaired, nil if there was nothing.
+func (s *Store) Recovery() *sqlite.Recovery { return s.db.Recovery() }
+
+// Close ends the store; it may be called again.
+func (s *Store) Close() error { return s.db.Close() }
+
+// OnChange has fn called after every change that can alter what is allowed, once
+// it is committed and visible to look-ups, in the writer's goroutine and before
+// its method returns. Two writers' calls may overlap and come in either order:
+// decide again on what the store says now. fn must not write to the store.
+// Set it before the first write.
+func (s *Store) OnChange(fn func(Change)) { s.onChange = append(s.onChange, fn) }
+
+// Change tells whose access may have changed. Who is zero if it may concern
+// everybody (a grant to contacts or anyone, an identity gone offline).
+type Change struct {
+	Owner, Who identity.ID
+	Kind       ChangeKind
+	Name       string // of the contact or identity concerned, "" if it has none
+	Protocol   string // of a grant
+	Instance   string // of a grant
+}
+
+// ChangeKind is what happened.
+type ChangeKind uint8
+
+// Kinds of changes.
+const (
+	IdentityAdded ChangeKind = iota + 1
+	IdentityRemoved
+	IdentityRenamed
+	IdentityOnline
+	IdentityOffline
+	ContactAdded
+	ContactRemoved
+	ContactRenamed
+	ContactBlocked
+	ContactUnblocked
+	GrantAdded
+	GrantRemoved
+)
+
+// Withdraws tells whether something allowed before may be refused now.
+func (k ChangeKind) Withdraws() bool {
+	switch k {
+	case IdentityRemoved, IdentityOffline, ContactRemoved, ContactBlocked, GrantRemoved:
+		return true
+	}
+	return false
+}
+
+// plan is a write that was decided on: statements to commit, what to do to the
+// memory after, and whom to tell. An empty plan changes nothing.
+type plan struct {
+	stmts   []stmt
+	apply   []func(*state)
+	changes []Change
+}
+
+type stmt struct {
+	sql  string
+	args []any
+}
+
+func (p *plan) exec(sql string, args ...any) {
+	for i, a := range args {
+		args[i] = column(a)
+	}
+	p.stmts = append(p.stmts, stmt{sql, args})
+}
+
+// then has fn change the memory once the statements are committed.
+func (p *plan) then(fn func(*state)) { p.apply = append(p.apply, fn) }
+
+// column gives a value in the form that the schema has it.
+func column(v any) any {
+	switch v := v.(type) {
+	case identity.ID:
+		return v[:]
+	case time.Time:
+		return v.UnixMicro()
+	case Who:
+		return v.column()
+	}
+	return v
+}
+
+// write has decide look at the state and plan a change, and carries that out.
+// decide must not change the state.
+func (s *Store) write(ctx context.Context, decide func(st *state, p *plan) error) error {
+	changes, err := s.commit(ctx, decide)
+	if err != nil {
+		return err
+	}
+	for _, c := range changes {
+		for _, fn := range s.onChange {
+			fn(c)
+		}
+	}
+	return nil
+}
+
+func (s *Store) commit(ctx context.Context, decide func(st *state, p *plan) error) ([]Change, error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	var p plan
+	if err := decide(s.state, &p); err != nil { // only writers change it
+		return nil, err
+	}
+	if len(p.stmts) == 0 {
+		return nil, nil
+	}
+	// A caller that goes away now must not leave disk and memory at odds.
+	ctx = context.WithoutCancel(ctx)
+	err := s.db.Update(ctx, func(tx *sql.Tx) error {
+		for _, q := range p.stmts {
+			if _, err := tx.ExecContext(ctx, q.sql, q.args...); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("store: write: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, fn := range p.apply {
+		fn(s.state)
+	}
+	return p.changes, nil
+}
+
+// read gives fn the state; fn must copy what it returns.
+func read[T any](s *Store, fn func(st *state) T) T {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return fn(s.state)
+}
