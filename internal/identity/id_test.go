@@ -245,8 +245,10 @@ func TestSecretsRedact(t *testing.T) {
 			}
 		}
 	}
-	if !strings.Contains(out, redacted) {
-		t.Error("nothing was formatted at all")
+	for _, verb := range []string{"%v", "%+v", "%#v", "%d", "%x", "%q"} {
+		if got := fmt.Sprintf(verb, k) + fmt.Sprintf(verb, s); got != redacted+redacted {
+			t.Errorf("%s gives %s", verb, got)
+		}
 	}
 }
 

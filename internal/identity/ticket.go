@@ -123,8 +123,6 @@ func (t *Ticket) check() error {
 		}
 	}
 	switch {
-	case len(t.Delegation) > MaxDelegation:
-		return fmt.Errorf("%w: delegation over %d bytes", ErrMalformed, MaxDelegation)
 	case t.Expires.UnixMicro() <= 0:
 		return fmt.Errorf("%w: no end in time", ErrMalformed)
 	case t.Secret == Secret{}:

@@ -53,7 +53,7 @@ func fstat(f *os.File, st *unix.Stat_t) error {
 	}
 	var serr error
 	if err := conn.Control(func(fd uintptr) { serr = unix.Fstat(int(fd), st) }); err != nil {
-		return err
+		return &fs.PathError{Op: "stat", Path: f.Name(), Err: fs.ErrClosed}
 	}
 	return serr
 }
