@@ -1,0 +1,137 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/fastn-stack/fastnd/test/e2e/nspawn"
+)
+
+// suite is what all tests of one run share; nothing in it changes later.
+type suite struct {
+	tree  string // unpacked Debian root, the lower layer of every machine
+	repo  string // apt repository with the package
+	probe string // the program in ./probe, linked without libraries
+}
+
+// shared is made by the first test that boots a machine.
+var shared struct {
+	sync.Once
+	dir string
+	suite
+	err error
+}
+
+func TestMain(m *testing.M) { os.Exit(runTests(m)) }
+
+func runTests(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "fastn-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	shared.dir = dir
+	return m.Run()
+}
+
+func prepared(t *testing.T) suite {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("booting machines needs root")
+	}
+	shared.Do(func() { shared.suite, shared.err = prepare(t.Context(), shared.dir) })
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	return shared.suite
+}
+
+func prepare(ctx context.Context, dir string) (suite, error) {
+	top, err := filepath.Abs("../..")
+	if err != nil {
+		return suite{}, err
+	}
+	s := suite{tree: filepath.Join(dir, "tree"), repo: os.Getenv("FASTN_E2E_APT"), probe: filepath.Join(dir, "probe")}
+	if s.repo == "" {
+		s.repo = filepath.Join(top, "build/apt")
+		// make knows what is out of date; a test of an old package proves nothing.
+		if err := run(ctx, top, "make", "-f", "packaging/Makefile.inc", "apt-repo"); err != nil {
+			return suite{}, err
+		}
+	}
+	if err := run(ctx, top, "go", "build", "-o", s.probe, "./test/e2e/probe"); err != nil {
+		return suite{}, err
+	}
+	if err := os.Mkdir(s.tree, 0o755); err != nil {
+		return suite{}, err
+	}
+	name := nspawn.DefaultSuite
+	if v := os.Getenv("FASTN_E2E_SUITE"); v != "" {
+		name = v
+	}
+	return s, nspawn.Tree(ctx, name, s.tree)
+}
+
+func run(ctx context.Context, dir string, args ...string) error {
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Dir = dir
+	// CGO_ENABLED is for the probe, which must run in any tree; make sets its
+	// own. The flags of a make that runs this test are not for another one.
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "MAKEFLAGS=", "MAKELEVEL=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return errors.Join(fmt.Errorf("%s: %w", strings.Join(args, " "), err), errors.New(string(out)))
+	}
+	return nil
+}
+
+// boot starts a machine that knows the apt repository and has the probe.
+func boot(t *testing.T, name string) *nspawn.Machine {
+	t.Helper()
+	s := prepared(t)
+	m := nspawn.Boot(t, nspawn.Options{Name: name, Tree: s.tree, ReadOnly: []string{s.repo}})
+	m.CopyIn(filepath.Join(s.repo, "fastn.sources"), sourceList, 0o644)
+	m.CopyIn(s.probe, "/usr/local/bin/probe", 0o755)
+	return m
+}
+
+const sourceList = "/etc/apt/sources.list.d/fastn.sources"
+
+// apt runs apt-get with no source but the local repository: there is no network.
+func apt(m *nspawn.Machine, args ...string) nspawn.Result {
+	args = append([]string{"env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes",
+		"-o", "Dir::Etc::sourcelist=" + sourceList, "-o", "Dir::Etc::sourceparts=-"}, args...)
+	return m.Run(args...)
+}
+
+// install installs the package as a user of a machine would.
+func install(t *testing.T, m *nspawn.Machine) {
+	t.Helper()
+	for _, args := range [][]string{{"update"}, {"install", "fastn"}} {
+		r := apt(m, args...)
+		if r.Code != 0 {
+			t.Fatalf("apt-get %v: %v", args, r)
+		}
+		if strings.Contains(r.Out+r.Err, "\nW: ") {
+			t.Errorf("apt-get %v warns: %v", args, r)
+		}
+	}
+}
+
+// enable does what README tells an administrator to do.
+func enable(m *nspawn.Machine) { m.Must("systemctl", "enable", "--now", "fastn.socket") }
+
+// addUser makes a user; groups are supplementary.
+func addUser(m *nspawn.Machine, name string, groups ...string) {
+	m.Must("useradd", "--create-home", "--shell", "/bin/bash", name)
+	for _, g := range groups {
+		m.Must("usermod", "--append", "--groups", g, name)
+	}
+}
