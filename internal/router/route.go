@@ -82,6 +82,11 @@ func (rt *Router) Route(ctx context.Context, r *Request) (json.RawMessage, error
 	if r.Instance == "" {
 		r.Instance = api.DefaultInstance
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	// Entered before access is asked: a Recheck that does not find it yet was
+	// called after a commit that access will see.
+	defer rt.enter(r, cancel)()
 	here, online := rt.parts.Residence.Here(r.To)
 	handler, err := rt.pick(r, here, online)
 	if err != nil {
@@ -147,20 +152,25 @@ func (l *listener) serves(k Kind) bool {
 	return false
 }
 
-// serve runs the handler under a context that ends when access is withdrawn,
-// and resets the request's stream when it does.
-func (rt *Router) serve(ctx context.Context, h Handler, r *Request) (json.RawMessage, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+// enter makes r one of those that Recheck looks at, until leave is called.
+func (rt *Router) enter(r *Request, cancel context.CancelCauseFunc) (leave func()) {
 	o := &openRequest{r: r, cancel: cancel}
 	rt.openMu.Lock()
 	rt.open[o] = struct{}{}
 	rt.openMu.Unlock()
-	defer func() {
+	return func() {
 		rt.openMu.Lock()
 		delete(rt.open, o)
 		rt.openMu.Unlock()
-	}()
+	}
+}
+
+// serve runs the handler; when ctx ends, as it does when access is withdrawn,
+// the request's stream is reset.
+func (rt *Router) serve(ctx context.Context, h Handler, r *Request) (json.RawMessage, error) {
+	if ctx.Err() != nil {
+		return nil, Ended(ctx)
+	}
 	// A handler blocked in Read or Write of its stream ends when ctx does.
 	unwatch := func() bool { return true }
 	defer func() { unwatch() }()
@@ -237,34 +247,35 @@ func (rt *Router) Listening(owner identity.ID) []string {
 
 // Recheck asks access again about everything open between owner and who, in
 // either direction (any who if zero), and ends what is no longer allowed. It is
-// called after a block, a removal or a revocation was committed.
+// called after a block, a removal or a revocation was committed; owner is, or
+// was until then, an identity of this node.
 // cut ends what goes from owner to who as well, allowed or not.
 func (rt *Router) Recheck(owner, who identity.ID, cut bool) {
+	is := func(id identity.ID) bool { return who.IsZero() || id == who }
 	rt.openMu.Lock()
-	var ended []*openRequest
+	var asked []*openRequest
 	for o := range rt.open {
-		if o.r.To == owner && (who.IsZero() || o.r.From == who) {
-			ended = append(ended, o)
-		}
-		if cut && o.r.From == owner && (who.IsZero() || o.r.To == who) {
-			ended = append(ended, o)
+		if o.r.To == owner && is(o.r.From) || o.r.From == owner && is(o.r.To) {
+			asked = append(asked, o)
 		}
 	}
 	rt.openMu.Unlock()
-	for _, o := range ended {
-		err := rt.stillAllowed(o.r, cut && o.r.From == owner && o.r.To != owner)
-		if err != nil {
+	for _, o := range asked {
+		if err := rt.stillAllowed(o.r, owner, cut); err != nil {
 			o.cancel(err)
 		}
 	}
 }
 
-func (rt *Router) stillAllowed(r *Request, cut bool) error {
-	if cut {
+func (rt *Router) stillAllowed(r *Request, owner identity.ID, cut bool) error {
+	if cut && r.From == owner && r.To != owner {
 		return api.Errorf(api.CodeNotPermitted, "ended: the contact was blocked or removed")
 	}
 	here, online := rt.parts.Residence.Here(r.To)
 	if !here {
+		if r.To == owner || !r.Local() { // it was here when this began
+			return api.Refusal()
+		}
 		return rt.parts.Access.Outgoing(r.From, r.To)
 	}
 	if err := rt.parts.Access.Incoming(r.To, r.From, r.Protocol, r.Instance); err != nil {
