@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
@@ -126,7 +127,7 @@ func (rt *Router) handler(r *Request) (Handler, error) {
 	rt.mu.RLock()
 	l := rt.listeners[serviceKey{r.To, r.Protocol, r.Instance}]
 	rt.mu.RUnlock()
-	if l != nil && l.serves(r.Kind) {
+	if l != nil && slices.Contains(l.kinds, r.Kind) {
 		return l.handler, nil
 	}
 	if h := rt.parts.Builtin[r.Protocol]; h != nil && r.Instance == api.DefaultInstance {
@@ -141,15 +142,6 @@ func (rt *Router) handler(r *Request) (Handler, error) {
 	}
 	return nil, api.Errorf(api.CodeProtocolUnavailable, "nobody serves %s there now", what).
 		WithHint("the other side serves a protocol of its own with: fastn listen %s", r.Protocol)
-}
-
-func (l *listener) serves(k Kind) bool {
-	for _, have := range l.kinds {
-		if have == k {
-			return true
-		}
-	}
-	return false
 }
 
 // enter makes r one of those that Recheck looks at, until leave is called.
@@ -171,9 +163,8 @@ func (rt *Router) serve(ctx context.Context, h Handler, r *Request) (json.RawMes
 	if ctx.Err() != nil {
 		return nil, Ended(ctx)
 	}
-	// A handler blocked in Read or Write of its stream ends when ctx does.
-	unwatch := func() bool { return true }
-	defer func() { unwatch() }()
+	var conn Conn
+	unwatch := func() {}
 	if accept := r.Accept; accept != nil {
 		r.Accept = func() (Conn, error) {
 			if ctx.Err() != nil {
@@ -183,15 +174,37 @@ func (rt *Router) serve(ctx context.Context, h Handler, r *Request) (json.RawMes
 			if err != nil {
 				return nil, err
 			}
-			unwatch = context.AfterFunc(ctx, func() { c.Reset(Ended(ctx).Code) })
+			conn, unwatch = c, resetAtEnd(ctx, c)
 			return c, nil
 		}
 	}
 	data, err := h.Serve(ctx, r)
-	if err != nil && ctx.Err() != nil {
-		return nil, Ended(ctx)
+	unwatch()
+	if err == nil {
+		return data, nil
 	}
-	return data, err
+	if ctx.Err() != nil {
+		err = Ended(ctx)
+	}
+	if conn != nil {
+		conn.Reset(streamCode(err))
+	}
+	return nil, err
+}
+
+// resetAtEnd resets c when ctx ends, so that a handler blocked in Read or Write
+// of c ends too. After stop it does not, nor is it still at it.
+func resetAtEnd(ctx context.Context, c Conn) (stop func()) {
+	done := make(chan struct{})
+	end := context.AfterFunc(ctx, func() {
+		defer close(done)
+		c.Reset(streamCode(Ended(ctx)))
+	})
+	return func() {
+		if !end() {
+			<-done
+		}
+	}
 }
 
 // Ended turns the end of ctx into the error that tells why it ended.
@@ -232,7 +245,7 @@ func (rt *Router) Listen(owner identity.ID, protocol, instance string, kinds []K
 	}, nil
 }
 
-// Listening returns the protocols that programs serve for owner now.
+// Listening returns the protocols that programs serve for owner now, sorted.
 func (rt *Router) Listening(owner identity.ID) []string {
 	rt.mu.RLock()
 	defer rt.mu.RUnlock()
@@ -242,7 +255,8 @@ func (rt *Router) Listening(owner identity.ID) []string {
 			out = append(out, k.protocol)
 		}
 	}
-	return out
+	slices.Sort(out) // one protocol may have several instances
+	return slices.Compact(out)
 }
 
 // Recheck asks access again about everything open between owner and who, in

@@ -15,48 +15,48 @@ const spliceBuffer = 64 << 10
 var splicePool = sync.Pool{New: func() any { b := make([]byte, spliceBuffer); return &b }}
 
 // Splice copies between a and b until both directions have ended, keeping half
-// closes: an end on one side is a CloseWrite on the other. A failure on either
-// side resets the other with its code, and is returned.
+// closes: an end on one side is a CloseWrite on the other. The first failure on
+// either side resets both with its code, and is returned. a and b are closed.
 func Splice(a, b Conn) error {
+	var once sync.Once
+	var first error
+	ended := func(err error) {
+		if err == nil {
+			return
+		}
+		once.Do(func() {
+			first = err
+			code := streamCode(err)
+			a.Reset(code)
+			b.Reset(code)
+		})
+	}
 	var wg sync.WaitGroup
-	var there error
-	wg.Go(func() { there = pipe(b, a) })
-	back := pipe(a, b)
+	wg.Go(func() { ended(pipe(b, a)) })
+	ended(pipe(a, b))
 	wg.Wait()
-	err := errors.Join(there, back)
-	if err == nil {
-		return errors.Join(a.Close(), b.Close())
+	closed := errors.Join(a.Close(), b.Close())
+	if first != nil {
+		return first
 	}
-	// Both directions are reset; release what Close releases.
-	_ = a.Close()
-	_ = b.Close()
-	if there != nil {
-		return there
-	}
-	return back
+	return closed
 }
 
-// pipe copies src to dst until src ends.
+// pipe copies src to dst until src ends, and then ends dst.
 func pipe(dst, src Conn) error {
 	buf := splicePool.Get().(*[]byte)
 	defer splicePool.Put(buf)
 	for {
 		n, err := src.Read(*buf)
 		if n > 0 {
-			if _, werr := dst.Write((*buf)[:n]); werr != nil {
-				src.Reset(streamCode(werr))
-				return werr
+			if _, err := dst.Write((*buf)[:n]); err != nil {
+				return err
 			}
 		}
 		if errors.Is(err, io.EOF) {
-			if err := dst.CloseWrite(); err != nil {
-				src.Reset(streamCode(err))
-				return err
-			}
-			return nil
+			return dst.CloseWrite()
 		}
 		if err != nil {
-			dst.Reset(streamCode(err))
 			return err
 		}
 	}
