@@ -73,6 +73,13 @@ func (a *app) explain(err error) error {
 	if locateErr != nil {
 		return locateErr
 	}
+	return a.explainAt(p, err)
+}
+
+func (a *app) explainAt(p place, err error) error {
+	if err == nil || api.CodeOf(err) != api.CodeUnavailable {
+		return err
+	}
 	var d net.Dialer
 	c, cause := d.DialContext(a.ctx, "unix", p.socket)
 	if cause == nil {

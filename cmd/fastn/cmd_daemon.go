@@ -1,0 +1,166 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+type daemonCmd struct {
+	Start      daemonStartCmd      `cmd:"" help:"Start your own daemon; it is no error if it runs."`
+	Stop       daemonStopCmd       `cmd:"" help:"Stop your own daemon; it is no error if none runs."`
+	Status     daemonStatusCmd     `cmd:"" help:"Tell whether the daemon runs; exit code 3 if not."`
+	Reload     daemonReloadCmd     `cmd:"" help:"Make the daemon read its configuration again."`
+	Disconnect daemonDisconnectCmd `cmd:"" help:"Cut the connections of a user (administrators)."`
+}
+
+func (*daemonCmd) Help() string {
+	return `With --home or FASTN_HOME these act on the per-user daemon of that folder. Without, they act on the
+system's daemon where one is installed, and name the systemctl command; else on ~/.fastn.
+
+Example:
+  fastn daemon start
+  fastn --home /tmp/alice daemon start
+  fastn daemon status`
+}
+
+// ownDaemon tells the per-user daemon that a command is about. ok is false
+// where the system's is meant.
+func (a *app) ownDaemon() (p place, ok bool, err error) {
+	if a.flags.Home != "" {
+		p, err = inHome(a.flags.Home, true)
+		return p, true, err
+	}
+	if a.flags.Socket != "" {
+		return place{}, false, usage("--socket does not say where the daemon lives").
+			WithHint("use --home with the daemon's folder")
+	}
+	if h := os.Getenv(api.EnvHome); h != "" {
+		p, err = inHome(h, false)
+		return p, true, err
+	}
+	if systemInstalled(a.ctx) {
+		return place{socket: systemSocket}, false, nil
+	}
+	p, err = defaultHome()
+	return p, true, err
+}
+
+type daemonStatusCmd struct{}
+
+func (*daemonStatusCmd) Help() string {
+	return `With --json: "running", "socket" and, if it runs, what the daemon tells of itself.
+
+Example:
+  fastn daemon status`
+}
+
+// daemonReport is what daemon start, stop and status print as JSON.
+type daemonReport struct {
+	Running bool   `json:"running"`
+	Socket  string `json:"socket"`
+	Home    string `json:"home,omitempty"`
+	Log     string `json:"log,omitempty"`
+	*api.Hello
+}
+
+func report(p place, h *api.Hello) daemonReport {
+	r := daemonReport{Running: h != nil, Socket: p.socket, Home: p.home, Hello: h}
+	if p.home != "" {
+		r.Log = filepath.Join(p.home, logName)
+	}
+	return r
+}
+
+func (*daemonStatusCmd) run(a *app) error {
+	if a.flags.Socket != "" {
+		return showDaemon(a, place{socket: a.flags.Socket, flag: true})
+	}
+	p, own, err := a.ownDaemon()
+	if err != nil {
+		return err
+	}
+	if !own {
+		return systemStatus(a)
+	}
+	return showDaemon(a, p)
+}
+
+// showDaemon says what answers at p; the error, if none does, is the reason.
+func showDaemon(a *app, p place) error {
+	h, why := a.helloAt(p)
+	if a.flags.JSON {
+		if err := a.printValue(report(p, h)); err != nil {
+			return err
+		}
+		return why
+	}
+	if why != nil {
+		return why
+	}
+	return a.write(bytes.NewBufferString(visible(runningText(p, h)) + "\n"))
+}
+
+func runningText(p place, h *api.Hello) string {
+	text := fmt.Sprintf("fastnd %s runs, pid %d, socket %s", h.Daemon, h.PID, p.socket)
+	if h.Locked {
+		text += "; it is locked, see fastn status"
+	}
+	return text
+}
+
+type daemonReloadCmd struct{}
+
+func (*daemonReloadCmd) Help() string {
+	return `A configuration with a fault is refused, and the old one stays in force.
+
+Example:
+  fastn daemon reload`
+}
+
+func (*daemonReloadCmd) run(a *app) error {
+	var r api.ReloadResult
+	if printed, err := a.ask(api.VerbDaemonReload, struct{}{}, &r); printed || err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	pairs(&b, "in force now", orNone(r.Applied), "after a restart", orNone(r.Restart))
+	return a.write(&b)
+}
+
+func orNone(list []string) string {
+	if len(list) == 0 {
+		return "nothing"
+	}
+	return strings.Join(list, ", ")
+}
+
+type daemonDisconnectCmd struct {
+	User string `arg:"" help:"Name or number of the user."`
+}
+
+func (*daemonDisconnectCmd) Help() string {
+	return `Groups are read when a connection is made: who was removed from group fastn keeps the connections
+that are open until they are cut.
+
+Example:
+  fastn daemon disconnect alice`
+}
+
+func (c *daemonDisconnectCmd) run(a *app) error {
+	raw, err := a.verb(api.VerbDaemonDisconnect, api.UserArgs{User: c.User})
+	if err != nil {
+		return err
+	}
+	var d api.Disconnected
+	if err := json.Unmarshal(raw, &d); err != nil {
+		return failed("the daemon's answer is not understood: %v", err)
+	}
+	return a.done(raw, "cut %s connections of %s", strconv.Itoa(d.Connections), c.User)
+}

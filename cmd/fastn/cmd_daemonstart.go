@@ -1,0 +1,240 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+const (
+	logName  = "fastnd.log"
+	lockName = "daemon.lock" // held while a start or stop is under way
+	// maxLog is the size, in bytes, above which a start moves the log aside.
+	maxLog = 10 << 20
+	// maxSocketPath is what a Unix socket's address holds, without its NUL.
+	maxSocketPath = 107
+	startTimeout  = 30 * time.Second
+	// pollEvery is the time between two tries where nothing can be waited for.
+	pollEvery = 5 * time.Millisecond
+)
+
+type daemonStartCmd struct{}
+
+func (*daemonStartCmd) Help() string {
+	return `Runs fastnd, the one beside fastn, in a session of its own, and returns once it answers. Its
+output goes to fastnd.log in its folder.
+
+Example:
+  fastn daemon start
+  fastn --home /tmp/alice daemon start`
+}
+
+func (*daemonStartCmd) run(a *app) error {
+	p, own, err := a.ownDaemon()
+	if err != nil {
+		return err
+	}
+	if !own {
+		return systemAction(a, "start", "systemctl enable --now fastn.socket", true)
+	}
+	if len(p.socket) > maxSocketPath {
+		return usage("the folder's path is too long: %s has %d bytes, a socket's path at most %d",
+			p.socket, len(p.socket), maxSocketPath).WithHint("name a shorter folder with --home")
+	}
+	if err := os.MkdirAll(p.home, 0o700); err != nil {
+		return failed("cannot make the folder %s: %v", p.home, pathCause(err))
+	}
+	unlock, err := a.lockHome(p)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return a.startOwn(p)
+}
+
+func (a *app) startOwn(p place) error {
+	switch h, err := a.helloAt(p); {
+	case err == nil:
+		a.note("it runs already")
+		return a.running(p, h)
+	case api.CodeOf(err) != api.CodeUnavailable:
+		return err
+	}
+	if err := clearSocket(p); err != nil {
+		return err
+	}
+	program, err := findDaemon()
+	if err != nil {
+		return err
+	}
+	log, start, err := openLog(filepath.Join(p.home, logName))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command(program, "--home", p.home)
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return failed("cannot run %s: %v", program, pathCause(err))
+	}
+	h, err := a.awaitHello(p, cmd)
+	if err != nil {
+		a.showLog(log, start)
+		return err
+	}
+	return a.running(p, h)
+}
+
+// running tells that the daemon runs.
+func (a *app) running(p place, h *api.Hello) error {
+	if a.flags.JSON {
+		return a.printValue(report(p, h))
+	}
+	a.note("%s", runningText(p, h))
+	return nil
+}
+
+// awaitHello returns once the daemon answers, or the child has ended.
+func (a *app) awaitHello(p place, cmd *exec.Cmd) (*api.Hello, error) {
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	ctx, cancel := context.WithTimeout(a.ctx, startTimeout)
+	defer cancel()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-exited:
+			return nil, a.diedEarly(p, err)
+		case <-ctx.Done():
+			_ = cmd.Process.Signal(syscall.SIGTERM)
+			<-exited
+			if a.ctx.Err() != nil {
+				return nil, a.ctx.Err()
+			}
+			return nil, failed("fastnd did not answer within %v and was stopped", startTimeout).
+				WithHint("see %s", filepath.Join(p.home, logName))
+		case <-tick.C:
+			if h, err := a.helloAt(p); err == nil {
+				return h, nil
+			}
+		}
+	}
+}
+
+func (a *app) diedEarly(p place, err error) error {
+	text := "it ended by itself"
+	if err != nil {
+		text = err.Error()
+	}
+	return failed("fastnd did not start: %s", text).
+		WithHint("its last words stand above; more is in %s", filepath.Join(p.home, logName))
+}
+
+// lockHome keeps others from starting or stopping the same daemon meanwhile.
+func (a *app) lockHome(p place) (unlock func(), err error) {
+	path := filepath.Join(p.home, lockName)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, failed("cannot use the folder %s: %v", p.home, pathCause(err)).
+			WithHint("name a folder of your own with --home")
+	}
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { _ = f.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			_ = f.Close()
+			return nil, failed("cannot lock %s: %v", path, err)
+		}
+		select {
+		case <-a.ctx.Done():
+			_ = f.Close()
+			return nil, a.ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// clearSocket removes the socket that a dead daemon left. The caller found
+// that nobody answers there, and holds the lock.
+func clearSocket(p place) error {
+	info, err := os.Lstat(p.socket)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil && info.Mode()&fs.ModeSocket == 0 {
+		return api.Errorf(api.CodeConflict, "%s is in the way: it is not a socket", p.socket).
+			WithHint("move it away, or name another folder with --home")
+	}
+	if err == nil {
+		err = os.Remove(p.socket)
+	}
+	if err != nil {
+		return failed("cannot remove the old socket %s: %v", p.socket, pathCause(err))
+	}
+	return nil
+}
+
+// findDaemon looks for fastnd beside this program and where packages put it.
+func findDaemon() (string, error) {
+	looked := []string{"/usr/sbin/fastnd"}
+	if self, err := os.Executable(); err == nil {
+		if real, err := filepath.EvalSymlinks(self); err == nil {
+			self = real
+		}
+		looked = append([]string{filepath.Join(filepath.Dir(self), "fastnd")}, looked...)
+	}
+	for _, path := range looked {
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return path, nil
+		}
+	}
+	return "", api.Errorf(api.CodeNotFound, "there is no fastnd at %s", strings.Join(looked, " or ")).
+		WithHint("install fastnd beside fastn")
+}
+
+// openLog opens the daemon's log for appending, and tells where it ends now.
+func openLog(path string) (f *os.File, end int64, err error) {
+	if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() && info.Size() > maxLog {
+		_ = os.Rename(path, path+".1") // if not, it just grows
+	}
+	f, err = os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, 0, failed("cannot open the daemon's log %s: %v", path, pathCause(err))
+	}
+	if end, err = f.Seek(0, io.SeekEnd); err != nil {
+		_ = f.Close()
+		return nil, 0, failed("cannot read the daemon's log %s: %v", path, pathCause(err))
+	}
+	return f, end, nil
+}
+
+// showLog prints the last lines that were logged since start.
+func (a *app) showLog(log *os.File, start int64) {
+	const most = 10
+	var lines []string
+	scan := bufio.NewScanner(io.NewSectionReader(log, start, maxLog))
+	for scan.Scan() {
+		lines = append(lines, scan.Text())
+	}
+	for _, line := range lines[max(0, len(lines)-most):] {
+		fmt.Fprintln(a.std.Err, "  "+visible(line))
+	}
+}

@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+const (
+	stopTimeout  = 30 * time.Second
+	helloTimeout = 5 * time.Second
+)
+
+type daemonStopCmd struct{}
+
+func (*daemonStopCmd) Help() string {
+	return `Returns when the process is gone.
+
+Example:
+  fastn daemon stop`
+}
+
+func (*daemonStopCmd) run(a *app) error {
+	p, own, err := a.ownDaemon()
+	if err != nil {
+		return err
+	}
+	if !own {
+		return systemAction(a, "stop", "systemctl stop fastn.socket fastnd.service", false)
+	}
+	if _, err := os.Stat(p.home); err != nil {
+		return a.stopped(p, "none runs")
+	}
+	unlock, err := a.lockHome(p)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return a.stopOwn(p)
+}
+
+func (a *app) stopOwn(p place) error {
+	proc, err := a.processAt(p)
+	if err != nil {
+		return err
+	}
+	if proc == nil {
+		return a.stopped(p, "none runs")
+	}
+	defer func() { _ = proc.Release() }()
+	ctx, cancel := context.WithTimeout(a.ctx, stopTimeout)
+	defer cancel()
+	if err := a.askToStop(ctx, p); err != nil {
+		if err := proc.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return api.Errorf(api.CodeNotPermitted, "cannot stop pid %d: %v", proc.Pid, err)
+		}
+	}
+	if err := awaitExit(ctx, proc); err != nil {
+		if a.ctx.Err() != nil {
+			return a.ctx.Err()
+		}
+		return failed("fastnd, pid %d, still runs after %v", proc.Pid, stopTimeout).
+			WithHint("see %s in %s; kill -9 %d ends it at once", logName, p.home, proc.Pid)
+	}
+	return a.stopped(p, "stopped")
+}
+
+func (a *app) stopped(p place, text string) error {
+	if a.flags.JSON {
+		return a.printValue(report(p, nil))
+	}
+	a.note("%s", text)
+	return nil
+}
+
+// askToStop uses the socket. Only what the daemon itself refuses for a reason
+// that a signal would not cure is told apart by the caller's SIGTERM failing.
+func (a *app) askToStop(ctx context.Context, p place) error {
+	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
+	defer cancel()
+	d := dial(p.socket)
+	defer d.Close()
+	_, err := d.Verb(ctx, api.VerbDaemonStop, "", struct{}{})
+	if api.CodeOf(err) == api.CodeOutcomeUnknown {
+		return nil // it ended before it answered
+	}
+	return err
+}
+
+// processAt finds the daemon's process by its socket, even if it answers no
+// more: the kernel tells who listens. nil if nobody does.
+func (a *app) processAt(p place) (*os.Process, error) {
+	d := net.Dialer{Timeout: helloTimeout}
+	conn, err := d.DialContext(a.ctx, "unix", p.socket)
+	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, a.unreachable(p, err)
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var cred *syscall.Ucred
+	var credErr error
+	err = raw.Control(func(fd uintptr) {
+		cred, credErr = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
+	})
+	if err = errors.Join(err, credErr); err != nil {
+		return nil, failed("cannot tell which process serves %s: %v", p.socket, err)
+	}
+	if cred.Pid <= 1 {
+		return nil, usage("%s is served by systemd", p.socket).WithHint("stop it with systemctl")
+	}
+	proc, err := os.FindProcess(int(cred.Pid))
+	if err != nil {
+		return nil, failed("cannot find process %d: %v", cred.Pid, err)
+	}
+	if ended(raw) { // before it was found, so that its number may be another's
+		return nil, proc.Release()
+	}
+	return proc, nil
+}
+
+// ended tells that the other end of a connection is gone.
+func ended(raw syscall.RawConn) bool {
+	gone := false
+	err := raw.Control(func(fd uintptr) {
+		n, _, err := syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		gone = n == 0 && err == nil || errors.Is(err, syscall.ECONNRESET)
+	})
+	return gone || err != nil
+}
+
+// awaitExit waits until proc, which is no child of ours, has ended.
+func awaitExit(ctx context.Context, proc *os.Process) error {
+	var pidfd *os.File
+	err := proc.WithHandle(func(handle uintptr) {
+		fd, _, errno := syscall.Syscall(syscall.SYS_FCNTL, handle, syscall.F_DUPFD_CLOEXEC, 0)
+		if errno == 0 && syscall.SetNonblock(int(fd), true) == nil {
+			pidfd = os.NewFile(fd, "pidfd")
+		}
+	})
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	if err != nil || pidfd == nil {
+		return awaitSignalFails(ctx, proc)
+	}
+	defer pidfd.Close()
+	raw, err := pidfd.SyscallConn()
+	if err != nil {
+		return awaitSignalFails(ctx, proc)
+	}
+	end := context.AfterFunc(ctx, func() { _ = pidfd.SetReadDeadline(time.Unix(1, 0)) })
+	defer end()
+	asked := false
+	return raw.Read(func(uintptr) bool { // a pidfd is readable when its process has ended
+		defer func() { asked = true }()
+		return asked
+	})
+}
+
+// awaitSignalFails is for kernels without pidfd_open.
+func awaitSignalFails(ctx context.Context, proc *os.Process) error {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for proc.Signal(syscall.Signal(0)) == nil {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+// helloAt asks the daemon at p who it is, with a bound on the time.
+func (a *app) helloAt(p place) (*api.Hello, error) {
+	ctx, cancel := context.WithTimeout(a.ctx, helloTimeout)
+	defer cancel()
+	d := dial(p.socket)
+	defer d.Close()
+	h, err := d.Hello(ctx)
+	if err != nil && a.ctx.Err() == nil && ctx.Err() != nil {
+		return nil, api.Errorf(api.CodeTimeout, "the daemon at %s does not answer", p.socket).
+			WithHint(`"%s" ends it`, a.self("daemon stop"))
+	}
+	return h, a.explainAt(p, err)
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"encoding/json"
+	"sync"
+
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+type listenCmd struct {
+	Protocol string   `arg:"" help:"Name of the protocol to serve." complete:"protocol"`
+	Command  []string `arg:"" optional:"" name:"cmd" help:"Program to run for each call and stream, behind --."`
+	Instance string   `help:"Instance of the protocol, if it has several." placeholder:"NAME"`
+	Max      int      `help:"How many programs may run at the same time; more wait." default:"64" placeholder:"N"`
+}
+
+func (*listenCmd) Help() string {
+	return `Each stream is given to a new program as its standard input and output, as inetd does. A program
+that fails or is killed aborts its stream. Each call is given to a new program as well: the request's
+data on standard input; what it prints must be JSON and is the answer. FASTN_FROM is the caller's id52,
+FASTN_CONTACT its name among your contacts or empty, FASTN_PROTOCOL and FASTN_INSTANCE what was asked
+for, FASTN_KIND "call" or "stream".
+
+Without a program the first stream becomes standard input and output, and calls are not served.
+
+Who may use the protocol is said with "fastn grant add". Serving ends with this command.
+
+Example:
+  fastn listen Backup -- sh -c 'cat > "backup-$FASTN_CONTACT.tar"'
+  fastn listen Backup > backup.tar
+  fastn --json listen Upper -- tr a-z A-Z`
+}
+
+func (c *listenCmd) run(a *app) error {
+	if c.Max < 1 {
+		return usage("--max %d: the least is 1", c.Max)
+	}
+	r := api.Request{Protocol: c.Protocol, Instance: c.Instance, From: a.identity()}
+	if len(c.Command) == 0 {
+		r.Data = json.RawMessage(`{"kinds":["stream"]}`)
+	}
+	d, err := a.daemon()
+	if err != nil {
+		return err
+	}
+	l, err := d.Listen(a.ctx, r)
+	if err != nil {
+		return a.explain(err)
+	}
+	defer l.Close()
+	a.note("listening for %s", c.Protocol)
+	if len(c.Command) == 0 {
+		return c.first(a, l)
+	}
+	return c.serve(a, l)
+}
+
+// first gives the first stream to standard input and output.
+func (c *listenCmd) first(a *app, l listener) error {
+	for {
+		in, err := l.Next(a.ctx)
+		if err != nil {
+			return endOfWatch(a, a.explain(err))
+		}
+		s, err := in.Accept(a.ctx)
+		if err != nil {
+			a.note("%s went away: %v", callerName(in), err)
+			continue
+		}
+		a.note("stream from %s", callerName(in))
+		return a.pump(s)
+	}
+}
+
+// serve runs a program for each request, until interrupted or until the daemon
+// ends the registration; then it waits for the programs, which are told to end.
+func (c *listenCmd) serve(a *app, l listener) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	free := make(chan struct{}, c.Max)
+	for {
+		in, err := l.Next(a.ctx)
+		if err != nil {
+			return endOfWatch(a, a.explain(err))
+		}
+		select {
+		case free <- struct{}{}:
+		case <-a.ctx.Done():
+			return nil
+		}
+		running.Go(func() {
+			defer func() { <-free }()
+			c.serveOne(a, in)
+		})
+	}
+}
+
+func (c *listenCmd) serveOne(a *app, in *incoming) {
+	if a.flags.JSON {
+		told := in.Incoming
+		told.Data = nil
+		_ = a.printValue(told)
+	} else {
+		a.note("%s from %s", in.Kind, callerName(in))
+	}
+	var err error
+	if in.Kind == "call" {
+		err = c.answerCall(a, in)
+	} else {
+		err = c.serveStream(a, in)
+	}
+	if err != nil && a.ctx.Err() == nil {
+		a.note("%s from %s: %v", in.Kind, callerName(in), err)
+	}
+}
+
+func callerName(in *incoming) string {
+	if in.Contact != "" {
+		return in.Contact
+	}
+	return in.From
+}

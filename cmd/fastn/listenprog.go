@@ -1,0 +1,228 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+const (
+	// endGrace is what a program has between being told to end and being killed.
+	endGrace = 5 * time.Second
+	// exitGrace is what a program has between closing its output and ending,
+	// so that its failure can still abort the stream.
+	exitGrace = 2 * time.Second
+	// discardMost bounds what is read on behalf of a program that ended well
+	// without reading everything, in bytes.
+	discardMost = 4 << 20
+)
+
+// program prepares CMD for one request. When ctx ends, its process group is
+// told to end, and killed after endGrace.
+func (c *listenCmd) program(ctx context.Context, a *app, in *incoming) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, c.Command[0], c.Command[1:]...)
+	cmd.Env = append(os.Environ(), "FASTN_FROM="+in.From, "FASTN_CONTACT="+in.Contact,
+		"FASTN_PROTOCOL="+in.Protocol, "FASTN_INSTANCE="+in.Instance, "FASTN_KIND="+in.Kind)
+	cmd.Stderr = a.std.Err
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.WaitDelay = endGrace
+	return cmd
+}
+
+// answerCall gives the data to a program and replies with what it prints.
+func (c *listenCmd) answerCall(a *app, in *incoming) error {
+	ctx, cancel := context.WithCancel(a.ctx)
+	var helper sync.WaitGroup
+	defer helper.Wait()
+	defer cancel()
+	helper.Go(func() {
+		select {
+		case <-in.Gone:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	cmd := c.program(ctx, a, in)
+	cmd.Stdin = bytes.NewReader(in.Data)
+	out := &limited{most: api.MaxPayload}
+	cmd.Stdout = out
+	err := cmd.Run()
+	answer, fail := callAnswer(out, err)
+	select {
+	case <-in.Gone:
+		return errors.New("the caller went away")
+	default:
+	}
+	// An interruption of ours still tells the caller that it failed.
+	reply, cancelReply := context.WithTimeout(context.WithoutCancel(a.ctx), endGrace)
+	defer cancelReply()
+	if err := in.Reply(reply, answer, fail); err != nil {
+		return err
+	}
+	if fail != nil {
+		return fail
+	}
+	return nil
+}
+
+func callAnswer(out *limited, err error) (json.RawMessage, *api.Error) {
+	answer := bytes.TrimSpace(out.Bytes())
+	switch {
+	case out.over:
+		return nil, api.Errorf(api.CodeTooLarge, "the serving program printed more than %d bytes", api.MaxPayload)
+	case err != nil:
+		return nil, api.Errorf(api.CodeHandlerFailed, "the serving program failed: %v", pathCause(err))
+	case !json.Valid(answer):
+		return nil, api.Errorf(api.CodeHandlerFailed, "the serving program did not print JSON")
+	}
+	return answer, nil
+}
+
+// limited collects up to most bytes and fails behind them.
+type limited struct {
+	bytes.Buffer
+	most int
+	over bool
+}
+
+func (l *limited) Write(p []byte) (int, error) {
+	if l.Len()+len(p) > l.most {
+		l.over = true
+		return 0, errors.New("too much output")
+	}
+	return l.Buffer.Write(p)
+}
+
+// serveStream gives a stream to a program as its standard input and output.
+func (c *listenCmd) serveStream(a *app, in *incoming) error {
+	s, err := in.Accept(a.ctx)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	ctx, cancel := context.WithCancel(a.ctx)
+	cmd := c.program(ctx, a, in)
+	input, output, err := startPiped(cmd)
+	if err != nil {
+		cancel()
+		_ = s.Reset()
+		return err
+	}
+	p := &piped{stream: s, cmd: cmd, input: input, output: output,
+		exited: make(chan error, 1), fed: make(chan struct{}), drained: make(chan struct{})}
+	var helpers sync.WaitGroup
+	defer helpers.Wait()
+	defer cancel()
+	helpers.Go(func() { p.exited <- cmd.Wait() })
+	helpers.Go(p.feed)
+	helpers.Go(p.drain)
+	helpers.Go(func() { // an abort reads as an end: only the result tells
+		if res, err := s.Result(ctx); err == nil && !res.Clean {
+			cancel()
+		}
+	})
+	stop := context.AfterFunc(ctx, p.abort)
+	defer stop()
+	return p.finish()
+}
+
+// startPiped starts cmd between two pipes. They are pipes and not the socket,
+// because the socket's first bytes may have been read already.
+func startPiped(cmd *exec.Cmd) (input, output *os.File, err error) {
+	inR, inW, err := os.Pipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	outR, outW, err := os.Pipe()
+	if err == nil {
+		cmd.Stdin, cmd.Stdout = inR, outW
+		err = cmd.Start()
+		_ = outW.Close()
+	}
+	_ = inR.Close()
+	if err != nil {
+		_ = inW.Close()
+		if outR != nil {
+			_ = outR.Close()
+		}
+		return nil, nil, err
+	}
+	return inW, outR, nil
+}
+
+// piped is one program that serves one stream. finish owns the end.
+type piped struct {
+	stream        stream
+	cmd           *exec.Cmd
+	input, output *os.File      // our ends of its pipes
+	exited        chan error    // one value: how the program ended
+	fed           chan struct{} // closed when the peer's bytes ended, or nobody reads them
+	drained       chan struct{} // closed when the program's output ended
+}
+
+// abort resets the stream and wakes feed and drain. It may be called by anyone.
+func (p *piped) abort() {
+	_ = p.stream.Reset()
+	_ = p.input.Close()
+	_ = p.output.Close()
+}
+
+func (p *piped) feed() {
+	defer close(p.fed)
+	_, err := copyBytes(p.input, p.stream)
+	_ = p.input.Close()
+	if errors.Is(err, syscall.EPIPE) && fromOutput(err) {
+		// The program reads no more, which is its right. What the peer still
+		// sends is thrown away within a bound, so that it can end cleanly.
+		if n, _ := io.CopyN(io.Discard, p.stream, discardMost); n == discardMost {
+			_ = p.stream.Reset()
+		}
+	}
+}
+
+func (p *piped) drain() {
+	defer close(p.drained)
+	_, _ = copyBytes(p.stream, p.output)
+	_ = p.output.Close() // if the peer reads no more, the program learns it by SIGPIPE
+}
+
+// finish waits for the program and its output, and ends our direction: cleanly
+// if the program ended well, else with an abort. A program that closes its
+// output and works on has our direction ended after exitGrace.
+func (p *piped) finish() error {
+	var err error
+	select {
+	case err = <-p.exited:
+	case <-p.drained:
+		late := time.NewTimer(exitGrace)
+		defer late.Stop()
+		select {
+		case err = <-p.exited:
+		case <-late.C:
+			_ = p.stream.CloseWrite()
+			err = <-p.exited
+		}
+	}
+	if err != nil {
+		p.abort()
+	} else {
+		<-p.drained
+		_ = p.stream.CloseWrite()
+	}
+	<-p.fed
+	<-p.drained
+	if err != nil {
+		return failed("%s: %v", p.cmd.Path, err)
+	}
+	return nil
+}
