@@ -32,6 +32,7 @@ func TestLockedKeystore(t *testing.T) {
 		{"folder open to others", "chmod 0755 /var/lib/fastn/keystore"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			m := m.For(t)
 			m.Must("systemctl", "stop", "fastnd.service")
 			m.Must("sh", "-c", c.damage)
 			from := cursor(m)
@@ -56,7 +57,7 @@ func status(t *testing.T, m *nspawn.Machine) api.Status {
 
 func locked(t *testing.T, m *nspawn.Machine, from string) {
 	t.Helper()
-	if got := starts(m, from); got != 1 {
+	if got := starts(t, m, from); got != 1 {
 		t.Errorf("the daemon was started %d times, want once", got)
 	}
 	for _, unit := range []string{"fastn.socket", "fastnd.service"} {
@@ -72,8 +73,7 @@ func locked(t *testing.T, m *nspawn.Machine, from string) {
 		t.Errorf("systemctl status says %q", got)
 	}
 	const keystoreLocked = "93f61d7fce6541fcba80f0b3734539d6" // packaging/systemd/fastn.catalog
-	m.Must("journalctl", "--sync")
-	if out := m.Must("journalctl", "--after-cursor="+from, "--quiet", "--output=cat", "--unit=fastnd", "MESSAGE_ID="+keystoreLocked); !strings.Contains(out, "/var/lib/fastn/keystore") {
+	if out := said(t, m, from, keystoreLocked); !strings.Contains(out, "/var/lib/fastn/keystore") {
 		t.Errorf("the journal does not name the file: %q", out)
 	}
 	// Nothing of the network is open, and a user is told why.

@@ -27,7 +27,7 @@ func TestTwoMachines(t *testing.T) {
 		m.Must("fastnd", "--check-config")
 	}
 	step := func(name string, f func(t *testing.T, north, south *nspawn.Machine)) {
-		t.Run(name, func(t *testing.T) { f(t, north, south) })
+		t.Run(name, func(t *testing.T) { f(t, north.For(t), south.For(t)) })
 	}
 	step("a ticket makes contacts of both", exchangeTicket)
 	step("a call, both ways", callAcross)

@@ -35,10 +35,16 @@ type Options struct {
 	ReadOnly []string
 }
 
-// Machine is one booted system. Its methods fail the test when the machinery
-// breaks; what a command inside does is reported in its Result.
+// Machine is one booted system, as one test sees it. Its methods fail that test
+// when the machinery breaks; what a command inside does is reported in its
+// Result. It is for one goroutine at a time.
 type Machine struct {
-	tb      testing.TB
+	tb testing.TB
+	*state
+}
+
+// state is the machine itself.
+type state struct {
 	opts    Options
 	dir     string // upper, work, root, console.log
 	cgroup  string
@@ -55,8 +61,8 @@ func Boot(tb testing.TB, opts Options) *Machine {
 	tb.Helper()
 	id := make([]byte, 16)
 	rand.Read(id)
-	m := &Machine{tb: tb, opts: opts, dir: tb.TempDir(), netns: "fastn-" + hex.EncodeToString(id[:4])}
-	m.cgroup = m.netns
+	name := "fastn-" + hex.EncodeToString(id[:4])
+	m := &Machine{tb, &state{opts: opts, dir: tb.TempDir(), netns: name, cgroup: name}}
 	for _, d := range []string{"upper/etc", "work", "root"} {
 		if err := os.MkdirAll(filepath.Join(m.dir, d), 0o755); err != nil {
 			tb.Fatal(err)
@@ -84,6 +90,10 @@ func Boot(tb testing.TB, opts Options) *Machine {
 	m.start()
 	return m
 }
+
+// For is the same machine for a subtest. Without it a failure would end the test
+// that booted the machine, from the subtest's goroutine.
+func (m *Machine) For(tb testing.TB) *Machine { return &Machine{tb, m.state} }
 
 func (m *Machine) start() {
 	m.tb.Helper()
