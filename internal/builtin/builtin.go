@@ -37,20 +37,20 @@ func echo(_ context.Context, r *router.Request) (json.RawMessage, error) {
 }
 
 func echoCall(payload json.RawMessage) (json.RawMessage, error) {
-	var in struct {
-		Message *string `json:"message"`
-	}
+	// A map, since a struct takes members in any case of letters.
+	var in map[string]json.RawMessage
+	var message *string
 	const shape = `Echo takes {"message":"…"}`
-	if err := json.Unmarshal(payload, &in); err != nil || in.Message == nil {
+	if json.Unmarshal(payload, &in) != nil || json.Unmarshal(in["message"], &message) != nil || message == nil {
 		return nil, api.Errorf(api.CodeBadRequest, shape)
 	}
-	if *in.Message == "" {
+	if *message == "" {
 		return nil, api.Errorf(api.CodeBadRequest, "the message is empty; "+shape)
 	}
-	if n := utf8.RuneCountInString(*in.Message); n > echoMost {
+	if n := utf8.RuneCountInString(*message); n > echoMost {
 		return nil, api.Errorf(api.CodeBadRequest, "the message has %d characters, the limit is %d", n, echoMost)
 	}
-	out := append([]byte(`{"echoed":`), api.AppendString(nil, "Echo: "+*in.Message)...)
+	out := append([]byte(`{"echoed":`), api.AppendString(nil, "Echo: "+*message)...)
 	return append(out, '}'), nil
 }
 
@@ -62,6 +62,7 @@ func echoStream(r *router.Request) error {
 	// Plain Read and Write: io.Copy's shortcuts know nothing of Reset.
 	if _, err := io.CopyBuffer(struct{ io.Writer }{c}, struct{ io.Reader }{c}, make([]byte, 64<<10)); err != nil {
 		c.Reset(api.CodeAborted)
+		_ = c.Close()
 		return err
 	}
 	return errors.Join(c.CloseWrite(), c.Close())
