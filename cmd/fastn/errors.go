@@ -38,9 +38,6 @@ func exitCode(err error) int {
 
 // printError writes the error and its hint, one line each.
 func (a *app) printError(err error) {
-	if errors.Is(err, errReported) {
-		return
-	}
 	if errors.Is(err, context.Canceled) {
 		err = api.Errorf(api.CodeCancelled, "interrupted")
 	}
@@ -56,10 +53,6 @@ func (a *app) printError(err error) {
 	b.WriteByte('\n')
 	_, _ = a.std.Err.Write(b.Bytes())
 }
-
-// errReported ends a command with exit code 1 after it told by itself what is
-// wrong.
-var errReported = errors.New("reported")
 
 func usage(format string, args ...any) *api.Error {
 	return api.Errorf(api.CodeBadRequest, format, args...)
