@@ -1,0 +1,139 @@
+package p2p
+
+import (
+	"context"
+	"sync"
+
+	"github.com/libp2p/go-libp2p/core/network"
+
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+const (
+	// maxPool is how many request streams are kept to one node.
+	maxPool = 4
+	// bulky is a payload that would delay others on its stream, in bytes.
+	bulky = 32 << 10
+)
+
+// pool holds the request streams to one node. Small requests share the first
+// one; bulky ones, and those that find the first busy with a bulky frame, use
+// others.
+type pool struct {
+	node *node
+	turn chan struct{} // opens streams one at a time
+
+	mu      sync.Mutex
+	streams []*reqStream
+	closed  bool
+}
+
+func (p *pool) init(n *node) {
+	p.node = n
+	p.turn = make(chan struct{}, 1)
+}
+
+func (p *pool) empty() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.streams) == 0
+}
+
+// get gives a stream to send on, opening one if need be.
+func (p *pool) get(ctx context.Context, big bool) (*reqStream, *api.Error) {
+	if s, good := p.choose(big); good {
+		return s, nil
+	}
+	select {
+	case p.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctxError(ctx, "no connection to the peer")
+	}
+	defer func() { <-p.turn }()
+	s, good := p.choose(big)
+	if good {
+		return s, nil
+	}
+	fresh, err := p.open(ctx)
+	if err != nil && s != nil {
+		return s, nil // busy, but there
+	}
+	return fresh, err
+}
+
+// choose picks a stream; good is false if a new one would be better, or if
+// there is none.
+func (p *pool) choose(big bool) (s *reqStream, good bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, c := range p.streams {
+		if c.bulk.Load() == 0 && (i > 0 || !big) {
+			return c, true
+		}
+		if s == nil || c.bulk.Load() < s.bulk.Load() {
+			s = c
+		}
+	}
+	return s, len(p.streams) == maxPool
+}
+
+// open adds a stream, connecting first.
+func (p *pool) open(ctx context.Context) (*reqStream, *api.Error) {
+	n := p.node
+	st, err := n.newStream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r := newReqStream(n.h, p, st)
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		_ = st.Reset()
+		return nil, api.Errorf(api.CodePeerUnreachable, "this node is stopping")
+	}
+	p.streams = append(p.streams, r)
+	p.mu.Unlock()
+	if !n.h.tasks.run(r.read) {
+		r.fail(errStopping)
+	}
+	return r, nil
+}
+
+// newStream opens a stream of our protocol, connecting first. It costs no round
+// trip once the peer is known to speak it.
+func (n *node) newStream(ctx context.Context) (network.Stream, *api.Error) {
+	if err := n.connect(ctx); err != nil {
+		return nil, err
+	}
+	st, err := n.h.bh.NewStream(network.WithNoDial(ctx, "connected"), n.id.PeerID(), Protocol)
+	switch {
+	case err == nil:
+		return st, nil
+	case ctx.Err() != nil:
+		return nil, ctxError(ctx, "the peer did not answer")
+	}
+	return nil, n.unreachable("the node at the other end opens no stream: "+shortReason(err), nil)
+}
+
+func (p *pool) remove(r *reqStream) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, c := range p.streams {
+		if c == r {
+			p.streams = append(p.streams[:i:i], p.streams[i+1:]...)
+			return
+		}
+	}
+}
+
+func (p *pool) close() {
+	p.mu.Lock()
+	list := p.streams
+	p.closed = true
+	p.mu.Unlock()
+	for _, r := range list {
+		r.fail(errStopping)
+	}
+}
+
+var errStopping = api.Errorf(api.CodeOutcomeUnknown, "this node is stopping; whether the peer acted on the request is not known")

@@ -1,0 +1,225 @@
+package p2p
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"github.com/libp2p/go-libp2p/core/network"
+
+	"github.com/fastn-stack/fastnd/internal/wire"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// result is the answer to one request.
+type result struct {
+	reply   *wire.Reply
+	payload []byte
+	err     *api.Error
+}
+
+// answers are the places where requests wait; each holds one result.
+var answers = sync.Pool{New: func() any { return make(chan result, 1) }}
+
+// reqStream is an outgoing request stream.
+type reqStream struct {
+	h    *Host
+	pool *pool
+	s    network.Stream
+	in   *frameReader
+	out  *frameWriter
+	bulk atomic.Int32 // bulky frames under way, either direction
+
+	mu      sync.Mutex
+	next    uint64
+	waiting map[uint64]chan result
+	broken  *api.Error
+}
+
+func newReqStream(h *Host, p *pool, s network.Stream) *reqStream {
+	return &reqStream{h: h, pool: p, s: s,
+		in:      newFrameReader(s, h.o.Timing.Header),
+		out:     newFrameWriter(s, h.o.Timing.Write),
+		waiting: make(map[uint64]chan result)}
+}
+
+// do sends one request and waits for its answer. retry tells that the peer
+// cannot have seen all of it, because the stream was broken; res is void then.
+func (r *reqStream) do(ctx context.Context, f *wire.Frame, payload []byte) (res result, retry bool) {
+	ch, ok := r.register(f)
+	if !ok {
+		return res, true
+	}
+	if err := r.write(ctx, f, payload); err != nil {
+		return r.unsent(ctx, f, ch, err)
+	}
+	select {
+	case res = <-ch:
+	case <-ctx.Done():
+		if !r.unregister(f.Number) {
+			res = <-ch // it came at the same moment
+			break
+		}
+		number := f.Number
+		r.h.tasks.run(func() { r.sendCancel(number) })
+		res.err = ctxError(ctx, "the peer did not answer")
+	}
+	answers.Put(ch)
+	return res, false
+}
+
+// writeError tells what became of a frame that could not be written.
+type writeError struct {
+	started, complete bool
+	err               error
+}
+
+func (e *writeError) Error() string { return e.err.Error() }
+func (e *writeError) Unwrap() error { return e.err }
+
+// write sends a frame. A bulky one may take long: its caller leaves when ctx
+// ends, but the frame is finished, since half of one would break the stream for
+// the others on it.
+func (r *reqStream) write(ctx context.Context, f *wire.Frame, payload []byte) error {
+	if len(payload) <= bulky {
+		return r.writeNow(ctx, f, payload)
+	}
+	r.bulk.Add(1)
+	done := make(chan error, 1)
+	ok := r.h.tasks.run(func() {
+		defer r.bulk.Add(-1)
+		done <- r.writeNow(context.WithoutCancel(ctx), f, payload)
+	})
+	if !ok {
+		r.bulk.Add(-1)
+		return &writeError{err: errStopping}
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return nil // and do sees the end of ctx
+	}
+}
+
+func (r *reqStream) writeNow(ctx context.Context, f *wire.Frame, payload []byte) error {
+	started, complete, err := r.out.write(ctx, f, payload)
+	if err != nil {
+		return &writeError{started, complete, err}
+	}
+	return nil
+}
+
+// unsent ends a request whose frame could not be written.
+func (r *reqStream) unsent(ctx context.Context, f *wire.Frame, ch chan result, err error) (res result, retry bool) {
+	defer answers.Put(ch)
+	w, _ := errors.AsType[*writeError](err)
+	refused := errors.Is(err, wire.ErrTooLarge) || errors.Is(err, wire.ErrMalformed)
+	if w.started || ctx.Err() == nil && !refused {
+		r.fail(lostError()) // not even the next frame would get through
+	}
+	if !r.unregister(f.Number) {
+		res = <-ch
+	}
+	switch {
+	case w.complete:
+		if res.reply == nil && res.err == nil {
+			res.err = lostError()
+		}
+		return res, false
+	case refused:
+		return result{err: api.Errorf(api.CodeTooLarge, "the request cannot be sent: %v", err)}, false
+	case ctx.Err() != nil:
+		return result{err: ctxError(ctx, "the request could not be sent")}, false
+	}
+	return result{}, true
+}
+
+// register gives f its number and a place for its answer; false if the stream is
+// broken.
+func (r *reqStream) register(f *wire.Frame) (chan result, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.broken != nil {
+		return nil, false
+	}
+	r.next++
+	f.Number = r.next
+	ch := answers.Get().(chan result)
+	r.waiting[f.Number] = ch
+	return ch, true
+}
+
+// unregister takes a request back; false if its result is there or on its way.
+func (r *reqStream) unregister(number uint64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.waiting[number]
+	delete(r.waiting, number)
+	return ok
+}
+
+// deliver gives a request its result; one that nobody waits for is dropped.
+func (r *reqStream) deliver(number uint64, res result) {
+	r.mu.Lock()
+	ch, ok := r.waiting[number]
+	delete(r.waiting, number)
+	r.mu.Unlock()
+	if ok {
+		ch <- res // has room: one result per registration
+	}
+}
+
+// read delivers answers until the stream breaks.
+func (r *reqStream) read() {
+	defer r.in.release()
+	for {
+		big := false
+		f, payload, err := r.in.next(func(f *wire.Frame) error {
+			if big = f.PayloadSize > bulky; big {
+				r.bulk.Add(1)
+			}
+			return nil
+		})
+		if big {
+			r.bulk.Add(-1)
+		}
+		if err != nil || f.GetReply() == nil {
+			r.fail(lostError())
+			return
+		}
+		r.deliver(f.Number, result{reply: f.GetReply(), payload: payload})
+	}
+}
+
+// fail breaks the stream for everyone on it.
+func (r *reqStream) fail(why *api.Error) {
+	r.mu.Lock()
+	if r.broken != nil {
+		r.mu.Unlock()
+		return
+	}
+	r.broken = why
+	waiting := r.waiting
+	r.waiting = nil
+	r.mu.Unlock()
+	r.pool.remove(r)
+	_ = r.s.ResetWithError(toResetCode(api.CodeAborted))
+	for _, ch := range waiting {
+		ch <- result{err: why}
+	}
+}
+
+// sendCancel tells that an answer is not wanted any more.
+func (r *reqStream) sendCancel(number uint64) {
+	f := &wire.Frame{Number: number, Body: &wire.Frame_Cancel{Cancel: &wire.Cancel{}}}
+	if err := r.writeNow(r.h.ctx, f, nil); err != nil {
+		r.fail(lostError())
+	}
+}
+
+func lostError() *api.Error {
+	return api.Errorf(api.CodeOutcomeUnknown, "the connection to the peer broke after the request was sent; whether the peer acted on it is not known").
+		WithHint("find out before you repeat what must not happen twice")
+}

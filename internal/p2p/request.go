@@ -1,0 +1,116 @@
+package p2p
+
+import (
+	"context"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/router"
+	"github.com/fastn-stack/fastnd/internal/wire"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// Request sends an Open of a call or message, a Whois or a Redeem to a node and
+// returns its answer; it fills f.Number. f and payload must not be changed
+// afterwards. A Reply that carries an error is a Reply, not an error.
+//
+// Errors are *api.Error: CodePeerUnreachable (never sent), CodeOutcomeUnknown
+// (sent, then the connection broke), CodeTimeout and CodeCancelled (ctx ended;
+// the peer is told), CodeTooLarge.
+func (h *Host) Request(ctx context.Context, node identity.ID, f *wire.Frame, payload []byte) (*wire.Reply, []byte, error) {
+	n := h.nodes.get(node)
+	for range 2 {
+		s, err := n.pool.get(ctx, len(payload) > bulky)
+		if err != nil {
+			return nil, nil, err
+		}
+		res, retry := s.do(ctx, f, payload)
+		if retry {
+			continue
+		}
+		if res.err != nil {
+			return nil, nil, res.err
+		}
+		return res.reply, res.payload, nil
+	}
+	return nil, nil, n.unreachable("the connection broke twice before the request was sent", nil)
+}
+
+// OpenStream sends an Open of a stream. The Conn is nil if the Reply carries an
+// error. Errors are those of Request; ctx is for the opening only.
+func (h *Host) OpenStream(ctx context.Context, node identity.ID, f *wire.Frame, payload []byte) (router.Conn, *wire.Reply, []byte, error) {
+	if !h.tasks.begin() {
+		return nil, nil, nil, api.Errorf(api.CodePeerUnreachable, "this node is stopping")
+	}
+	defer h.tasks.end()
+	n := h.nodes.get(node)
+	for range 2 {
+		s, err := n.newStream(ctx)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		o := opening{h: h, s: s}
+		conn, reply, answer, retry, err := o.do(ctx, f, payload)
+		if retry {
+			continue
+		}
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		if conn == nil {
+			return nil, reply, answer, nil
+		}
+		return conn, reply, answer, nil
+	}
+	return nil, nil, nil, n.unreachable("the connection broke twice before the request was sent", nil)
+}
+
+// opening is an outgoing stream that is not accepted yet.
+type opening struct {
+	h *Host
+	s network.Stream
+}
+
+func (o opening) do(ctx context.Context, f *wire.Frame, payload []byte) (conn *rawStream, reply *wire.Reply, answer []byte, retry bool, _ *api.Error) {
+	state, err := o.h.conns.get(o.s.Conn())
+	if err != nil {
+		_ = o.s.Reset()
+		return nil, nil, nil, true, nil
+	}
+	defer o.h.conns.forget(state)
+	stop := context.AfterFunc(ctx, func() {
+		_ = o.s.ResetWithError(toResetCode(api.CodeCancelled))
+	})
+	f.Number = 1
+	_, complete, err := newFrameWriter(o.s, o.h.o.Timing.Write).write(ctx, f, payload)
+	if err != nil {
+		stop()
+		_ = o.s.Reset()
+		return nil, nil, nil, !complete && ctx.Err() == nil, o.lost(ctx)
+	}
+	in := newFrameReader(o.s, o.h.o.Timing.Header)
+	got, answer, err := in.next(nil)
+	if !stop() || err != nil || got.GetReply() == nil {
+		in.release()
+		_ = o.s.ResetWithError(toResetCode(closeCode(err)))
+		return nil, nil, nil, false, o.lost(ctx)
+	}
+	reply = got.GetReply()
+	if reply.GetCode() != "" {
+		in.release()
+		_ = o.s.CloseWrite()
+		_ = o.s.Close()
+		return nil, reply, answer, false, nil
+	}
+	_ = o.s.SetWriteDeadline(time.Time{})
+	return newRawStream(o.s, in.br, &state.raw), reply, answer, false, nil
+}
+
+func (o opening) lost(ctx context.Context) *api.Error {
+	if ctx.Err() != nil {
+		return ctxError(ctx, "the peer did not answer")
+	}
+	return lostError()
+}
