@@ -174,7 +174,7 @@ func (c *counters[K]) acquire(key K, what What, limit, total int) (release func(
 	}
 	counts[what]++
 	c.totals[what]++
-	l := &lease[K]{in: c, key: key, what: what}
+	l := &lease[K]{in: c, key: key, counts: counts, what: what}
 	return l.release, used, true
 }
 
@@ -182,6 +182,7 @@ func (c *counters[K]) acquire(key K, what What, limit, total int) (release func(
 type lease[K comparable] struct {
 	in       *counters[K]
 	key      K
+	counts   *[kinds]int // key's, which stay while any is in use
 	what     What
 	released atomic.Bool
 }
@@ -193,10 +194,9 @@ func (l *lease[K]) release() {
 	c := l.in
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	counts := c.byKey[l.key]
-	counts[l.what]--
+	l.counts[l.what]--
 	c.totals[l.what]--
-	if *counts == ([kinds]int{}) {
+	if *l.counts == ([kinds]int{}) {
 		delete(c.byKey, l.key)
 	}
 }
