@@ -314,6 +314,11 @@ type SubscribeArgs struct {
 	Cursor *uint64  `json:"cursor,omitempty"` // resume behind this event; only new ones if absent
 }
 
+// Subscribed is the answer to subscribe: events behind Cursor will be told.
+type Subscribed struct {
+	Cursor uint64 `json:"cursor"`
+}
+
 // Event is told to a subscriber with status "event".
 type Event struct {
 	Cursor uint64    `json:"cursor"`

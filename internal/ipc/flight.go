@@ -1,0 +1,158 @@
+package ipc
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// take marks id as in use by a request that will be answered.
+func (c *conn) take(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.flights == nil {
+		c.flights = make(map[string]flight)
+	}
+	c.flights[id] = flight{}
+	c.answers++
+}
+
+// lengthen keeps id in use behind its answer, until forget. It returns false if
+// the connection takes no more.
+func (c *conn) lengthen(id string, l ender) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ctx.Err() != nil || c.draining {
+		return false
+	}
+	c.flights[id] = flight{long: l}
+	c.longs++
+	return true
+}
+
+// inUse tells whether a request with this id is in flight.
+func (c *conn) inUse(id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.flights[id]
+	return ok
+}
+
+// forget makes id free again.
+func (c *conn) forget(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f, ok := c.flights[id]
+	delete(c.flights, id)
+	if ok && f.long != nil {
+		c.longs--
+		c.settled()
+	}
+}
+
+// answered is called once for each request that was taken, when its answer is
+// queued or never will be.
+func (c *conn) answered() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.answers--
+	c.settled()
+}
+
+// settled wakes a reader that waits for the last answer. c.mu is held.
+func (c *conn) settled() {
+	if c.answers == 0 && (c.draining || c.half && c.longs == 0) {
+		c.wake()
+	}
+}
+
+// endLong ends listeners and subscriptions.
+func (c *conn) endLong() {
+	c.mu.Lock()
+	var longs []ender
+	for _, f := range c.flights {
+		if f.long != nil {
+			longs = append(longs, f.long)
+		}
+	}
+	c.mu.Unlock()
+	for _, l := range longs {
+		l.end()
+	}
+}
+
+// start does work in a goroutine of its own, counted as one request in flight,
+// and answers r with what it returns.
+func (c *conn) start(r *api.Request, work func(ctx context.Context) (json.RawMessage, error)) {
+	release, err := c.s.backend.Acquire(c.caller, BudgetRequests)
+	if err != nil {
+		c.fail(r.ID, false, c.asError(r, err))
+		return
+	}
+	c.take(r.ID)
+	c.wg.Go(func() {
+		data, err := work(c.ctx)
+		c.finishFlight(r, data, err, release)
+	})
+}
+
+// finishFlight answers r, frees its id and its place in the budget.
+func (c *conn) finishFlight(r *api.Request, data json.RawMessage, err error, release func()) {
+	// Before the answer can be read: the client may use the id again at once.
+	c.forget(r.ID)
+	mustFlush := c.queue(r, data, err)
+	release()
+	c.answered()
+	if mustFlush {
+		c.out.flush()
+	}
+}
+
+// queue queues the answer to r.
+func (c *conn) queue(r *api.Request, data json.RawMessage, err error) (mustFlush bool) {
+	if err == nil && len(data) > api.MaxPayload {
+		err = api.Errorf(api.CodeTooLarge, "the answer has %d bytes, the limit is %d", len(data), api.MaxPayload)
+	}
+	// Errors of writing end the connection where they happen.
+	if err != nil {
+		mustFlush, _ = c.out.fail(r.ID, false, c.asError(r, err))
+	} else {
+		mustFlush, _ = c.out.line(answer, r.ID, api.StatusOK, data)
+	}
+	return mustFlush
+}
+
+// ok answers r, which was not taken.
+func (c *conn) ok(r *api.Request, data json.RawMessage) {
+	if c.queue(r, data, nil) {
+		c.out.flush()
+	}
+}
+
+// fail answers a request that was not taken, or a line that is none.
+func (c *conn) fail(id string, noID bool, e *api.Error) {
+	// Errors of writing end the connection where they happen.
+	if mustFlush, _ := c.out.fail(id, noID, e); mustFlush {
+		c.out.flush()
+	}
+}
+
+// asError makes err one for the client, and logs what is a defect here.
+func (c *conn) asError(r *api.Request, err error) *api.Error {
+	if e, ok := errors.AsType[*api.Error](err); ok {
+		return e
+	}
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return api.Errorf(api.CodeTimeout, "no answer within %v", r.Timeout())
+	case errors.Is(err, context.Canceled):
+		if e, ok := errors.AsType[*api.Error](context.Cause(c.ctx)); ok {
+			return e
+		}
+		return api.Errorf(api.CodeCancelled, "the request was cancelled")
+	}
+	c.s.log.Error("a request of a local client failed", "type", r.Type, "uid", c.caller.UID, "error", err)
+	return api.AsError(err)
+}

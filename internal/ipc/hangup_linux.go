@@ -1,0 +1,31 @@
+package ipc
+
+import (
+	"errors"
+	"net"
+
+	"golang.org/x/sys/unix"
+)
+
+// waitHangup returns nil when the peer of uc, which has ended its direction, has
+// closed the connection altogether; else the error of the read deadline or of
+// a closed connection. It takes the place of a Read. See poll(2): a shutdown of
+// one direction is POLLRDHUP, of both POLLHUP.
+func waitHangup(uc *net.UnixConn) error {
+	raw, err := uc.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Read(func(fd uintptr) bool { return hungUp(int32(fd)) })
+}
+
+func hungUp(fd int32) bool {
+	p := []unix.PollFd{{Fd: fd}}
+	for {
+		n, err := unix.Poll(p, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		return err != nil || n > 0 && p[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
+	}
+}

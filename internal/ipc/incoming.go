@@ -1,0 +1,254 @@
+package ipc
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/fastn-stack/fastnd/internal/router"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// Serve is the listener as the router's handler.
+func (l *listener) Serve(ctx context.Context, r *router.Request) (json.RawMessage, error) {
+	if err := l.admit(ctx); err != nil {
+		return nil, err
+	}
+	defer l.leave()
+	if r.Kind == router.Stream {
+		return nil, l.serveStream(ctx, r)
+	}
+	return l.serveCall(ctx, r)
+}
+
+// admit waits until the listener's "ok" is on its way, and counts the request.
+func (l *listener) admit(ctx context.Context) error {
+	select {
+	case <-l.ready:
+	case <-l.done:
+		return l.errGone()
+	case <-ctx.Done():
+		return cause(ctx)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.told >= l.c.s.o.ListenerQueue {
+		return api.Errorf(api.CodeOverBudget, "the program that serves %s has not answered %d requests", l.protocol, l.told).
+			WithHint("try again later")
+	}
+	l.told++
+	return nil
+}
+
+func (l *listener) leave() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.told--
+}
+
+func (l *listener) errGone() *api.Error {
+	return api.Errorf(api.CodeProtocolUnavailable, "the program that served %s has ended", l.protocol)
+}
+
+// cause is why ctx ended, as an *api.Error where it is known.
+func cause(ctx context.Context) error {
+	if e, ok := errors.AsType[*api.Error](context.Cause(ctx)); ok {
+		return e
+	}
+	return ctx.Err()
+}
+
+func (l *listener) serveCall(ctx context.Context, r *router.Request) (json.RawMessage, error) {
+	id := newUUID()
+	answers := make(chan outcome, 1)
+	l.mu.Lock()
+	l.calls[id] = answers
+	l.mu.Unlock()
+	defer l.takeCall(id)
+	if err := l.tell(r, id, false); err != nil {
+		return nil, err
+	}
+	select {
+	case out := <-answers:
+		return out.data, out.err
+	case <-ctx.Done():
+		if l.takeCall(id) != nil {
+			// It may have ended or not read for long; then it need not know.
+			_ = l.tell(r, id, true)
+		}
+		return nil, cause(ctx)
+	case <-l.done:
+		select {
+		case out := <-answers:
+			return out.data, out.err
+		default:
+		}
+		return nil, api.Errorf(api.CodeOutcomeUnknown, "the program that served %s ended before it answered", l.protocol)
+	}
+}
+
+// tell queues the incoming line of r. It does not wait for a program that does
+// not read.
+func (l *listener) tell(r *router.Request, id string, cancelled bool) error {
+	in := api.Incoming{Incoming: id, Kind: r.Kind.String(), Protocol: r.Protocol, Instance: r.Instance,
+		To: r.To.String(), From: r.From.String(), Cancel: cancelled}
+	in.Contact = l.c.s.backend.ContactName(r.To, r.From)
+	line, err := marshal(in)
+	if err != nil {
+		return err
+	}
+	if len(r.Payload) > 0 && !cancelled {
+		// By hand: encoding/json would rewrite the payload's text.
+		line = append(line[:len(line)-1], `,"data":`...)
+		line = append(append(line, r.Payload...), '}')
+	}
+	mustFlush, err := l.c.out.line(atOnce, l.id, api.StatusIncoming, line)
+	switch {
+	case errors.Is(err, errQueueFull):
+		return api.Errorf(api.CodeOverBudget, "the program that serves %s does not read its requests", l.protocol).
+			WithHint("try again later")
+	case err != nil:
+		return l.errGone()
+	}
+	if mustFlush {
+		l.c.flushLater()
+	}
+	return nil
+}
+
+func (l *listener) serveStream(ctx context.Context, r *router.Request) error {
+	in := &incomingStream{uid: l.c.caller.UID, id: newUUID(), claimed: make(chan *opening, 1)}
+	table := &l.c.s.incoming
+	table.add(in)
+	if err := l.tell(r, in.id, false); err != nil {
+		if table.withdraw(in) {
+			return err
+		}
+		return l.splice(ctx, r, <-in.claimed)
+	}
+	wait := time.NewTimer(l.c.s.o.AcceptTimeout)
+	defer wait.Stop()
+	var err error
+	cancelled := false
+	select {
+	case o := <-in.claimed:
+		return l.splice(ctx, r, o)
+	case <-ctx.Done():
+		err, cancelled = cause(ctx), true
+	case <-l.done:
+		err = l.errGone()
+	case <-wait.C:
+		err, cancelled = api.Errorf(api.CodeProtocolUnavailable, "the program that serves %s did not accept the stream within %v", l.protocol, l.c.s.o.AcceptTimeout), true
+	}
+	if !table.withdraw(in) {
+		return l.splice(ctx, r, <-in.claimed)
+	}
+	if cancelled {
+		_ = l.tell(r, in.id, true) // as for a call
+	}
+	return err
+}
+
+// splice joins the caller's stream to the connection that o makes raw.
+func (l *listener) splice(ctx context.Context, r *router.Request, o *opening) (err error) {
+	defer func() { o.over <- err }()
+	theirs, err := o.accept()
+	if err != nil {
+		return api.Errorf(api.CodeProtocolUnavailable, "the program that serves %s did not take the stream", l.protocol)
+	}
+	ours, err := r.Accept()
+	if err != nil {
+		theirs.Reset(api.CodeOf(err))
+		theirs.Close()
+		return err
+	}
+	return l.c.s.splice(ctx, ours, theirs)
+}
+
+// incomingStream waits for its uid to accept it.
+type incomingStream struct {
+	uid     uint32
+	id      string
+	claimed chan *opening
+}
+
+// incomingTable holds the incoming streams that wait, by id.
+type incomingTable struct {
+	mu   sync.Mutex
+	byID map[string]*incomingStream
+}
+
+func (t *incomingTable) add(in *incomingStream) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.byID == nil {
+		t.byID = make(map[string]*incomingStream)
+	}
+	t.byID[in.id] = in
+}
+
+// withdraw takes back an incoming stream; false if somebody has claimed it, who
+// then is in claimed.
+func (t *incomingTable) withdraw(in *incomingStream) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	waits := t.byID[in.id] == in
+	delete(t.byID, in.id)
+	return waits
+}
+
+// claim hands o to the incoming stream; false if uid has none of that id.
+func (t *incomingTable) claim(uid uint32, id string, o *opening) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	in := t.byID[id]
+	if in == nil || in.uid != uid {
+		return false
+	}
+	delete(t.byID, id)
+	in.claimed <- o
+	return true
+}
+
+func (c *conn) serveAccept(r *api.Request, _ []*os.File) {
+	o, err := c.open(r)
+	if err != nil {
+		c.fail(r.ID, false, c.asError(r, err))
+		return
+	}
+	c.wg.Go(func() { o.end(o.claim()) })
+}
+
+// claim takes an incoming stream and waits until its handler is done with it.
+func (o *opening) claim() error {
+	c := o.c
+	o.over = make(chan error, 1)
+	e, err := c.s.streams.add(c.caller.UID, o.r.Incoming, o.reset)
+	if err != nil {
+		return errNoIncoming()
+	}
+	o.entry = e
+	if !c.s.incoming.claim(c.caller.UID, o.r.Incoming, o) {
+		return errNoIncoming()
+	}
+	return <-o.over
+}
+
+func errNoIncoming() *api.Error {
+	return api.Errorf(api.CodeNotFound, "no incoming stream with this id waits").
+		WithHint("accept each one once and in time; callers may have gone away")
+}
+
+// newUUID makes a version 4 UUID (RFC 9562 §5.4).
+func newUUID() string {
+	var b [16]byte
+	rand.Read(b[:])
+	b[6] = b[6]&0x0f | 0x40
+	b[8] = b[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}

@@ -1,0 +1,162 @@
+package ipc
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"math/rand/v2"
+	"os"
+	"strconv"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/router"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// request answers one line. It runs on the reading goroutine.
+func (c *conn) request(line []byte, a attached) {
+	defer a.close()
+	line = bytes.TrimSuffix(line, []byte("\r"))
+	if len(line) == 0 {
+		return
+	}
+	r, id, ok, err := api.ParseRequest(line)
+	if err != nil {
+		c.fail(id, !ok, api.AsError(err))
+		return
+	}
+	t, err := c.check(r, a)
+	if err != nil {
+		c.fail(r.ID, false, api.AsError(err))
+		return
+	}
+	r.Data = c.in.own(r.Data)
+	files := a.files
+	a.files = nil // the type's now
+	t.serve(c, r, files)
+}
+
+// check finds the type of r and refuses what is wrong before anything is done.
+func (c *conn) check(r *api.Request, a attached) (requestType, error) {
+	t, known := c.s.types[r.Type]
+	switch {
+	case c.isDraining():
+		return t, errStopping()
+	case !known:
+		return t, c.s.unknownType(r.Type)
+	case a.over:
+		return t, api.Errorf(api.CodeBadRequest, "more than %d descriptors came with the request, or than the daemon can take", api.MaxFiles)
+	case len(a.files) > 0 && t.files == 0:
+		return t, api.Errorf(api.CodeBadRequest, "%d descriptors came with %q, which takes none", len(a.files), r.Type)
+	case len(a.files) != t.files:
+		return t, api.Errorf(api.CodeBadRequest, "%d descriptors came with %q, which takes %d", len(a.files), r.Type, t.files)
+	case c.inUse(r.ID):
+		return t, api.Errorf(api.CodeBadRequest, "a request with this id is in flight on this connection").
+			WithHint("use an id again once it is answered")
+	case t.admin && !c.caller.Admin:
+		return t, api.Errorf(api.CodeNotPermitted, "%s is for administrators", r.Type).
+			WithHint(`run it as root or as a member of group "fastn-admin"`)
+	}
+	return t, t.checkMembers(r)
+}
+
+func (c *conn) isDraining() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.draining
+}
+
+func (c *conn) serveHello(r *api.Request, _ []*os.File) {
+	var args api.HelloArgs
+	if err := api.DecodeArgs(r.Data, &args); err != nil {
+		c.fail(r.ID, false, api.AsError(err))
+		return
+	}
+	if args.Version < 0 || args.Version > api.Version {
+		c.fail(r.ID, false, api.Errorf(api.CodeUnsupported, "the client speaks version %d of the control protocol, the daemon version %d", args.Version, api.Version).
+			WithHint("install the same version of fastn and fastnd"))
+		return
+	}
+	data, err := marshal(c.s.backend.Hello(c.caller, args))
+	if err != nil {
+		c.fail(r.ID, false, c.asError(r, err))
+		return
+	}
+	c.ok(r, data)
+}
+
+func (c *conn) serveCall(r *api.Request, _ []*os.File) {
+	c.start(r, func(ctx context.Context) (json.RawMessage, error) {
+		ctx, cancel := context.WithTimeout(ctx, r.Timeout())
+		defer cancel()
+		rr, err := c.routerRequest(ctx, r, router.Call)
+		if err != nil {
+			return nil, err
+		}
+		return c.s.backend.Route(ctx, rr)
+	})
+}
+
+// routerRequest resolves who asks and who is asked.
+func (c *conn) routerRequest(ctx context.Context, r *api.Request, kind router.Kind) (*router.Request, error) {
+	from, err := c.s.backend.Identity(ctx, c.caller, r.From)
+	if err != nil {
+		return nil, err
+	}
+	to, err := c.s.backend.Target(ctx, c.caller, from, r.Target)
+	if err != nil {
+		return nil, err
+	}
+	return &router.Request{From: from, To: to, Protocol: r.Protocol, Instance: instanceOf(r), Kind: kind,
+		Payload: r.Data, Timeout: r.Timeout(), Trace: strconv.FormatUint(rand.Uint64(), 36)}, nil
+}
+
+func instanceOf(r *api.Request) string {
+	if r.Instance == "" {
+		return api.DefaultInstance
+	}
+	return r.Instance
+}
+
+// own resolves the identity that r speaks for.
+func (c *conn) own(ctx context.Context, r *api.Request) (identity.ID, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.Timeout())
+	defer cancel()
+	return c.s.backend.Identity(ctx, c.caller, r.From)
+}
+
+func (c *conn) serveVerb(r *api.Request, files []*os.File) {
+	release, err := c.s.backend.Acquire(c.caller, BudgetRequests)
+	if err != nil {
+		for _, f := range files {
+			f.Close()
+		}
+		c.fail(r.ID, false, c.asError(r, err))
+		return
+	}
+	c.take(r.ID)
+	c.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(c.ctx, r.Timeout())
+		defer cancel()
+		v, err := c.s.backend.Verb(ctx, c.caller, r, files)
+		var data json.RawMessage
+		if err == nil {
+			data, err = marshal(v)
+		}
+		c.finishFlight(r, data, err, release)
+	})
+}
+
+// marshal is json.Marshal that leaves HTML as it is; nil becomes {}.
+func marshal(v any) (json.RawMessage, error) {
+	if v == nil {
+		return json.RawMessage("{}"), nil
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}

@@ -1,0 +1,74 @@
+package ipc
+
+import (
+	"context"
+	"os"
+
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// subscription tells events to one connection, from a goroutine of its own. It
+// asks for the next ones only when the last are queued, so a client that is slow
+// costs no memory and finds a gap.
+type subscription struct{ cancel context.CancelFunc }
+
+func (s *subscription) end() { s.cancel() }
+
+func (c *conn) serveSubscribe(r *api.Request, _ []*os.File) {
+	var args api.SubscribeArgs
+	if err := api.DecodeArgs(r.Data, &args); err != nil {
+		c.fail(r.ID, false, api.AsError(err))
+		return
+	}
+	release, err := c.s.backend.Acquire(c.caller, BudgetRequests)
+	if err != nil {
+		c.fail(r.ID, false, c.asError(r, err))
+		return
+	}
+	c.take(r.ID)
+	c.wg.Go(func() {
+		ctx, cancel := context.WithCancel(c.ctx)
+		defer cancel()
+		if !c.lengthen(r.ID, &subscription{cancel}) {
+			c.finishFlight(r, nil, errStopping(), release)
+			return
+		}
+		c.tellEvents(ctx, r, args)
+		c.forget(r.ID)
+		release()
+	})
+}
+
+// tellEvents answers a subscription and tells its events until ctx ends or the
+// connection does.
+func (c *conn) tellEvents(ctx context.Context, r *api.Request, args api.SubscribeArgs) {
+	cursor := c.s.backend.EventCursor()
+	if args.Cursor != nil {
+		cursor = *args.Cursor
+	}
+	data, err := marshal(api.Subscribed{Cursor: cursor})
+	mustFlush := c.queue(r, data, err)
+	c.answered()
+	for {
+		if mustFlush {
+			c.out.flush()
+		}
+		events, next, err := c.s.backend.NextEvents(ctx, c.caller, args.Kinds, cursor)
+		if err != nil {
+			return
+		}
+		cursor, mustFlush = next, false
+		for _, e := range events {
+			line, err := marshal(e)
+			if err != nil {
+				c.s.log.Error("an event cannot be told", "kind", e.Kind, "error", err)
+				continue
+			}
+			flush, err := c.out.line(patient, r.ID, api.StatusEvent, line)
+			if err != nil {
+				return
+			}
+			mustFlush = mustFlush || flush
+		}
+	}
+}

@@ -1,0 +1,168 @@
+package ipc
+
+import (
+	"os"
+	"slices"
+
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// member names the members of a request that not every type uses. id, type,
+// from, instance and timeout_ms stand in any request.
+type member uint16
+
+const (
+	memberTarget member = 1 << iota
+	memberProtocol
+	memberStream
+	memberIncoming
+	memberMessageID
+	memberData
+	memberError
+)
+
+var memberNames = []struct {
+	member
+	name string
+}{
+	{memberTarget, "target"}, {memberProtocol, "protocol"}, {memberStream, "stream"}, {memberIncoming, "incoming"},
+	{memberMessageID, "message_id"}, {memberData, "data"}, {memberError, "error"},
+}
+
+// requestType is what the socket knows about one type of request.
+type requestType struct {
+	needs, takes member // takes is beside needs
+	files        int    // descriptors that come with it
+	admin        bool
+	serve        func(c *conn, r *api.Request, files []*os.File)
+}
+
+func requestTypes() map[string]requestType {
+	t := map[string]requestType{
+		api.TypeHello:        {takes: memberData, serve: (*conn).serveHello},
+		api.TypeCall:         {needs: memberTarget | memberProtocol, takes: memberData, serve: (*conn).serveCall},
+		api.TypeStream:       {needs: memberTarget | memberProtocol, takes: memberData | memberStream, serve: (*conn).serveStream},
+		api.TypeStreamResult: {needs: memberStream, serve: (*conn).serveStreamResult},
+		api.TypeStreamReset:  {needs: memberStream, serve: (*conn).serveStreamReset},
+		api.TypeListen:       {needs: memberProtocol, takes: memberData, serve: (*conn).serveListen},
+		api.TypeUnlisten:     {needs: memberProtocol, serve: (*conn).serveUnlisten},
+		api.TypeAccept:       {needs: memberIncoming, serve: (*conn).serveAccept},
+		api.TypeReply:        {needs: memberIncoming, takes: memberData | memberError, serve: (*conn).serveReply},
+		api.TypeSubscribe:    {takes: memberData, serve: (*conn).serveSubscribe},
+	}
+	for _, v := range api.Verbs() {
+		t[v.Name] = requestType{takes: memberData, files: v.Files, admin: v.Admin, serve: (*conn).serveVerb}
+	}
+	return t
+}
+
+func membersOf(r *api.Request) member {
+	var m member
+	set := func(on bool, f member) {
+		if on {
+			m |= f
+		}
+	}
+	set(r.Target != "", memberTarget)
+	set(r.Protocol != "", memberProtocol)
+	set(r.Stream != "", memberStream)
+	set(r.Incoming != "", memberIncoming)
+	set(r.MessageID != "", memberMessageID)
+	set(len(r.Data) > 0, memberData)
+	set(r.Error != nil, memberError)
+	return m
+}
+
+// checkMembers refuses members that the type does not use, lacks, or that have
+// a form that no value of theirs can have.
+func (t requestType) checkMembers(r *api.Request) error {
+	has := membersOf(r)
+	for _, m := range memberNames {
+		switch {
+		case t.needs&m.member != 0 && has&m.member == 0:
+			return api.Errorf(api.CodeBadRequest, "%q needs %q", r.Type, m.name)
+		case (t.needs|t.takes)&m.member == 0 && has&m.member != 0:
+			return api.Errorf(api.CodeBadRequest, "%q does not use %q", r.Type, m.name)
+		}
+	}
+	if r.Protocol != "" {
+		if err := api.ValidProtocol(r.Protocol); err != nil {
+			return err
+		}
+	}
+	if r.Instance != "" {
+		if err := api.ValidName("the instance", r.Instance); err != nil {
+			return err
+		}
+	}
+	for _, id := range []struct{ name, value string }{{"stream", r.Stream}, {"incoming", r.Incoming}} {
+		if id.value != "" && !isUUID(id.value) {
+			return api.Errorf(api.CodeBadRequest, "%q must be a UUID such as 123e4567-e89b-42d3-a456-426614174000", id.name)
+		}
+	}
+	return nil
+}
+
+// isUUID takes the textual form of RFC 9562 §4, in either case.
+func isUUID(s string) bool {
+	if len(s) != 36 {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case i == 8 || i == 13 || i == 18 || i == 23:
+			if c != '-' {
+				return false
+			}
+		case c >= '0' && c <= '9', c >= 'a' && c <= 'f', c >= 'A' && c <= 'F':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// unknownType names the type that is most like the unknown one.
+func (s *Server) unknownType(name string) error {
+	nearest, least := "", len(name)/2+1
+	names := make([]string, 0, len(s.types))
+	for n := range s.types {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	if len(name) <= 64 { // no use, and no time, for a longer one
+		for _, n := range names {
+			if d := distance(name, n); d < least {
+				nearest, least = n, d
+			}
+		}
+	} else {
+		name = name[:64] + "…"
+	}
+	e := api.Errorf(api.CodeUnsupported, "unknown request type %q", name)
+	if nearest != "" {
+		return e.WithHint("did you mean %q?", nearest)
+	}
+	return e.WithHint("the types are in PROTOCOL.md; a newer client may need a newer daemon")
+}
+
+// distance is the Levenshtein distance of a and b in bytes.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,171 @@
+package ipc
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// keptBuffer is the largest buffer that a connection keeps between answers.
+const keptBuffer = 1 << 10
+
+var (
+	errWriteClosed = errors.New("the connection is closed")
+	errQueueFull   = errors.New("the client does not read")
+)
+
+// urgency is what is to happen with a line when the queue is full.
+type urgency uint8
+
+const (
+	answer  urgency = iota // wait, and cut the client off if it does not read within the time
+	patient                // wait for as long as it takes
+	atOnce                 // errQueueFull
+)
+
+// deadlineConn is the part of a net.Conn that a writer uses.
+type deadlineConn interface {
+	Write(b []byte) (int, error)
+	SetWriteDeadline(t time.Time) error
+}
+
+// writer queues the lines of one connection and writes them in batches. Whoever
+// adds a line to an idle writer flushes it, so that no goroutine waits for work;
+// all others leave at once unless the queue is full.
+type writer struct {
+	conn    deadlineConn
+	limit   int           // bytes from which the queue is full
+	timeout time.Duration // for a client that leaves a full queue unread
+	cut     func()        // ends the connection; called once, by the flusher
+
+	mu       sync.Mutex
+	changed  sync.Cond // room was made, or the queue is empty, or err is set
+	pending  []byte
+	spare    []byte
+	flushing bool
+	armed    bool // the write deadline is set
+	err      error
+}
+
+func (w *writer) init(conn deadlineConn, o Options, cut func()) {
+	w.conn, w.limit, w.timeout, w.cut = conn, o.WriteQueue, o.WriteTimeout, cut
+	w.changed.L = &w.mu
+}
+
+// begin locks the writer for a line to be appended to w.pending. Without an
+// error the caller calls end.
+func (w *writer) begin(u urgency) error {
+	w.mu.Lock()
+	for w.err == nil && len(w.pending) >= w.limit {
+		if u == atOnce {
+			w.mu.Unlock()
+			return errQueueFull
+		}
+		if u == answer && !w.armed {
+			w.armed = true
+			w.setDeadline(time.Now().Add(w.timeout))
+		}
+		w.changed.Wait()
+	}
+	if w.err != nil {
+		defer w.mu.Unlock()
+		return w.err
+	}
+	return nil
+}
+
+// end unlocks the writer. If it returns true the caller calls flush, which may
+// take as long as the client takes to read.
+func (w *writer) end() (mustFlush bool) {
+	mustFlush = !w.flushing
+	w.flushing = true
+	w.mu.Unlock()
+	return mustFlush
+}
+
+// line queues an answer; see end for what it returns.
+func (w *writer) line(u urgency, id, status string, data []byte) (mustFlush bool, err error) {
+	if err := w.begin(u); err != nil {
+		return false, err
+	}
+	w.pending = api.AppendAnswer(w.pending, id, status, data)
+	return w.end(), nil
+}
+
+// fail queues the answer of an error.
+func (w *writer) fail(id string, noID bool, e *api.Error) (mustFlush bool, err error) {
+	if err := w.begin(answer); err != nil {
+		return false, err
+	}
+	w.pending = api.AppendError(w.pending, id, noID, e)
+	return w.end(), nil
+}
+
+func (w *writer) flush() {
+	w.mu.Lock()
+	for len(w.pending) > 0 && w.err == nil {
+		buf := w.pending
+		w.pending, w.spare = w.spare, nil
+		w.changed.Broadcast()
+		w.mu.Unlock()
+		_, err := w.conn.Write(buf)
+		w.mu.Lock()
+		if cap(buf) <= keptBuffer || len(w.pending) > 0 && w.spare == nil {
+			w.spare = buf[:0]
+		}
+		if err != nil && w.err == nil {
+			w.err = err
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				w.err = errQueueFull
+			}
+		}
+		if w.armed && w.err == nil {
+			w.armed = false
+			w.setDeadline(time.Time{})
+		}
+	}
+	w.flushing = false
+	if cap(w.spare) > keptBuffer {
+		w.spare = nil
+	}
+	if cap(w.pending) > keptBuffer {
+		w.pending = nil
+	}
+	failed := w.err != nil
+	w.changed.Broadcast()
+	w.mu.Unlock()
+	if failed {
+		w.cut()
+	}
+}
+
+// setDeadline also works on a Write under way. A closed connection needs none.
+func (w *writer) setDeadline(t time.Time) {
+	if err := w.conn.SetWriteDeadline(t); err != nil && w.err == nil && !errors.Is(err, net.ErrClosed) {
+		w.err = err
+	}
+}
+
+// idle waits until everything queued is written, or nothing can be.
+func (w *writer) idle() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for w.flushing && w.err == nil {
+		w.changed.Wait()
+	}
+	return w.err
+}
+
+// close makes all who add lines fail from now on, and wakes those who wait.
+func (w *writer) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err == nil {
+		w.err = errWriteClosed
+	}
+	w.changed.Broadcast()
+}
