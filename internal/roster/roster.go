@@ -6,8 +6,8 @@ package roster
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -41,19 +41,6 @@ type Entry struct {
 	Fix     string // a command that mends it, if there is one
 }
 
-// Resident is one identity of this node.
-type Resident struct {
-	ID      identity.ID
-	UID     uint32
-	Name    string
-	Online  bool
-	Refused error // its key was refused: it is offline until that is mended
-	Fix     string
-
-	key        identity.Key
-	delegation *identity.Delegation
-}
-
 // Roster is safe for concurrent use.
 type Roster struct {
 	node  identity.ID
@@ -66,6 +53,7 @@ type Roster struct {
 	making sync.Mutex
 	mu     sync.RWMutex
 	byID   map[identity.ID]*Resident
+	lost   map[uint32]Entry // by uid, a refused entry that is no resident
 }
 
 // New returns the roster of node's identities. entries are what the keystore
@@ -81,21 +69,38 @@ func (r *Roster) Load(entries []Entry) {
 	r.making.Lock()
 	defer r.making.Unlock()
 	byID := make(map[identity.ID]*Resident, len(entries))
+	lost := make(map[uint32]Entry)
+	taken := make(map[userName]bool, len(entries))
 	for _, e := range entries {
-		if e.ID.IsZero() {
+		if e.ID.IsZero() || byID[e.ID] != nil {
+			lost[e.UID] = e
 			continue
 		}
-		name, online, ok := r.names.Identity(e.ID)
-		if !ok {
-			// The store was lost, not the key: the id's prefix serves as a name.
-			name, online = e.ID.Short(), true
+		p := r.resident(e)
+		if taken[userName{p.UID, p.Name}] {
+			p.Name = e.ID.Short() // its key came from another uid's folder
 		}
-		byID[e.ID] = &Resident{ID: e.ID, UID: e.UID, Name: name,
-			Online: online && e.Refused == nil, Refused: e.Refused, Fix: e.Fix, key: e.Key}
+		taken[userName{p.UID, p.Name}] = true
+		byID[e.ID] = p
 	}
 	r.mu.Lock()
-	r.byID = byID
+	r.byID, r.lost = byID, lost
 	r.mu.Unlock()
+}
+
+type userName struct {
+	uid  uint32
+	name string
+}
+
+func (r *Roster) resident(e Entry) *Resident {
+	name, wanted, ok := r.names.Identity(e.ID)
+	if !ok {
+		// The store was lost, not the key: the id's prefix serves as a name.
+		name, wanted = e.ID.Short(), true
+	}
+	return &Resident{ID: e.ID, UID: e.UID, Name: name, Online: wanted && e.Refused == nil,
+		Refused: e.Refused, Fix: e.Fix, wanted: wanted, key: e.Key}
 }
 
 // Here tells whether id lives on this node, and whether it is served.
@@ -158,7 +163,8 @@ func (r *Roster) Find(uid uint32, nameOrID string) (Resident, error) {
 }
 
 // Default returns the identity that speaks for uid when none is named: the one
-// named after user, else the only one. The first is made here.
+// named after user, else the only one. The first is made here, unless uid has
+// keys that were refused. The one returned may be refused: see Usable.
 func (r *Roster) Default(ctx context.Context, uid uint32, user string) (Resident, error) {
 	name := nameFor(user)
 	if p, ok, err := r.pick(uid, name); ok || err != nil {
@@ -169,11 +175,26 @@ func (r *Roster) Default(ctx context.Context, uid uint32, user string) (Resident
 	if p, ok, err := r.pick(uid, name); ok || err != nil {
 		return p, err
 	}
+	if err := r.none(uid); err != nil {
+		return Resident{}, err
+	}
 	key, err := r.keys.Create(uid)
 	if err != nil {
 		return Resident{}, err
 	}
 	return r.enter(ctx, uid, name, key)
+}
+
+// none returns an error if uid has keys, though none could be told apart: they
+// are mended, not replaced.
+func (r *Roster) none(uid uint32) error {
+	r.mu.RLock()
+	e, ok := r.lost[uid]
+	r.mu.RUnlock()
+	if !ok {
+		return nil
+	}
+	return locked("your keys are refused", e.Refused, e.Fix)
 }
 
 func (r *Roster) pick(uid uint32, name string) (p Resident, ok bool, err error) {
@@ -190,18 +211,6 @@ func (r *Roster) pick(uid uint32, name string) (p Resident, ok bool, err error) 
 			WithHint("choose one: fastn --as %s …", all[0].Name)
 	}
 	return all[i], true, nil
-}
-
-// Usable returns an error if p's key was refused.
-func (p *Resident) Usable() error {
-	if p.Refused == nil {
-		return nil
-	}
-	e := api.Errorf(api.CodeLocked, "the key of identity %s is refused: %v", p.Name, p.Refused)
-	if p.Fix != "" {
-		e = e.WithHint("as root: %s", p.Fix)
-	}
-	return e
 }
 
 // Create makes a new identity of uid.
@@ -254,7 +263,7 @@ func (r *Roster) SetOnline(ctx context.Context, p Resident, online bool) (Reside
 	}
 	r.making.Lock()
 	defer r.making.Unlock()
-	return r.update(ctx, p, func(p *Resident) { p.Online = online })
+	return r.update(ctx, p, func(p *Resident) { p.wanted = online })
 }
 
 // Remove deletes an identity, its key first: what is left without it is swept.
@@ -285,19 +294,21 @@ func (r *Roster) Key(id identity.ID) (identity.Key, error) {
 }
 
 // Delegation returns the delegation of id to this node that is in force,
-// issuing a new one after half of the old one's life.
+// issuing a new one after half of the old one's life, or when the clock went
+// back before its beginning.
 func (r *Roster) Delegation(id identity.ID) (*identity.Delegation, error) {
 	now := r.now()
 	r.mu.RLock()
-	p, ok := r.byID[id]
-	var d *identity.Delegation
+	live, ok := r.byID[id]
+	var p Resident
 	if ok {
-		d = p.delegation
+		p = *live
 	}
 	r.mu.RUnlock()
 	if !ok {
 		return nil, api.Errorf(api.CodeNotFound, "no such identity")
 	}
+	d := p.delegation
 	if d != nil && !now.Before(d.Issued) && now.Before(d.Issued.Add(r.ttl/2)) {
 		return d, nil
 	}
@@ -309,7 +320,7 @@ func (r *Roster) Delegation(id identity.ID) (*identity.Delegation, error) {
 		return nil, err
 	}
 	r.mu.Lock()
-	p.delegation = d
+	live.delegation = d
 	r.mu.Unlock()
 	return d, nil
 }
@@ -330,11 +341,13 @@ func (r *Roster) free(uid uint32, name string) error {
 	return nil
 }
 
-// enter adds a key that is on disk; r.making is held.
+// enter adds a key that is on disk; r.making is held. Once begun it is ended,
+// though the caller went away: else each try would leave another key behind.
 func (r *Roster) enter(ctx context.Context, uid uint32, name string, key identity.Key) (Resident, error) {
-	p := &Resident{ID: key.ID(), UID: uid, Name: name, Online: true, key: key}
+	ctx = context.WithoutCancel(ctx)
+	p := &Resident{ID: key.ID(), UID: uid, Name: name, Online: true, wanted: true, key: key}
 	if err := r.names.SetIdentity(ctx, p.ID, uid, name, true); err != nil {
-		return Resident{}, err
+		return Resident{}, errors.Join(err, r.keys.Remove(uid, p.ID))
 	}
 	r.mu.Lock()
 	r.byID[p.ID] = p
@@ -346,45 +359,21 @@ func (r *Roster) enter(ctx context.Context, uid uint32, name string, key identit
 func (r *Roster) update(ctx context.Context, p Resident, change func(*Resident)) (Resident, error) {
 	r.mu.RLock()
 	live, ok := r.byID[p.ID]
+	var next Resident
+	if ok {
+		next = *live
+	}
 	r.mu.RUnlock()
 	if !ok {
 		return Resident{}, api.Errorf(api.CodeNotFound, "you have no identity %q", p.Name)
 	}
-	next := *live
 	change(&next)
-	if err := r.names.SetIdentity(ctx, next.ID, next.UID, next.Name, next.Online); err != nil {
+	next.Online = next.wanted && next.Refused == nil
+	if err := r.names.SetIdentity(ctx, next.ID, next.UID, next.Name, next.wanted); err != nil {
 		return Resident{}, err
 	}
 	r.mu.Lock()
-	live.Name, live.Online = next.Name, next.Online
+	live.Name, live.Online, live.wanted = next.Name, next.Online, next.wanted
 	r.mu.Unlock()
 	return next, nil
-}
-
-// nameFor makes an identity's name of a user's name, which may hold anything
-// where a directory service made it.
-func nameFor(user string) string {
-	var b strings.Builder
-	for _, c := range user {
-		ok := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
-			b.Len() > 0 && (c == '-' || c == '_' || c == '.')
-		if !ok {
-			c = 'x'
-		}
-		if b.WriteRune(c); b.Len() == api.MaxName {
-			break
-		}
-	}
-	name := b.String()
-	if _, err := identity.ParseID(name); err == nil || name == "" || name == api.TargetSelf {
-		return "user-" + name[:min(len(name), 8)]
-	}
-	return name
-}
-
-func shorten(s string) string {
-	if len(s) > 60 {
-		return s[:60] + "…"
-	}
-	return s
 }
