@@ -22,6 +22,7 @@ func load(ctx context.Context, db *sqlite.DB) (*state, error) {
 		l.delegations()
 		l.hints()
 		l.addresses()
+		l.meta()
 		return l.err
 	})
 	return st, err
@@ -159,6 +160,14 @@ func (l *loader) addresses() {
 		scan(&node, &address)
 		id := toID(node)
 		l.st.addresses[id] = append(l.st.addresses[id], address)
+	})
+}
+
+func (l *loader) meta() {
+	l.each("SELECT key, value FROM meta", func(scan func(...any)) {
+		var key, value string
+		scan(&key, &value)
+		l.st.meta[key] = value
 	})
 }
 

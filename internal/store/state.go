@@ -6,9 +6,6 @@ import (
 	"github.com/fastn-stack/fastnd/internal/identity"
 )
 
-// pair is an owner and another identity, or an identity and a node.
-type pair struct{ a, b identity.ID }
-
 // userName is what must be unique among the identities of a user.
 type userName struct {
 	uid  uint32
@@ -28,6 +25,7 @@ type state struct {
 	// nodeOf tells which identities are known to live at a node, and by how many
 	// delegations and hints.
 	nodeOf map[identity.ID]map[identity.ID]int
+	meta   map[string]string
 }
 
 // owned is what one identity of this machine has.
@@ -69,6 +67,7 @@ func newState() *state {
 		delegations: make(map[identity.ID]map[identity.ID]*identity.Delegation),
 		addresses:   make(map[identity.ID][]string),
 		nodeOf:      make(map[identity.ID]map[identity.ID]int),
+		meta:        make(map[string]string),
 	}
 }
 

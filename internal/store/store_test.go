@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
-	"path/filepath"
 	"reflect"
 	"testing"
 	"time"
@@ -69,7 +68,7 @@ func add(t testing.TB, s *Store, owner identity.ID, name string, who identity.ID
 }
 
 func TestReopenKeepsEverything(t *testing.T) {
-	for seed := range uint64(8) {
+	for seed := range uint64(3) {
 		dir := t.TempDir()
 		s := openAt(t, dir)
 		clock := time.UnixMicro(1_700_000_000_000_000)
@@ -128,6 +127,7 @@ func scribble(t *testing.T, s *Store, r *rand.Rand) {
 			return s.PutDelegation(ctx, delegation(someone(), id(200+r.IntN(40)), r.IntN(100)))
 		},
 		func() error { return s.SetAddresses(ctx, id(200+r.IntN(40)), []string{"/a/" + name(), "/b"}) },
+		func() error { return s.SetMeta(ctx, name(), name()) },
 		func() error { return s.AddHint(ctx, owner(), someone(), id(200+r.IntN(40)), "/h/"+name()) },
 	}
 	done := 0
@@ -175,10 +175,15 @@ func normal(st *state) *state {
 	return st
 }
 
-func TestFileIsPrivate(t *testing.T) {
+func TestMeta(t *testing.T) {
 	s := open(t)
-	if got := filepath.Base(s.db.Path()); got != "fastn.db" {
-		t.Errorf("the file is %s", got)
+	if _, ok := s.Meta("port"); ok {
+		t.Error("something came from nowhere")
+	}
+	must(t, s.SetMeta(t.Context(), "port", "4100"))
+	must(t, s.SetMeta(t.Context(), "port", "4101"))
+	if v, ok := s.Meta("port"); v != "4101" || !ok {
+		t.Errorf("got %q, %v", v, ok)
 	}
 }
 
