@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"reflect"
 	"regexp"
 	"strings"
@@ -175,4 +176,20 @@ func read(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+// The man pages render without a warning.
+func TestManPagesRender(t *testing.T) {
+	groff, err := exec.LookPath("groff")
+	if err != nil {
+		t.Skip("groff is not installed: apt-get install groff-base")
+	}
+	for _, page := range []string{manPage, "../../packaging/man/fastnd.8"} {
+		cmd := exec.Command(groff, "-mandoc", "-Tutf8", "-ww", page)
+		var warnings strings.Builder
+		cmd.Stderr = &warnings
+		if err := cmd.Run(); err != nil || warnings.Len() > 0 {
+			t.Errorf("%s: %v\n%s", page, err, warnings.String())
+		}
+	}
 }

@@ -32,6 +32,17 @@ func Keys() []KeyDoc {
 	return docs
 }
 
+// Changed names the keys that differ between old and new.
+func Changed(old, new Config) []string {
+	var names []string
+	for _, s := range allKeys() {
+		if !reflect.DeepEqual(s.get(&old), s.get(&new)) {
+			names = append(names, s.name)
+		}
+	}
+	return names
+}
+
 // Reloadable names the keys that differ between old and new and take effect
 // only after a restart; it is empty when a reload applies everything.
 func Reloadable(old, new Config) []string {

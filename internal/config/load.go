@@ -12,8 +12,12 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// maxFile bounds the file; a real one has a few KiB.
-const maxFile = 1 << 20
+// Bounds of the file, whose real size is a few KiB. Without the second one a
+// single dotted key of many parts takes the library minutes and gigabytes.
+const (
+	maxFile = 256 << 10
+	maxLine = 4 << 10
+)
 
 // maxProblems bounds how many mistakes are reported at once.
 const maxProblems = 20
@@ -42,8 +46,9 @@ func ParseOver(base Config, r io.Reader, name string) (Config, error) {
 	if err != nil {
 		return Config{}, fmt.Errorf("cannot read the configuration %s: %w", name, err)
 	}
-	if len(text) > maxFile {
-		return Config{}, &Error{Problems: []Problem{{File: name, Message: "the file is larger than 1MiB"}}}
+	if p, ok := tooLarge(text); ok {
+		p.File = name
+		return Config{}, &Error{Problems: []Problem{p}}
 	}
 	var doc map[string]any
 	if _, err := toml.Decode(string(text), &doc); err != nil {
@@ -57,6 +62,19 @@ func ParseOver(base Config, r io.Reader, name string) (Config, error) {
 		return Config{}, &Error{Problems: p.problems}
 	}
 	return p.cfg, nil
+}
+
+func tooLarge(text []byte) (p Problem, ok bool) {
+	if len(text) > maxFile {
+		return Problem{Message: "the file is larger than " + Size(maxFile).String()}, true
+	}
+	number := 0
+	for line := range bytes.Lines(text) {
+		if number++; len(line) > maxLine {
+			return Problem{Line: number, Message: "the line is longer than " + Size(maxLine).String()}, true
+		}
+	}
+	return Problem{}, false
 }
 
 func syntaxProblem(name string, err error) Problem {

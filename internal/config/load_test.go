@@ -2,12 +2,14 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 const peerID = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp"
@@ -163,12 +165,35 @@ func TestAllProblemsInOrder(t *testing.T) {
 
 func TestManyProblemsAreBounded(t *testing.T) {
 	var b strings.Builder
-	for i := range 1000 {
-		b.WriteString("k" + strings.Repeat("x", i) + " = 1\n")
+	for i := range 10_000 {
+		fmt.Fprintf(&b, "k%d = 1\n", i)
 	}
 	_, err := Parse(strings.NewReader(b.String()), "f")
 	if n := strings.Count(err.Error(), "\n") + 1; n != maxProblems {
 		t.Errorf("%d problems reported, not %d", n, maxProblems)
+	}
+}
+
+// Files made to be slow are refused, or read, in no time and little memory.
+func TestHostileShapes(t *testing.T) {
+	line := func(n int, s string) string { return strings.Repeat(s, n) }
+	for name, text := range map[string]string{
+		"one deep key":     line(100_000, "a.") + "b = 1",
+		"many deep keys":   line(60, line(2000, "a.")+"b = 1\n"),
+		"nested lists":     "a = " + line(maxFile/4, "["),
+		"nested by lines":  "a = " + line(maxFile/4, "[\n"),
+		"many tables":      line(maxFile/24, "[[p2p.static_peers]]\n"),
+		"long unknown key": line(3000, "k") + " = 1",
+	} {
+		t.Run(name, func(t *testing.T) {
+			start := time.Now()
+			if _, err := Parse(strings.NewReader(text), "f"); err == nil {
+				t.Error("accepted")
+			}
+			if d := time.Since(start); d > 20*time.Second {
+				t.Errorf("took %s", d)
+			}
+		})
 	}
 }
 
@@ -191,7 +216,7 @@ func TestLoad(t *testing.T) {
 	if err := os.WriteFile(path, make([]byte, maxFile+1), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load(path); err == nil || !strings.Contains(err.Error(), "larger than 1MiB") {
+	if _, err := Load(path); err == nil || !strings.Contains(err.Error(), "larger than 256KiB") {
 		t.Errorf("a huge file: %v", err)
 	}
 }
