@@ -80,11 +80,15 @@ func (a *app) ask(verb string, args, out any, files ...*os.File) (printed bool, 
 	if a.flags.JSON {
 		return true, a.printJSON(raw)
 	}
+	return false, decode(raw, out)
+}
+
+func decode(raw json.RawMessage, out any) error {
 	if err := json.Unmarshal(raw, out); err != nil {
-		return false, failed("the daemon's answer to %s is not understood: %v", verb, err).
-			WithHint(`compare the versions with "%s"`, a.self("version"))
+		return failed("the daemon's answer is not understood: %v", err).
+			WithHint(`compare the versions with "fastn version"`)
 	}
-	return false, nil
+	return nil
 }
 
 // verb runs a management verb as the identity chosen by --as.

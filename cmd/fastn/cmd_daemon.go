@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -159,8 +158,8 @@ func (c *daemonDisconnectCmd) run(a *app) error {
 		return err
 	}
 	var d api.Disconnected
-	if err := json.Unmarshal(raw, &d); err != nil {
-		return failed("the daemon's answer is not understood: %v", err)
+	if err := decode(raw, &d); err != nil {
+		return err
 	}
 	return a.done(raw, "cut %s connections of %s", strconv.Itoa(d.Connections), c.User)
 }

@@ -91,8 +91,10 @@ func (a *app) startOwn(p place) error {
 		return failed("cannot run %s: %v", program, pathCause(err))
 	}
 	h, err := a.awaitHello(p, cmd)
+	if died, ok := errors.AsType[*diedEarly](err); ok {
+		return a.lastWords(died, log, start)
+	}
 	if err != nil {
-		a.showLog(log, start)
 		return err
 	}
 	return a.running(p, h)
@@ -118,7 +120,7 @@ func (a *app) awaitHello(p place, cmd *exec.Cmd) (*api.Hello, error) {
 	for {
 		select {
 		case err := <-exited:
-			return nil, a.diedEarly(p, err)
+			return nil, &diedEarly{err}
 		case <-ctx.Done():
 			_ = cmd.Process.Signal(syscall.SIGTERM)
 			<-exited
@@ -135,13 +137,40 @@ func (a *app) awaitHello(p place, cmd *exec.Cmd) (*api.Hello, error) {
 	}
 }
 
-func (a *app) diedEarly(p place, err error) error {
-	text := "it ended by itself"
-	if err != nil {
-		text = err.Error()
+// diedEarly is how a daemon ended that never answered.
+type diedEarly struct{ cause error }
+
+func (d *diedEarly) Error() string {
+	if d.cause == nil {
+		return "it ended by itself"
 	}
-	return failed("fastnd did not start: %s", text).
-		WithHint("its last words stand above; more is in %s", filepath.Join(p.home, logName))
+	return d.cause.Error()
+}
+
+// lastWords makes an error of what fastnd wrote last: its own error and hint,
+// as all our programs print them, else the end of its log and how it ended.
+func (a *app) lastWords(died *diedEarly, log *os.File, start int64) error {
+	var lines []string
+	scan := bufio.NewScanner(io.NewSectionReader(log, start, maxLog))
+	for scan.Scan() {
+		lines = append(lines, scan.Text())
+	}
+	reason, hint := died.Error(), fmt.Sprintf("its last words stand above; more is in %s", log.Name())
+	told := false
+	for _, line := range lines {
+		if text, ok := strings.CutPrefix(line, "fastnd: "); ok {
+			reason, hint, told = text, "more is in "+log.Name(), true
+		} else if text, ok := strings.CutPrefix(line, "hint: "); ok && told {
+			hint = text
+		}
+	}
+	const most = 10
+	for _, line := range lines[max(0, len(lines)-most):] {
+		if !told {
+			fmt.Fprintln(a.std.Err, "  "+visible(line))
+		}
+	}
+	return failed("fastnd did not start: %s", reason).WithHint("%s", hint)
 }
 
 // lockHome keeps others from starting or stopping the same daemon meanwhile.
@@ -224,17 +253,4 @@ func openLog(path string) (f *os.File, end int64, err error) {
 		return nil, 0, failed("cannot read the daemon's log %s: %v", path, pathCause(err))
 	}
 	return f, end, nil
-}
-
-// showLog prints the last lines that were logged since start.
-func (a *app) showLog(log *os.File, start int64) {
-	const most = 10
-	var lines []string
-	scan := bufio.NewScanner(io.NewSectionReader(log, start, maxLog))
-	for scan.Scan() {
-		lines = append(lines, scan.Text())
-	}
-	for _, line := range lines[max(0, len(lines)-most):] {
-		fmt.Fprintln(a.std.Err, "  "+visible(line))
-	}
 }

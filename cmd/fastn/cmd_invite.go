@@ -10,6 +10,7 @@ import (
 type inviteCmd struct {
 	For     string        `help:"Name the new contact will have here." placeholder:"NAME"`
 	Expires time.Duration `help:"How long the ticket can be used, at most 720h." default:"24h"`
+	QR      bool          `name:"qr" help:"Draw the ticket as a QR code on standard error, too."`
 }
 
 func (*inviteCmd) Help() string {
@@ -18,6 +19,7 @@ of each other. Hand it over on a way that others cannot read.
 
 Example:
   fastn invite --for bob
+  fastn invite --qr > /dev/null
   fastn invite --for bob --expires 1h | ssh bob.example fastn contact add alice -`
 }
 
@@ -26,12 +28,26 @@ func (c *inviteCmd) run(a *app) error {
 		return usage("--expires %v is out of range: 1s to 720h", c.Expires).
 			WithHint(`try "%s"`, a.self("invite --expires 24h"))
 	}
+	raw, err := a.verb(api.VerbContactInvite, api.InviteArgs{For: c.For, Expires: int64(c.Expires / time.Second)})
+	if err != nil {
+		return err
+	}
 	var inv api.Invitation
-	args := api.InviteArgs{For: c.For, Expires: int64(c.Expires / time.Second)}
-	printed, err := a.ask(api.VerbContactInvite, args, &inv)
-	if printed || err != nil {
+	if err := decode(raw, &inv); err != nil {
 		return err
 	}
 	a.warn(inv.Warning, "")
+	if c.QR {
+		code, err := newQR([]byte(inv.Ticket))
+		if err != nil {
+			return failed("the ticket is %v", err)
+		}
+		if _, err := a.std.Err.Write(code.draw(a.errTTY)); err != nil {
+			return err
+		}
+	}
+	if a.flags.JSON {
+		return a.printJSON(raw)
+	}
 	return a.write(bytes.NewBufferString(visible(inv.Ticket) + "\n"))
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -61,8 +60,8 @@ func (c *pingCmd) one(a *app, n int, s *pingStats) error {
 		return err
 	}
 	var p api.Pong
-	if err := json.Unmarshal(raw, &p); err != nil {
-		return failed("the daemon's answer is not understood: %v", err)
+	if err := decode(raw, &p); err != nil {
+		return err
 	}
 	if s.answered == 0 || p.RTTMicros < s.min {
 		s.min = p.RTTMicros

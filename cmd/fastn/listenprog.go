@@ -76,7 +76,7 @@ func (c *listenCmd) answerCall(a *app, in *incoming) error {
 }
 
 func callAnswer(out *limited, err error) (json.RawMessage, *api.Error) {
-	answer := bytes.TrimSpace(out.Bytes())
+	answer := bytes.TrimSpace(out.buf.Bytes())
 	switch {
 	case out.over:
 		return nil, api.Errorf(api.CodeTooLarge, "the serving program printed more than %d bytes", api.MaxPayload)
@@ -90,17 +90,17 @@ func callAnswer(out *limited, err error) (json.RawMessage, *api.Error) {
 
 // limited collects up to most bytes and fails behind them.
 type limited struct {
-	bytes.Buffer
+	buf  bytes.Buffer // not embedded: its ReadFrom would pass Write by
 	most int
 	over bool
 }
 
 func (l *limited) Write(p []byte) (int, error) {
-	if l.Len()+len(p) > l.most {
+	if l.buf.Len()+len(p) > l.most {
 		l.over = true
 		return 0, errors.New("too much output")
 	}
-	return l.Buffer.Write(p)
+	return l.buf.Write(p)
 }
 
 // serveStream gives a stream to a program as its standard input and output.
