@@ -32,23 +32,22 @@ func Keys() []KeyDoc {
 	return docs
 }
 
-// Changed names the keys that differ between old and new.
+// Changed names the keys that differ between old and new, in the order of
+// [Keys].
 func Changed(old, new Config) []string {
-	var names []string
-	for _, s := range allKeys() {
-		if !reflect.DeepEqual(s.get(&old), s.get(&new)) {
-			names = append(names, s.name)
-		}
-	}
-	return names
+	return differing(old, new, func(spec) bool { return true })
 }
 
-// Reloadable names the keys that differ between old and new and take effect
-// only after a restart; it is empty when a reload applies everything.
+// Reloadable names those of [Changed] that take effect only after a restart; it
+// is empty when a reload applies everything.
 func Reloadable(old, new Config) []string {
+	return differing(old, new, func(s spec) bool { return s.restart })
+}
+
+func differing(old, new Config, counts func(spec) bool) []string {
 	var names []string
 	for _, s := range allKeys() {
-		if s.restart && !reflect.DeepEqual(s.get(&old), s.get(&new)) {
+		if counts(s) && !reflect.DeepEqual(s.get(&old), s.get(&new)) {
 			names = append(names, s.name)
 		}
 	}

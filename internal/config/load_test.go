@@ -233,24 +233,27 @@ func TestBaseIsNotChanged(t *testing.T) {
 }
 
 func TestReloadable(t *testing.T) {
-	for text, want := range map[string][]string{
-		"":                                      nil,
-		"log.level = 'debug'":                   nil,
-		"budgets.per_uid_streams = 1":           nil,
-		"p2p.announce=['/dns/a.example/tcp/1']": nil,
-		"p2p.port = 1":                          {"p2p.port"},
-		"p2p.quic = false\np2p.listen=['::']":   {"p2p.listen", "p2p.quic"},
-		"budgets.stalled_streams = 1\nbudgets.stream_window_max = '8MiB'": {"budgets.stream_window_max", "budgets.stalled_streams"},
+	for text, want := range map[string]struct{ changed, restart []string }{
+		"":                    {},
+		"log.level = 'debug'": {[]string{"log.level"}, nil},
+		"p2p.port = 1\nbudgets.per_uid_streams = 1":                                         {[]string{"p2p.port", "budgets.per_uid_streams"}, []string{"p2p.port"}},
+		"p2p.announce=['/dns/a.example/tcp/1']":                                             {[]string{"p2p.announce"}, nil},
+		"p2p.quic = false\np2p.listen=['::']":                                               {[]string{"p2p.listen", "p2p.quic"}, []string{"p2p.listen", "p2p.quic"}},
+		"budgets.stalled_streams = 1\nbudgets.stream_window_max = '8MiB'":                   {[]string{"budgets.stream_window_max", "budgets.stalled_streams"}, []string{"budgets.stream_window_max", "budgets.stalled_streams"}},
+		"[[p2p.static_peers]]\nid = '" + peerID + "'\naddresses = ['/dns/a.example/tcp/1']": {[]string{"p2p.static_peers"}, nil},
 	} {
 		c, err := Parse(strings.NewReader(text), "f")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := Reloadable(Default(), c); !reflect.DeepEqual(got, want) {
-			t.Errorf("%q: got %v, want %v", text, got, want)
+		if got := Changed(Default(), c); !reflect.DeepEqual(got, want.changed) {
+			t.Errorf("%q: changed %v, want %v", text, got, want.changed)
 		}
-		if got := Reloadable(c, c); got != nil {
-			t.Errorf("%q: unchanged, but %v", text, got)
+		if got := Reloadable(Default(), c); !reflect.DeepEqual(got, want.restart) {
+			t.Errorf("%q: restart %v, want %v", text, got, want.restart)
+		}
+		if Changed(c, c) != nil || Reloadable(c, c) != nil {
+			t.Errorf("%q: unchanged, and yet listed", text)
 		}
 	}
 }

@@ -1,10 +1,11 @@
 package peercred
 
 import (
-	"fmt"
 	"os/user"
 	"strconv"
 	"strings"
+
+	"github.com/fastn-stack/fastnd/service/api"
 )
 
 // UserName is the login name of uid, or "uid-1000" if no name can be found:
@@ -25,7 +26,8 @@ func userName(uid uint32) (name string, ok bool) {
 }
 
 // LookupUID is the uid of a login name, of a number, or of what [UserName]
-// made of a uid without a name. A name wins over a number.
+// made of a uid without a name. A name wins over a number. The error is an
+// [*api.Error] with code not_found.
 func LookupUID(nameOrNumber string) (uint32, error) {
 	if u, err := user.Lookup(nameOrNumber); err == nil {
 		return parseID(u.Uid)
@@ -33,7 +35,7 @@ func LookupUID(nameOrNumber string) (uint32, error) {
 	if n, err := parseID(strings.TrimPrefix(nameOrNumber, "uid-")); err == nil {
 		return n, nil
 	}
-	return 0, fmt.Errorf("no user %q on this machine", nameOrNumber)
+	return 0, api.Errorf(api.CodeNotFound, "no user %q on this machine", nameOrNumber).WithHint(`"getent passwd" lists the users`)
 }
 
 func lookupGID(name string) (uint32, error) {

@@ -136,8 +136,8 @@ func TestNames(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"", "no-such-user", "-1", "4294967296", "uid-", "uid-x", "1 "} {
-		if got, err := LookupUID(text); err == nil {
-			t.Errorf("%q is uid %d", text, got)
+		if got, err := LookupUID(text); api.CodeOf(err) != api.CodeNotFound {
+			t.Errorf("%q is uid %d, %v", text, got, err)
 		}
 	}
 	if gid, err := lookupGID("root"); err != nil || gid != 0 {
