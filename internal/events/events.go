@@ -21,7 +21,7 @@ type Hub struct {
 
 	mu   sync.Mutex
 	last uint64
-	lost uint64 // events up to this cursor are not kept
+	lost uint64  // events up to this cursor are not kept
 	ring []entry // oldest first, at most kept
 	news chan struct{}
 }

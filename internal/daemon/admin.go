@@ -1,0 +1,106 @@
+package daemon
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/fastn-stack/fastnd/internal/ipc"
+	"github.com/fastn-stack/fastnd/internal/peercred"
+	"github.com/fastn-stack/fastnd/internal/systemd"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// Status is what daemon.status tells c: the machine's state, and the caller's
+// own identities, peers and budgets. It answers when the daemon is locked too.
+func (d *Daemon) Status(c ipc.Caller) api.Status {
+	s := api.Status{
+		Problems: []api.Problem{}, Identities: []api.Identity{}, Peers: []api.Peer{},
+		Node:    api.NodeStatus{Addresses: []string{}, Ports: []string{}},
+		Budgets: d.budgets.Usage(c.UID),
+		Daemon: api.DaemonStatus{Version: d.o.Version, Started: d.started, PID: os.Getpid(), Socket: d.place.socket,
+			Config: d.o.configPath(), PerUser: d.o.perUser()},
+	}
+	if p := d.locked.Load(); p != nil {
+		s.Node.Locked = true
+		s.Problems = append(s.Problems, *p)
+	}
+	s.Problems = append(s.Problems, *d.problems.Load()...)
+	n := d.node.Load()
+	if n == nil {
+		return s
+	}
+	s.Node.ID, s.Node.PeerID = n.host.Node().String(), n.host.Node().PeerID().String()
+	s.Node.Addresses, s.Node.Ports = n.host.Addrs(), n.host.Ports()
+	s.Identities = n.verbs.Identities(c.UID, c.User)
+	s.Peers = n.verbs.Peers(c)
+	for _, p := range s.Identities {
+		if p.Problem != "" {
+			s.Problems = append(s.Problems, api.Problem{Text: fmt.Sprintf("identity %s is offline: %s", p.Name, p.Problem), Fix: p.Fix})
+		}
+	}
+	if c.Admin {
+		s.Problems = append(s.Problems, n.strangeProblems(c.UID)...)
+	}
+	return s
+}
+
+func (d *Daemon) requestStop() error {
+	if !d.o.perUser() {
+		return api.Errorf(api.CodeNotPermitted, "systemd runs this daemon").
+			WithHint("systemctl stop fastn.socket fastnd.service")
+	}
+	d.stop.Do(func() { close(d.stopped) })
+	return nil
+}
+
+func (d *Daemon) disconnect(data json.RawMessage) (any, error) {
+	var args api.UserArgs
+	if err := api.DecodeArgs(data, &args); err != nil {
+		return nil, err
+	}
+	if args.User == "" {
+		return nil, api.Errorf(api.CodeBadRequest, `"user" is missing: a name or a number`)
+	}
+	uid, err := peercred.LookupUID(args.User)
+	if err != nil {
+		return nil, err
+	}
+	n := d.server.Disconnect(uid)
+	d.log.Info("disconnected a user", "uid", uid, "connections", n)
+	return api.Disconnected{Connections: n}, nil
+}
+
+// probe is the watchdog's question: a whole request through the control socket.
+func (d *Daemon) probe(ctx context.Context) error {
+	err := d.sayHello(ctx)
+	if err != nil && ctx.Err() == nil {
+		d.log.Error("the daemon did not answer its own request", systemd.MsgWatchdogProbeFailed.Attr(), "error", err)
+	}
+	return err
+}
+
+func (d *Daemon) sayHello(ctx context.Context) error {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", d.place.socket)
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	if _, err := conn.Write(api.AppendRequest(nil, &api.Request{ID: "watchdog", Type: api.TypeHello})); err != nil {
+		return errors.Join(err, conn.Close())
+	}
+	line, err := bufio.NewReader(conn).ReadBytes('\n')
+	if err != nil {
+		return errors.Join(err, conn.Close())
+	}
+	var answer api.Response
+	if err := json.Unmarshal(line, &answer); err != nil {
+		return errors.Join(err, conn.Close())
+	}
+	return errors.Join(answer.Err(), conn.Close())
+}

@@ -1,0 +1,159 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+
+	"github.com/fastn-stack/fastnd/internal/access"
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/ipc"
+	"github.com/fastn-stack/fastnd/internal/peercred"
+	"github.com/fastn-stack/fastnd/internal/router"
+	"github.com/fastn-stack/fastnd/internal/systemd"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// backend is the daemon as the control socket needs it.
+type backend Daemon
+
+// running is the node, or the error that tells why there is none.
+func (b *backend) running() (*node, error) {
+	if n := b.node.Load(); n != nil {
+		return n, nil
+	}
+	if p := b.locked.Load(); p != nil {
+		return nil, api.Errorf(api.CodeLocked, "the daemon is locked: %s", p.Text).WithHint("as administrator: %s", p.Fix)
+	}
+	return nil, api.Errorf(api.CodeUnavailable, "the daemon is stopping")
+}
+
+func (b *backend) Admit(conn *net.UnixConn) (ipc.Caller, func(), error) {
+	cred, err := peercred.From(conn)
+	if err != nil {
+		return ipc.Caller{}, nil, err
+	}
+	c := ipc.Caller{UID: cred.UID, GID: cred.GID, PID: cred.PID, User: peercred.UserName(cred.UID)}
+	if int(cred.PID) == os.Getpid() {
+		return c, func() {}, nil // the watchdog's probe: free, so that a full budget does not look like a hang
+	}
+	if c.Admin, err = b.policy.Check(cred); err != nil {
+		b.log.Info("refused a client", "uid", cred.UID, "pid", cred.PID, "error", err)
+		return c, nil, err
+	}
+	release, refusal := b.budgets.AcquireUID(cred.UID, access.Connections)
+	if refusal != nil {
+		b.log.Warn("a user's connections are used up", systemd.MsgBudgetExhausted.Attr(), "uid", cred.UID, "error", refusal)
+		return c, nil, refusal
+	}
+	return c, release, nil
+}
+
+func (b *backend) Hello(c ipc.Caller, _ api.HelloArgs) api.Hello {
+	h := api.Hello{Daemon: b.o.Version, Version: api.Version, UID: c.UID, User: c.User, Admin: c.Admin, PerUser: b.o.perUser(),
+		PID: os.Getpid(), Locked: b.locked.Load() != nil}
+	if n := b.node.Load(); n != nil {
+		h.Node = n.host.Node().String()
+	}
+	return h
+}
+
+func (b *backend) Identity(ctx context.Context, c ipc.Caller, from string) (identity.ID, error) {
+	n, err := b.running()
+	if err != nil {
+		return identity.ID{}, err
+	}
+	p, err := n.verbs.Identity(ctx, c, from)
+	if err != nil {
+		return identity.ID{}, err
+	}
+	return p.ID, p.Usable()
+}
+
+func (b *backend) Target(_ context.Context, _ ipc.Caller, from identity.ID, target string) (identity.ID, error) {
+	n, err := b.running()
+	if err != nil {
+		return identity.ID{}, err
+	}
+	return n.verbs.Target(from, target)
+}
+
+func (b *backend) Acquire(c ipc.Caller, what string) (func(), error) {
+	kind := access.Requests
+	if what == ipc.BudgetStreams {
+		kind = access.Streams
+	}
+	release, refusal := b.budgets.AcquireUID(c.UID, kind)
+	if refusal != nil {
+		return nil, refusal
+	}
+	return release, nil
+}
+
+func (b *backend) Route(ctx context.Context, r *router.Request) (json.RawMessage, error) {
+	n, err := b.running()
+	if err != nil {
+		return nil, err
+	}
+	return n.router.Route(ctx, r)
+}
+
+func (b *backend) Verb(ctx context.Context, c ipc.Caller, r *api.Request, files []*os.File) (any, error) {
+	d := (*Daemon)(b)
+	switch r.Type {
+	case api.VerbDaemonStatus:
+		return d.Status(c), nil
+	case api.VerbDaemonReload:
+		return d.Reload(ctx)
+	case api.VerbDaemonStop:
+		return nil, d.requestStop()
+	case api.VerbDaemonDisconnect:
+		return d.disconnect(r.Data)
+	}
+	n, err := b.running()
+	if err != nil {
+		for _, f := range files {
+			err = errors.Join(err, f.Close())
+		}
+		return nil, err
+	}
+	return n.verbs.Do(ctx, c, r, files)
+}
+
+func (b *backend) Listen(c ipc.Caller, owner identity.ID, protocol, instance string, kinds []router.Kind, h router.Handler) (func(), error) {
+	n, err := b.running()
+	if err != nil {
+		return nil, err
+	}
+	unregister, err := n.router.Listen(owner, protocol, instance, kinds, h)
+	if err != nil {
+		return nil, err
+	}
+	e := api.Event{Kind: api.EventListening, Identity: owner.String(), Protocol: protocol, Text: "a program serves " + protocol}
+	b.hub.Publish(e, c.UID)
+	return func() {
+		unregister()
+		e.Kind, e.Text = api.EventListenEnded, "a program stopped serving "+protocol
+		b.hub.Publish(e, c.UID)
+	}, nil
+}
+
+func (b *backend) ContactName(owner, who identity.ID) string {
+	n := b.node.Load()
+	if n == nil {
+		return ""
+	}
+	if owner == who {
+		return api.TargetSelf
+	}
+	name, _ := n.store.Contact(owner, who)
+	return name
+}
+
+func (b *backend) EventCursor() uint64 { return b.hub.Cursor() }
+
+func (b *backend) NextEvents(ctx context.Context, c ipc.Caller, kinds []string, cursor uint64) ([]api.Event, uint64, error) {
+	return b.hub.Next(ctx, c.UID, kinds, cursor)
+}

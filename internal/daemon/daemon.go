@@ -1,0 +1,173 @@
+// Package daemon is fastnd: New, Run, Close. It is the one place where the
+// parts are wired together.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fastn-stack/fastnd/internal/access"
+	"github.com/fastn-stack/fastnd/internal/config"
+	"github.com/fastn-stack/fastnd/internal/events"
+	"github.com/fastn-stack/fastnd/internal/ipc"
+	"github.com/fastn-stack/fastnd/internal/peercred"
+	"github.com/fastn-stack/fastnd/internal/systemd"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// Daemon is one fastnd. Its states:
+//
+//	New ──▶ serving ──▶ stopping ──▶ closed
+//	  └───▶ locked ─reload─┘
+//
+// Locked, the control socket is served but there is no node: no keys, no
+// connections. A reload tries again.
+type Daemon struct {
+	o       Options
+	place   *place
+	log     *slog.Logger
+	level   *slog.LevelVar
+	journal *systemd.Log
+	notify  systemd.Notifier
+	policy  *peercred.Policy
+	hub     *events.Hub
+	server  *ipc.Server
+	budgets *access.Budgets
+	started time.Time
+	stopped chan struct{} // closed by daemon.stop
+	stop    sync.Once
+
+	// reloading serialises starts of the node and reloads; node and locked are
+	// read without it.
+	reloading sync.Mutex
+	config    config.Config // guarded by reloading
+	node      atomic.Pointer[node]
+	locked    atomic.Pointer[api.Problem]
+	problems  atomic.Pointer[[]api.Problem] // of the last reload
+}
+
+// New reads the configuration, takes the control socket and starts the node.
+// What is wrong with the configuration or the keys at this point leaves the
+// daemon locked, not dead: see Daemon. The error is of the place itself: no
+// socket, no folder, or another daemon in it.
+func New(ctx context.Context, o Options) (*Daemon, error) {
+	cfg, cfgErr := o.loadConfig()
+	if cfgErr != nil && o.perUser() {
+		return nil, cfgErr // somebody is there to read it
+	}
+	place, err := o.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d := &Daemon{o: o, place: place, level: new(slog.LevelVar), started: time.Now(), stopped: make(chan struct{}), hub: events.New(time.Now)}
+	d.journal = systemd.OpenLog("fastnd", d.level, o.Stderr)
+	d.log = slog.New(d.journal)
+	d.policy = &peercred.Policy{PerUser: o.perUser(), OwnUID: uint32(os.Geteuid()), Group: "fastn", AdminGroup: "fastn-admin"}
+	d.budgets = access.NewBudgets(limits(config.Default().Budgets), peercred.UserName)
+	d.server = ipc.New((*backend)(d), d.log, ipc.Options{})
+	d.problems.Store(&[]api.Problem{})
+	if cfgErr != nil {
+		d.lock(systemd.MsgConfigRefused, problemOf(cfgErr, fmt.Sprintf("mend %s, then: systemctl reload fastnd", o.configPath())))
+		return d, nil
+	}
+	d.apply(cfg)
+	d.startNode(ctx)
+	return d, nil
+}
+
+// apply puts what needs no node in force; reloading is held, or nobody else is there yet.
+func (d *Daemon) apply(cfg config.Config) {
+	d.config = cfg
+	d.budgets.SetLimits(limits(cfg.Budgets))
+	var level slog.Level
+	if level.UnmarshalText([]byte(cfg.Log.Level)) == nil {
+		d.level.Set(level)
+	}
+}
+
+// startNode starts the node, or locks the daemon if it cannot be.
+func (d *Daemon) startNode(ctx context.Context) {
+	n, err := newNode(ctx, d)
+	if err != nil {
+		id, p := d.whyLocked(err)
+		d.lock(id, p)
+		return
+	}
+	d.node.Store(n)
+	d.locked.Store(nil)
+	n.announce(d.log)
+}
+
+func (d *Daemon) lock(id systemd.MessageID, p api.Problem) {
+	d.locked.Store(&p)
+	d.log.Error("locked: serving no identity", id.Attr(), "problem", p.Text, "fix", p.Fix)
+}
+
+// status is the line that systemctl status shows.
+func (d *Daemon) status() string {
+	if p := d.locked.Load(); p != nil {
+		return "locked: " + p.Text
+	}
+	n := d.node.Load()
+	if n == nil {
+		return "stopping"
+	}
+	return fmt.Sprintf("serving %d identities as node %s", len(n.roster.All()), n.host.Node().Short())
+}
+
+// Run serves until ctx ends or an administrator stops the daemon; a value on
+// reload (SIGHUP) reads the configuration and the keystore again.
+func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	served := make(chan error, 1)
+	wg.Go(func() { served <- d.server.Serve(ctx, d.place.listener) })
+	wg.Go(func() {
+		if err := d.notify.Watchdog(ctx, d.probe); err != nil {
+			d.log.Error("no watchdog", "error", err)
+		}
+	})
+	if err := d.notify.Ready(d.status()); err != nil {
+		d.log.Error("cannot tell systemd that the daemon is ready", "error", err)
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return d.notify.Stopping()
+		case <-d.stopped:
+			return d.notify.Stopping()
+		case err := <-served:
+			return err
+		case <-reload:
+			d.reloadNotified(ctx)
+		}
+	}
+}
+
+// Close ends what is left in reverse order of New. It may be called once.
+func (d *Daemon) Close() error {
+	d.server.Close()
+	var errs []error
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
+	if n := d.node.Swap(nil); n != nil {
+		errs = append(errs, n.Close())
+	}
+	return errors.Join(append(errs, d.place.Close(), d.journal.Close())...)
+}
+
+func problemOf(err error, fix string) api.Problem {
+	if hint := Hint(err); hint != "" {
+		fix = hint
+	}
+	return api.Problem{Text: err.Error(), Fix: fix}
+}

@@ -1,0 +1,60 @@
+package daemon
+
+import (
+	"github.com/fastn-stack/fastnd/internal/p2p"
+	"github.com/fastn-stack/fastnd/internal/store"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// changed follows every change of the store: it ends what is no longer allowed
+// and tells the owner.
+func (n *node) changed(c store.Change) {
+	if c.Kind.Withdraws() {
+		cut := c.Kind != store.GrantRemoved
+		n.router.Recheck(c.Owner, c.Who, cut)
+	}
+	uid, ok := n.roster.Owner(c.Owner)
+	kind := eventKinds[c.Kind]
+	if !ok || kind == "" {
+		return
+	}
+	e := api.Event{Kind: kind, Identity: c.Owner.String(), Contact: c.Name, Protocol: c.Protocol, Text: eventTexts[c.Kind] + c.Name}
+	if c.Protocol != "" {
+		e.Text += " " + c.Protocol
+	}
+	n.d.hub.Publish(e, uid)
+}
+
+var eventKinds = map[store.ChangeKind]string{
+	store.IdentityAdded: api.EventIdentityChanged, store.IdentityRenamed: api.EventIdentityChanged,
+	store.IdentityOnline: api.EventIdentityChanged, store.IdentityOffline: api.EventIdentityChanged,
+	store.ContactAdded: api.EventContactAdded, store.ContactRemoved: api.EventContactRemoved,
+	store.ContactRenamed: api.EventContactAdded, store.ContactBlocked: api.EventContactRemoved,
+	store.ContactUnblocked: api.EventContactAdded,
+	store.GrantAdded:       api.EventGrantChanged, store.GrantRemoved: api.EventGrantChanged,
+}
+
+var eventTexts = map[store.ChangeKind]string{
+	store.IdentityAdded: "new identity ", store.IdentityRenamed: "identity renamed to ",
+	store.IdentityOnline: "identity is online: ", store.IdentityOffline: "identity is offline: ",
+	store.ContactAdded: "new contact ", store.ContactRemoved: "contact removed: ",
+	store.ContactRenamed: "contact renamed to ", store.ContactBlocked: "contact blocked: ",
+	store.ContactUnblocked: "contact unblocked: ",
+	store.GrantAdded:       "granted to ", store.GrantRemoved: "grant removed from ",
+}
+
+// peerEvent tells those who have a contact at a node that it came or went.
+func (n *node) peerEvent(e p2p.Event) {
+	kind, text := api.EventPeerConnected, "connected, "+e.Path
+	if e.Kind == p2p.EventDisconnected {
+		kind, text = api.EventPeerDisconnected, "disconnected"
+	}
+	n.d.log.Debug("peer "+e.Kind, "node", e.Node.String(), "path", e.Path, "address", e.Addr)
+
+	for _, own := range n.roster.All() {
+		for _, c := range n.store.ContactsAt(own.ID, e.Node) {
+			n.d.hub.Publish(api.Event{Kind: kind, Identity: own.ID.String(), Contact: c.Name, Node: e.Node.String(),
+				Text: c.Name + " " + text}, own.UID)
+		}
+	}
+}

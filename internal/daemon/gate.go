@@ -1,0 +1,139 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+
+	"github.com/fastn-stack/fastnd/internal/access"
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/p2p"
+	"github.com/fastn-stack/fastnd/internal/router"
+	"github.com/fastn-stack/fastnd/internal/store"
+	"github.com/fastn-stack/fastnd/internal/wire"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// gate is access as the router and remote need it.
+type gate node
+
+// Incoming implements router.Access.
+func (g *gate) Incoming(owner, from identity.ID, protocol, instance string) error {
+	if access.Allowed(g.store, owner, from, protocol, instance) {
+		return nil
+	}
+	if _, contact := g.store.Contact(owner, from); !contact || g.store.Blocked(owner, from) {
+		return api.Refusal()
+	}
+	what := protocol
+	if instance != api.DefaultInstance {
+		what += " " + instance
+	}
+	return api.Errorf(api.CodeRefused, "the peer has not granted you %s", what).
+		WithHint("ask the peer for it: fastn grant add YOU %s", what)
+}
+
+// Outgoing implements router.Access.
+func (g *gate) Outgoing(owner, to identity.ID) error {
+	if !g.store.Blocked(owner, to) {
+		return nil
+	}
+	who := to.String()
+	if name, ok := g.store.Contact(owner, to); ok {
+		who = name
+	}
+	return api.Errorf(api.CodeNotPermitted, "you blocked %s", who).WithHint("fastn contact unblock %s", who)
+}
+
+// AcquirePeer implements router.Budget. A stranger who may use a protocol
+// granted to anyone is told no more than any stranger.
+func (g *gate) AcquirePeer(from identity.ID, kind router.Kind) (func(), error) {
+	what := access.Requests
+	if kind == router.Stream {
+		what = access.Streams
+	}
+	release, refusal := g.d.budgets.AcquirePeer(from, what)
+	if refusal == nil {
+		return release, nil
+	}
+	if !g.store.IsContact(from) {
+		return nil, api.Refusal()
+	}
+	return nil, refusal
+}
+
+// MayWhois implements remote.Gate.
+func (g *gate) MayWhois(owner, from identity.ID) bool {
+	here, _ := g.roster.Here(owner)
+	return here && access.MayWhois(g.store, owner, from)
+}
+
+// Limited implements remote.Gate. Contacts, and nodes where one lives, are
+// never held up for what strangers do, be it from the same address.
+func (g *gate) Limited(from, node identity.ID, ip netip.Addr) bool {
+	if g.store.NodeKnown(node) || g.store.IsContact(from) {
+		return false
+	}
+	if from.IsZero() {
+		ip = netip.Addr{}
+	}
+	return g.d.budgets.Throttled(from, node, ip)
+}
+
+// Refused implements remote.Gate.
+func (g *gate) Refused(from, node identity.ID, ip netip.Addr) {
+	if g.store.IsContact(from) {
+		return
+	}
+	if g.d.budgets.Refused(from, node, ip) {
+		g.d.log.Debug("a stranger's opens are over their rate", "node", node.String(), "refused", g.d.budgets.RefusedOpens(node))
+	}
+}
+
+// Redeem implements remote.Gate.
+func (g *gate) Redeem(ctx context.Context, owner, by identity.ID, secret identity.Secret) error {
+	if here, _ := g.roster.Here(owner); !here || owner == by {
+		return api.Refusal()
+	}
+	name, again, err := g.store.Redeem(ctx, owner, secret, by, g.verbs.Now())
+	switch {
+	case errors.Is(err, store.ErrNoTicket):
+		return api.Refusal()
+	case errors.Is(err, store.ErrTicketUsed):
+		return api.Errorf(api.CodeExpired, "the ticket was used by somebody else already").
+			WithHint("ask for a new one: the other side runs fastn invite")
+	case errors.Is(err, store.ErrTicketExpired):
+		return api.Errorf(api.CodeExpired, "the ticket has expired").
+			WithHint("ask for a new one: the other side runs fastn invite")
+	case err != nil:
+		return err
+	}
+	if !again {
+		g.d.log.Info("a ticket was redeemed", "identity", owner.String(), "contact", by.String(), "name", name)
+	}
+	return nil
+}
+
+// names is the store as the roster needs it.
+type names struct{ *store.Store }
+
+func (n names) Identity(id identity.ID) (name string, online, ok bool) {
+	i, ok := n.IdentityInfo(id)
+	return i.Name, i.Online, ok
+}
+
+func (n names) RemoveIdentity(ctx context.Context, id identity.ID) error {
+	err := n.Store.RemoveIdentity(ctx, id)
+	if api.CodeOf(err) == api.CodeNotFound {
+		return nil // the store was lost before: nothing to forget
+	}
+	return err
+}
+
+// frames hands what peers send to remote.
+type frames node
+
+func (f *frames) ServeFrame(ctx context.Context, from p2p.Peer, frame *wire.Frame, payload []byte,
+	accept func(*wire.Reply) (router.Conn, error)) (*wire.Reply, []byte) {
+	return f.remote.ServeFrame(ctx, from.Node, from.IP, frame, payload, accept)
+}

@@ -1,0 +1,272 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/fastn-stack/fastnd/internal/access"
+	"github.com/fastn-stack/fastnd/internal/builtin"
+	"github.com/fastn-stack/fastnd/internal/config"
+	"github.com/fastn-stack/fastnd/internal/daemon/verbs"
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/keystore"
+	"github.com/fastn-stack/fastnd/internal/p2p"
+	"github.com/fastn-stack/fastnd/internal/remote"
+	"github.com/fastn-stack/fastnd/internal/roster"
+	"github.com/fastn-stack/fastnd/internal/router"
+	"github.com/fastn-stack/fastnd/internal/store"
+	"github.com/fastn-stack/fastnd/internal/systemd"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// node is everything that needs the keys: it exists unless the daemon is locked.
+type node struct {
+	d        *Daemon
+	keystore *keystore.Keystore
+	store    *store.Store
+	roster   *roster.Roster
+	router   *router.Router
+	remote   *remote.Remote
+	host     *p2p.Host
+	book     *book
+	verbs    *verbs.Verbs
+
+	keyProblems atomic.Pointer[[]keyProblem] // replaced by each reload
+	closers     []func() error
+}
+
+// keyProblem is a refused identity key in the folder of uid.
+type keyProblem struct {
+	uid uint32
+	api.Problem
+}
+
+// newNode opens the keystore and the store, and listens. On an error all that
+// was opened is closed again.
+func newNode(ctx context.Context, d *Daemon) (_ *node, err error) {
+	n := &node{d: d}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.Close())
+		}
+	}()
+	key, entries, err := n.openKeys()
+	if err != nil {
+		return nil, err
+	}
+	if err := n.openStore(ctx); err != nil {
+		return nil, err
+	}
+	cfg := d.config
+	n.roster = roster.New(key.ID(), entries, n.keystore, names{n.store}, cfg.Identity.DelegationTTL.Std(), time.Now)
+	n.book = newBook(n)
+	n.remote = remote.New(remote.Parts{
+		Node: key.ID(), Delegator: n.roster, Book: n.book, Gate: (*gate)(n),
+		Verifier: identity.NewVerifier(n.store), Now: time.Now,
+	})
+	handlers := builtin.Handlers()
+	n.router = router.New(router.Parts{Residence: n.roster, Access: (*gate)(n), Budget: (*gate)(n), Builtin: handlers, Remote: n.remote})
+	n.store.OnChange(n.changed)
+	if err := n.listen(key); err != nil {
+		return nil, err
+	}
+	n.verbs = &verbs.Verbs{Roster: n.roster, Store: n.store, Host: n.host, Router: n.router, Remote: n.remote,
+		Budgets: d.budgets, Events: d.hub, Now: time.Now}
+	for name := range handlers {
+		n.verbs.Builtin = append(n.verbs.Builtin, name)
+	}
+	return n, nil
+}
+
+func (n *node) openKeys() (identity.Key, []roster.Entry, error) {
+	var err error
+	n.keystore, err = keystore.Open(filepath.Join(n.d.place.dir, "keystore"), uint32(os.Geteuid()))
+	if err != nil {
+		return identity.Key{}, nil, err
+	}
+	n.closers = append(n.closers, n.keystore.Close)
+	key, err := n.keystore.NodeKey()
+	if err != nil {
+		return identity.Key{}, nil, err
+	}
+	entries, err := n.readEntries()
+	return key, entries, err
+}
+
+// readEntries lists the keystore's identities; refused keys are told, each
+// takes only its own identity offline.
+func (n *node) readEntries() ([]roster.Entry, error) {
+	found, err := n.keystore.List()
+	if err != nil {
+		return nil, err
+	}
+	problems := []keyProblem{}
+	entries := make([]roster.Entry, 0, len(found))
+	for _, e := range found {
+		entry := roster.Entry{UID: e.UID, ID: e.ID, Key: e.Key, Refused: e.Err}
+		if e.Err != nil {
+			_, p := n.d.whyLocked(e.Err)
+			entry.Fix = p.Fix
+			problems = append(problems, keyProblem{e.UID, p})
+			n.d.log.Error("an identity is offline: its key is refused", systemd.MsgKeystoreLocked.Attr(), "problem", p.Text, "fix", p.Fix)
+		}
+		entries = append(entries, entry)
+	}
+	n.keyProblems.Store(&problems)
+	return entries, nil
+}
+
+// strangeProblems are refused keys that are not uid's own, for administrators.
+func (n *node) strangeProblems(uid uint32) []api.Problem {
+	var out []api.Problem
+	for _, p := range *n.keyProblems.Load() {
+		if p.uid != uid {
+			out = append(out, p.Problem)
+		}
+	}
+	return out
+}
+
+func (n *node) openStore(ctx context.Context) error {
+	var err error
+	if n.store, err = store.Open(ctx, n.d.place.dir); err != nil {
+		return err
+	}
+	n.closers = append(n.closers, n.store.Close)
+	if r := n.store.Recovery(); r != nil {
+		n.d.log.Error("the store was damaged and has been repaired", systemd.MsgStoreDamaged.Attr(), "recovery", fmt.Sprintf("%+v", *r))
+	}
+	return nil
+}
+
+// memoryShare is what of the control group's limit Go may use: the rest is for
+// the kernel's buffers, which count too.
+const memoryShare = 0.9
+
+func (n *node) listen(key identity.Key) error {
+	cfg := n.d.config
+	o := p2p.Options{
+		Key: key, Port: cfg.P2P.Port, Listen: cfg.P2P.Listen, QUIC: cfg.P2P.QUIC, TCP: cfg.P2P.TCP,
+		Announce: cfg.P2P.Announce, StaticPeers: make(map[identity.ID][]string),
+		StalledStreams: cfg.Budgets.StalledStreams,
+		WindowInitial:  int64(cfg.Budgets.StreamWindowInitial), WindowMax: int64(cfg.Budgets.StreamWindowMax),
+		MaxConnections: cfg.Budgets.NodeConnections,
+		Book:           n.book, OnEvent: n.peerEvent, Log: n.d.log,
+	}
+	if limit, ok := systemd.CgroupMemoryLimit(); ok {
+		o.MemoryLimit = limit
+		debug.SetMemoryLimit(int64(float64(limit) * memoryShare))
+	}
+	for _, p := range cfg.P2P.StaticPeers {
+		id, err := identity.ParseID(p.ID)
+		if err != nil {
+			return fmt.Errorf("p2p.static_peers: %w", err)
+		}
+		o.StaticPeers[id] = append(o.StaticPeers[id], p.Addresses...)
+	}
+	kept := n.keptPort()
+	if o.Port == 0 {
+		o.Port = kept
+	}
+	host, err := p2p.New(o, (*frames)(n))
+	if err != nil && cfg.P2P.Port == 0 && kept != 0 {
+		// The kept port is gone: take another, contacts are told by Identify.
+		o.Port = 0
+		n.d.log.Warn("the port kept from earlier is taken, another is used", "port", kept, "error", err)
+		host, err = p2p.New(o, (*frames)(n))
+	}
+	if err != nil {
+		return &portError{err}
+	}
+	n.host = host
+	n.closers = append(n.closers, host.Close)
+	n.remote.Connect(host, n.route)
+	if cfg.P2P.Port == 0 {
+		return n.keepPort()
+	}
+	return nil
+}
+
+func (n *node) route(ctx context.Context, r *router.Request) (json.RawMessage, error) {
+	return n.router.Route(ctx, r)
+}
+
+const portFile = "p2p.port"
+
+// keptPort is the port that an earlier start took; 0 if there was none.
+func (n *node) keptPort() int {
+	b, err := os.ReadFile(filepath.Join(n.d.place.dir, portFile))
+	if err != nil {
+		return 0
+	}
+	port, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || port < 1 || port > math.MaxUint16 {
+		return 0
+	}
+	return port
+}
+
+func (n *node) keepPort() error {
+	ports := n.host.Ports()
+	if len(ports) == 0 {
+		return nil
+	}
+	port, _, _ := strings.Cut(ports[0], "/")
+	if strconv.Itoa(n.keptPort()) == port {
+		return nil
+	}
+	if err := os.WriteFile(filepath.Join(n.d.place.dir, portFile), []byte(port+"\n"), 0o600); err != nil {
+		return fmt.Errorf("keep the port: %w", err)
+	}
+	return nil
+}
+
+func (n *node) announce(log *slog.Logger) {
+	log.Info("serving", "node", n.host.Node().String(), "addresses", n.host.Addrs(), "ports", n.host.Ports(), "identities", len(n.roster.All()))
+}
+
+// reload puts a new configuration and what the keystore holds now in force.
+func (n *node) reload(cfg config.Config) error {
+	entries, err := n.readEntries()
+	if err != nil {
+		return err
+	}
+	before := n.roster.All()
+	n.roster.Load(entries)
+	for _, p := range before {
+		if _, online := n.roster.Here(p.ID); p.Online && !online {
+			n.router.Recheck(p.ID, identity.ID{}, true)
+		}
+	}
+	return nil
+}
+
+// Close ends the node, the last opened first.
+func (n *node) Close() error {
+	var errs []error
+	for _, c := range slices.Backward(n.closers) {
+		errs = append(errs, c())
+	}
+	return errors.Join(errs...)
+}
+
+func limits(b config.Budgets) access.Limits {
+	return access.Limits{
+		PerUIDConnections: b.PerUIDConnections, PerUIDRequests: b.PerUIDRequests, PerUIDStreams: b.PerUIDStreams,
+		PerPeerRequests: b.PerPeerRequests, PerPeerStreams: b.PerPeerStreams,
+		PerPeerRefusedOpens: b.PerPeerRefusedOpens, PerNodeRefusedOpens: b.PerNodeRefusedOpens,
+		PerAddressRefusedOpens: b.PerAddressRefusedOpens, NodeConnections: b.NodeConnections,
+	}
+}

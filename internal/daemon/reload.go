@@ -1,0 +1,110 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/fastn-stack/fastnd/internal/config"
+	"github.com/fastn-stack/fastnd/internal/keystore"
+	"github.com/fastn-stack/fastnd/internal/systemd"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// reloadNotified is a reload as systemd asks for it by SIGHUP.
+func (d *Daemon) reloadNotified(ctx context.Context) {
+	if err := d.notify.Reloading(); err != nil {
+		d.log.Error("cannot tell systemd of the reload", "error", err)
+	}
+	// What went wrong is in the journal and in `fastn status`.
+	_, _ = d.Reload(ctx)
+	if err := d.notify.Ready(d.status()); err != nil {
+		d.log.Error("cannot tell systemd that the daemon is ready", "error", err)
+	}
+}
+
+// Reload reads the configuration and the keystore again. A bad configuration
+// changes nothing. A locked daemon tries to start its node.
+func (d *Daemon) Reload(ctx context.Context) (api.ReloadResult, error) {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
+	cfg, err := d.o.loadConfig()
+	if err != nil {
+		return api.ReloadResult{}, d.refuseReload(err)
+	}
+	result := api.ReloadResult{Applied: []string{}, Restart: []string{}}
+	n := d.node.Load()
+	if n == nil {
+		d.apply(cfg)
+		d.startNode(context.WithoutCancel(ctx))
+		if p := d.locked.Load(); p != nil {
+			return result, api.Errorf(api.CodeLocked, "%s", p.Text).WithHint("%s", p.Fix)
+		}
+	} else {
+		result.Restart = append(result.Restart, config.Reloadable(d.config, cfg)...)
+		for _, key := range config.Changed(d.config, cfg) {
+			if !slices.Contains(result.Restart, key) {
+				result.Applied = append(result.Applied, key)
+			}
+		}
+		d.apply(cfg)
+		if err := n.reload(cfg); err != nil {
+			return result, d.refuseReload(err)
+		}
+	}
+	d.problems.Store(restartProblems(result.Restart))
+	d.log.Info("reloaded", "applied", result.Applied, "restart_needed", result.Restart)
+	d.hub.Publish(api.Event{Kind: api.EventReloaded, Text: "the daemon read its configuration again"})
+	return result, nil
+}
+
+func (d *Daemon) refuseReload(err error) error {
+	d.log.Error("reload refused, what was in force stays", systemd.MsgConfigRefused.Attr(), "error", err)
+	p := problemOf(err, "mend it, then: "+d.reloadCommand())
+	p.Text = "the last reload was refused: " + p.Text
+	d.problems.Store(&[]api.Problem{p})
+	if e, ok := errors.AsType[*api.Error](err); ok {
+		return e
+	}
+	return api.Errorf(api.CodeBadRequest, "reload refused, what was in force stays: %v", err).
+		WithHint("mend it, then: %s", d.reloadCommand())
+}
+
+func restartProblems(keys []string) *[]api.Problem {
+	out := []api.Problem{}
+	if len(keys) > 0 {
+		out = append(out, api.Problem{Text: fmt.Sprintf("changed in the configuration but not in force: %v", keys), Fix: "restart the daemon"})
+	}
+	return &out
+}
+
+func (d *Daemon) reloadCommand() string {
+	if d.o.perUser() {
+		return "fastn --home " + d.o.Home + " daemon reload"
+	}
+	return "systemctl reload fastnd"
+}
+
+// whyLocked names what keeps the node from starting, and what to do.
+func (d *Daemon) whyLocked(err error) (systemd.MessageID, api.Problem) {
+	p := problemOf(err, "mend it, then: "+d.reloadCommand())
+	if r, ok := errors.AsType[*keystore.Refusal](err); ok {
+		if r.Command {
+			p.Fix = r.Fix + " && " + d.reloadCommand()
+		} else {
+			p.Fix = r.Fix + ", then: " + d.reloadCommand()
+		}
+		return systemd.MsgKeystoreLocked, p
+	}
+	if _, ok := errors.AsType[*portError](err); ok {
+		return systemd.MsgPortUnavailable, p
+	}
+	return systemd.MsgKeystoreLocked, p
+}
+
+// portError is a failure to listen.
+type portError struct{ err error }
+
+func (e *portError) Error() string { return e.err.Error() }
+func (e *portError) Unwrap() error { return e.err }

@@ -1,0 +1,174 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fastn-stack/fastnd/internal/config"
+	"github.com/fastn-stack/fastnd/internal/systemd"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+const (
+	systemConfig = "/etc/fastn/fastn.toml"
+	systemState  = "/var/lib/fastn"
+	homeConfig   = "fastn.toml"
+	homeLock     = "fastnd.lock"
+	socketName   = "control" // FileDescriptorName= of fastn.socket
+	// maxSocketPath is what sockaddr_un holds.
+	maxSocketPath = 107
+)
+
+// Options are what the command line says.
+type Options struct {
+	ConfigPath string    // empty: the usual place
+	Home       string    // not empty: run for one user, everything below it
+	Version    string    // told by hello
+	Stderr     io.Writer // for the log, where there is no journal
+}
+
+func (o Options) perUser() bool { return o.Home != "" }
+
+func (o Options) configPath() string {
+	switch {
+	case o.ConfigPath != "":
+		return o.ConfigPath
+	case o.perUser():
+		return filepath.Join(o.Home, homeConfig)
+	}
+	return systemConfig
+}
+
+// loadConfig reads the configuration. A file at the usual place may be missing.
+func (o Options) loadConfig() (config.Config, error) {
+	base := config.Default()
+	if o.perUser() {
+		base = config.DefaultPerUser()
+	}
+	c, err := config.LoadOver(base, o.configPath())
+	if errors.Is(err, fs.ErrNotExist) && o.ConfigPath == "" {
+		return base, nil
+	}
+	return c, err
+}
+
+// CheckConfig reads the configuration and touches nothing else.
+func CheckConfig(o Options) error {
+	_, err := o.loadConfig()
+	return err
+}
+
+// Hint returns the next step that err names, or "".
+func Hint(err error) string {
+	if e, ok := errors.AsType[*api.Error](err); ok {
+		return e.Hint
+	}
+	return ""
+}
+
+// place is where a daemon lives: its folder, its socket, and what keeps a
+// second one out.
+type place struct {
+	dir      string
+	socket   string
+	listener net.Listener
+	lock     *os.File // per-user only
+}
+
+func (o Options) open(ctx context.Context) (*place, error) {
+	if o.perUser() {
+		return openHome(ctx, o.Home)
+	}
+	return openSystem()
+}
+
+// openSystem takes the socket that systemd made.
+func openSystem() (*place, error) {
+	passed, err := systemd.Inherit()
+	if err != nil {
+		return nil, err
+	}
+	listeners := passed.Listeners[socketName]
+	if len(listeners) != 1 {
+		return nil, errors.Join(passed.Close(), api.Errorf(api.CodeInternal, "systemd passed %d control sockets, one is needed", len(listeners)).
+			WithHint("start it with: systemctl start fastn.socket; or run it for one user: fastn --home DIR daemon start"))
+	}
+	p := &place{dir: systemState, listener: listeners[0], socket: listeners[0].Addr().String()}
+	if dir := os.Getenv("STATE_DIRECTORY"); dir != "" {
+		p.dir = dir
+	}
+	return p, nil
+}
+
+// openHome makes the folder and socket of a per-user daemon. The lock is held
+// as long as the daemon lives, so that a socket found is a dead one's.
+func openHome(ctx context.Context, home string) (_ *place, err error) {
+	home, err = filepath.Abs(home)
+	if err != nil {
+		return nil, fmt.Errorf("home: %w", err)
+	}
+	p := &place{dir: home, socket: filepath.Join(home, api.HomeSocket)}
+	if len(p.socket) > maxSocketPath {
+		return nil, api.Errorf(api.CodeInternal, "the socket's path %s has %d bytes, the limit is %d", p.socket, len(p.socket), maxSocketPath).
+			WithHint("choose a home with a shorter path")
+	}
+	if err := os.MkdirAll(home, 0o700); err != nil {
+		return nil, fmt.Errorf("home: %w", err)
+	}
+	p.lock, err = os.OpenFile(filepath.Join(home, homeLock), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("home: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Close())
+		}
+	}()
+	if err := unix.Flock(int(p.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, api.Errorf(api.CodeConflict, "another fastnd runs in %s", home).
+			WithHint("fastn --home %s daemon status", home)
+	}
+	if err := os.Remove(p.socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("clear the old socket: %w", err)
+	}
+	// The umask makes the socket 0600 from its first moment; nobody else is let
+	// into the folder anyway.
+	old := unix.Umask(0o177)
+	p.listener, err = (&net.ListenConfig{}).Listen(ctx, "unix", p.socket)
+	unix.Umask(old)
+	if err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	return p, nil
+}
+
+// Close releases the socket and lets another daemon in.
+func (p *place) Close() error {
+	var errs []error
+	if p.listener != nil {
+		if err := p.listener.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	if p.lock != nil {
+		errs = append(errs, p.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Harden keeps the keys out of core files and away from other processes of the
+// same user. For main, which has the process to itself.
+func Harden() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("forbid core files: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,69 @@
+package verbs
+
+import (
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// keyReadTimeout bounds how long the key of an import may take to arrive.
+const keyReadTimeout = 10 * time.Second
+
+// onlyOwn refuses to write a key where others can read it: the file must be the
+// caller's own regular file, without rights for anybody else.
+func onlyOwn(f *os.File, uid uint32) error {
+	var st unix.Stat_t
+	if err := fstat(f, &st); err != nil {
+		return err
+	}
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return api.Errorf(api.CodeBadRequest, "a key is written to a regular file only")
+	case st.Mode&0o077 != 0:
+		return api.Errorf(api.CodeBadRequest, "the file to write the key to has mode %04o, others could read it", st.Mode&0o7777).
+			WithHint("use a new file of mode 0600")
+	case st.Uid != uid:
+		return api.Errorf(api.CodeBadRequest, "the file to write the key to is not yours")
+	}
+	return nil
+}
+
+// readable makes sure that reading f cannot hang: a regular file, or a pipe or
+// socket with a deadline.
+func readable(f *os.File) error {
+	var st unix.Stat_t
+	if err := fstat(f, &st); err != nil {
+		return err
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return nil
+	case unix.S_IFIFO, unix.S_IFSOCK:
+		if err := f.SetReadDeadline(time.Now().Add(keyReadTimeout)); err != nil {
+			return api.Errorf(api.CodeBadRequest, "the descriptor of the key must be non-blocking: %v", err)
+		}
+		return nil
+	}
+	return api.Errorf(api.CodeBadRequest, "a key is read from a file or a pipe only")
+}
+
+func fstat(f *os.File, st *unix.Stat_t) error {
+	if f == nil {
+		return api.Errorf(api.CodeBadRequest, "this request needs one descriptor")
+	}
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return api.Errorf(api.CodeBadRequest, "descriptor: %v", err)
+	}
+	var statErr error
+	if err := raw.Control(func(fd uintptr) { statErr = unix.Fstat(int(fd), st) }); err != nil {
+		return api.Errorf(api.CodeBadRequest, "descriptor: %v", err)
+	}
+	if statErr != nil {
+		return api.Errorf(api.CodeBadRequest, "descriptor: %v", statErr)
+	}
+	return nil
+}

@@ -1,0 +1,134 @@
+// Package verbs does the management requests of the control socket: each
+// resolves whose object is meant, changes it, and answers with what it is now.
+package verbs
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"time"
+
+	"github.com/fastn-stack/fastnd/internal/access"
+	"github.com/fastn-stack/fastnd/internal/events"
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/ipc"
+	"github.com/fastn-stack/fastnd/internal/p2p"
+	"github.com/fastn-stack/fastnd/internal/remote"
+	"github.com/fastn-stack/fastnd/internal/roster"
+	"github.com/fastn-stack/fastnd/internal/router"
+	"github.com/fastn-stack/fastnd/internal/store"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// Verbs answers the management requests about identities, contacts, grants and
+// peers. It is safe for concurrent use.
+type Verbs struct {
+	Roster  *roster.Roster
+	Store   *store.Store
+	Host    *p2p.Host
+	Router  *router.Router
+	Remote  *remote.Remote
+	Budgets *access.Budgets
+	Events  *events.Hub
+	Builtin []string // protocols every identity serves
+	Now     func() time.Time
+}
+
+// call is one request under way.
+type call struct {
+	ctx    context.Context
+	caller ipc.Caller
+	from   string // the identity asked for, "" for the default one
+	data   json.RawMessage
+	file   *os.File // of a verb that takes one
+}
+
+// handlers tells what does each verb. A verb that is not here is the daemon's.
+func (v *Verbs) handlers() map[string]func(call) (any, error) {
+	return map[string]func(call) (any, error){
+		api.VerbIdentityList:    v.identityList,
+		api.VerbIdentityNew:     with(v.identityNew),
+		api.VerbIdentityShow:    with(v.identityShow),
+		api.VerbIdentityRename:  with(v.identityRename),
+		api.VerbIdentityExport:  with(v.identityExport),
+		api.VerbIdentityImport:  with(v.identityImport),
+		api.VerbIdentityRemove:  with(v.identityRemove),
+		api.VerbIdentityOnline:  with(v.identityOnline(true)),
+		api.VerbIdentityOffline: with(v.identityOnline(false)),
+		api.VerbContactInvite:   with(v.contactInvite),
+		api.VerbContactAdd:      with(v.contactAdd),
+		api.VerbContactList:     v.contactList,
+		api.VerbContactRename:   with(v.contactRename),
+		api.VerbContactRemove:   with(v.contactRemove),
+		api.VerbContactBlock:    with(v.contactBlock),
+		api.VerbContactUnblock:  with(v.contactUnblock),
+		api.VerbGrantAdd:        with(v.grantAdd),
+		api.VerbGrantList:       v.grantList,
+		api.VerbGrantRemove:     with(v.grantRemove),
+		api.VerbAccessWhy:       with(v.accessWhy),
+		api.VerbPeerList:        v.peerList,
+		api.VerbPeerPing:        with(v.peerPing),
+	}
+}
+
+// with decodes the data of a verb into its arguments.
+func with[A any](do func(call, A) (any, error)) func(call) (any, error) {
+	return func(c call) (any, error) {
+		var args A
+		if err := api.DecodeArgs(c.data, &args); err != nil {
+			return nil, err
+		}
+		return do(c, args)
+	}
+}
+
+// Do answers one verb. It owns files and closes them.
+func (v *Verbs) Do(ctx context.Context, caller ipc.Caller, r *api.Request, files []*os.File) (any, error) {
+	defer func() {
+		for _, f := range files {
+			_ = f.Close()
+		}
+	}()
+	do := v.handlers()[r.Type]
+	if do == nil {
+		return nil, api.Errorf(api.CodeUnsupported, "unknown request type %q", r.Type)
+	}
+	c := call{ctx: ctx, caller: caller, from: r.From, data: r.Data}
+	if len(files) == 1 {
+		c.file = files[0]
+	}
+	return do(c)
+}
+
+// Identity resolves the identity that a caller names; "" is the default one,
+// which is made on first use.
+func (v *Verbs) Identity(ctx context.Context, c ipc.Caller, from string) (roster.Resident, error) {
+	if from == "" {
+		return v.Roster.Default(ctx, c.UID, c.User)
+	}
+	return v.Roster.Find(c.UID, from)
+}
+
+// own is the identity that the request is about.
+func (v *Verbs) own(c call) (roster.Resident, error) {
+	return v.Identity(c.ctx, c.caller, c.from)
+}
+
+// Target resolves what a request is sent to: a contact of from, an id52, a peer
+// id, or "self".
+func (v *Verbs) Target(from identity.ID, target string) (identity.ID, error) {
+	if target == "" {
+		return identity.ID{}, api.Errorf(api.CodeBadRequest, `"target" is missing`)
+	}
+	if target == api.TargetSelf {
+		return from, nil
+	}
+	c, err := v.Store.ContactByName(from, target)
+	if err == nil {
+		return c.ID, nil
+	}
+	if id, idErr := identity.ParseID(target); idErr == nil {
+		return id, nil
+	}
+	return identity.ID{}, err
+}
