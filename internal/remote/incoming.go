@@ -16,7 +16,7 @@ import (
 // of a stream and returns its bytes; it is called at most once.
 func (m *Remote) ServeFrame(ctx context.Context, node identity.ID, ip netip.Addr, f *wire.Frame, payload []byte,
 	accept func(*wire.Reply) (router.Conn, error)) (*wire.Reply, []byte) {
-	if m.Gate.Limited(node, ip) {
+	if m.Gate.Limited(identity.ID{}, node, ip) {
 		return errorReply(api.Refusal()), nil
 	}
 	var from identity.ID
@@ -25,11 +25,11 @@ func (m *Remote) ServeFrame(ctx context.Context, node identity.ID, ip netip.Addr
 	var err error
 	switch body := f.Body.(type) {
 	case *wire.Frame_Open:
-		from, reply, data, err = m.opened(ctx, node, body.Open, payload, accept)
+		from, reply, data, err = m.opened(ctx, node, ip, body.Open, payload, accept)
 	case *wire.Frame_Whois:
-		from, reply, err = m.asked(ctx, node, body.Whois)
+		from, reply, err = m.asked(ctx, node, ip, body.Whois)
 	case *wire.Frame_Redeem:
-		from, reply, err = m.redeemed(ctx, node, body.Redeem)
+		from, reply, err = m.redeemed(ctx, node, ip, body.Redeem)
 	default:
 		err = api.Errorf(api.CodeUnsupported, "unknown kind of frame")
 	}
@@ -45,7 +45,7 @@ func (m *Remote) ServeFrame(ctx context.Context, node identity.ID, ip netip.Addr
 }
 
 // sender proves who sent a frame. The error is what the node is told.
-func (m *Remote) sender(ctx context.Context, raw []byte, node identity.ID) (identity.ID, error) {
+func (m *Remote) sender(ctx context.Context, raw []byte, node identity.ID, ip netip.Addr) (identity.ID, error) {
 	now := m.Now()
 	d, err := m.Verifier.Verify(raw, node, now)
 	var skew *identity.TimeError
@@ -55,13 +55,16 @@ func (m *Remote) sender(ctx context.Context, raw []byte, node identity.ID) (iden
 	case err != nil:
 		return identity.ID{}, api.Refusal()
 	}
+	if m.Gate.Limited(d.Identity, node, ip) {
+		return d.Identity, api.Refusal()
+	}
 	m.learn(ctx, d)
 	return d.Identity, nil
 }
 
-func (m *Remote) opened(ctx context.Context, node identity.ID, o *wire.Open, payload []byte,
+func (m *Remote) opened(ctx context.Context, node identity.ID, ip netip.Addr, o *wire.Open, payload []byte,
 	accept func(*wire.Reply) (router.Conn, error)) (from identity.ID, reply *wire.Reply, data []byte, err error) {
-	if from, err = m.sender(ctx, o.GetFrom(), node); err != nil {
+	if from, err = m.sender(ctx, o.GetFrom(), node, ip); err != nil {
 		return from, nil, nil, err
 	}
 	to := identity.ID(o.GetTo())
@@ -122,8 +125,8 @@ func (m *Remote) check(r *router.Request, o *wire.Open) error {
 	return nil
 }
 
-func (m *Remote) asked(ctx context.Context, node identity.ID, w *wire.Whois) (identity.ID, *wire.Reply, error) {
-	from, err := m.sender(ctx, w.GetFrom(), node)
+func (m *Remote) asked(ctx context.Context, node identity.ID, ip netip.Addr, w *wire.Whois) (identity.ID, *wire.Reply, error) {
+	from, err := m.sender(ctx, w.GetFrom(), node, ip)
 	if err != nil {
 		return from, nil, err
 	}
@@ -138,8 +141,8 @@ func (m *Remote) asked(ctx context.Context, node identity.ID, w *wire.Whois) (id
 	return from, &wire.Reply{Delegation: d.Raw}, nil
 }
 
-func (m *Remote) redeemed(ctx context.Context, node identity.ID, w *wire.Redeem) (identity.ID, *wire.Reply, error) {
-	from, err := m.sender(ctx, w.GetFrom(), node)
+func (m *Remote) redeemed(ctx context.Context, node identity.ID, ip netip.Addr, w *wire.Redeem) (identity.ID, *wire.Reply, error) {
+	from, err := m.sender(ctx, w.GetFrom(), node, ip)
 	if err != nil {
 		return from, nil, err
 	}

@@ -45,8 +45,10 @@ type Book interface {
 type Gate interface {
 	// MayWhois tells whether from may use any protocol of owner, which lives here.
 	MayWhois(owner, from identity.ID) bool
-	// Limited tells that the node or address made too many refused opens lately.
-	Limited(node identity.ID, ip netip.Addr) bool
+	// Limited tells that a stranger made too many refused opens lately. It is asked
+	// twice: before from is proven, then it is zero and only the node counts, and
+	// after, when identity and address count too.
+	Limited(from, node identity.ID, ip netip.Addr) bool
 	// Refused counts a refused open. from is zero if it was not proven.
 	Refused(from, node identity.ID, ip netip.Addr)
 	// Redeem uses a ticket of owner for by: both in one transaction. The error
