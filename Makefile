@@ -11,7 +11,7 @@ LDFLAGS := -X main.version=$(VERSION)
 
 .PHONY: build
 build: ## bin/fastnd and bin/fastn
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
+	$(GO) build -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
 
 .PHONY: test
 test: deps-test build ## every test; those that need root skip visibly without it
