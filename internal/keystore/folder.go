@@ -36,26 +36,30 @@ func (f *folder) names() ([]string, error) {
 // check looks at the open folder again: it may have been opened to others since.
 func (f *folder) check(owner uint32) error {
 	var st unix.Stat_t
-	if err := f.stat(&st); err != nil {
+	if err := fstat(f.File, &st); err != nil {
 		return err
 	}
 	return checkStat(f.path, &st, wantFolder, owner)
 }
 
-// stat fails with fs.ErrClosed after Close, where a bare descriptor number
-// might already be another file's.
-func (f *folder) stat(st *unix.Stat_t) error { return fstat(f.File, st) }
+func (f *folder) control(do func(fd int) error) error { return control(f.File, do) }
 
 func fstat(f *os.File, st *unix.Stat_t) error {
+	return control(f, func(fd int) error { return unix.Fstat(fd, st) })
+}
+
+// control fails with fs.ErrClosed after Close, where a bare descriptor number
+// might already be another file's.
+func control(f *os.File, do func(fd int) error) error {
 	conn, err := f.SyscallConn()
 	if err != nil {
 		return err
 	}
-	var serr error
-	if err := conn.Control(func(fd uintptr) { serr = unix.Fstat(int(fd), st) }); err != nil {
-		return &fs.PathError{Op: "stat", Path: f.Name(), Err: fs.ErrClosed}
+	var derr error
+	if conn.Control(func(fd uintptr) { derr = do(int(fd)) }) != nil {
+		return &fs.PathError{Op: "use", Path: f.Name(), Err: fs.ErrClosed}
 	}
-	return serr
+	return derr
 }
 
 // openAt opens one name in dir and checks what it got by the descriptor, never

@@ -31,12 +31,12 @@ const (
 
 // Keystore is an open keystore folder. Files are reached through descriptors of
 // their folders, never by path, so that nobody can swap a folder meanwhile.
-// Safe for concurrent use; one process at a time should write.
+// Safe for concurrent use, also by several processes.
 type Keystore struct {
 	dir   *folder
 	owner uint32
 
-	mu sync.Mutex // held by whatever writes, so that a key is made once
+	mu sync.Mutex // see lock
 
 	// step is called before each step of a write; an error stops it there, as a
 	// crash would. nil outside of tests.
@@ -58,7 +58,10 @@ func Open(dir string, owner uint32) (*Keystore, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the keystore: %w", err)
 	}
-	if err := k.sweep(k.dir); err != nil {
+	unlock := k.lock()
+	err = k.sweep(k.dir)
+	unlock()
+	if err != nil {
 		_ = k.dir.Close()
 		return nil, fmt.Errorf("open the keystore: %w", err)
 	}
@@ -68,11 +71,23 @@ func Open(dir string, owner uint32) (*Keystore, error) {
 // Close closes the folder. Later calls fail with fs.ErrClosed.
 func (k *Keystore) Close() error { return k.dir.Close() }
 
+// lock keeps others, in this process and in others, from writing and sweeping
+// until the function it returns is called. Where a file system has no locks,
+// other processes are not kept out; then still no key is ever replaced.
+func (k *Keystore) lock() (unlock func()) {
+	k.mu.Lock()
+	for errors.Is(k.dir.control(func(fd int) error { return unix.Flock(fd, unix.LOCK_EX) }), unix.EINTR) {
+	}
+	return func() {
+		_ = k.dir.control(func(fd int) error { return unix.Flock(fd, unix.LOCK_UN) })
+		k.mu.Unlock()
+	}
+}
+
 // NodeKey reads the node's key, and makes it if there is no such file. A key
 // that is refused (*Refusal) stays as it is.
 func (k *Keystore) NodeKey() (identity.Key, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	defer k.lock()()
 	if err := k.dir.check(k.owner); err != nil {
 		return identity.Key{}, fmt.Errorf("node key: %w", err)
 	}
@@ -115,8 +130,7 @@ func (k *Keystore) Add(uid uint32, key identity.Key) error {
 	if uid == NoUID {
 		return errors.New("keystore: an identity needs an owner")
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	defer k.lock()()
 	return wrap("keystore: add an identity", k.add(uid, key))
 }
 
@@ -160,8 +174,7 @@ func elsewhere(all *folder, name string) error {
 // Remove deletes the key of an identity for good, also a refused one. The error
 // is fs.ErrNotExist if uid has no such identity.
 func (k *Keystore) Remove(uid uint32, id identity.ID) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	defer k.lock()()
 	return wrap("keystore: remove an identity", k.remove(uid, id))
 }
 

@@ -28,8 +28,7 @@ type Entry struct {
 // all identities cannot be used is there an error (*Refusal). What a crash left
 // half written is deleted on the way.
 func (k *Keystore) List() ([]Entry, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	defer k.lock()()
 	entries, err := k.list()
 	if err != nil {
 		return nil, wrap("keystore: list identities", err)
