@@ -12,8 +12,9 @@ import (
 	"github.com/fastn-stack/fastnd/service/api"
 )
 
-// ServeFrame answers one frame that node sent from ip. accept answers an Open
-// of a stream and returns its bytes; it is called at most once.
+// ServeFrame answers one frame that node sent from ip, and that is valid as
+// wire.ReadFrame makes sure. accept answers an Open of a stream and returns its
+// bytes; it is called at most once.
 func (m *Remote) ServeFrame(ctx context.Context, node identity.ID, ip netip.Addr, f *wire.Frame, payload []byte,
 	accept func(*wire.Reply) (router.Conn, error)) (*wire.Reply, []byte) {
 	if m.Gate.Limited(identity.ID{}, node, ip) {
@@ -40,6 +41,10 @@ func (m *Remote) ServeFrame(ctx context.Context, node identity.ID, ip netip.Addr
 		delegation := reply.GetDelegation()
 		reply = errorReply(err)
 		reply.Delegation = delegation
+		if reply.Code == string(api.CodeClockSkew) {
+			reply.ReceiverTimeUs = m.Now().UnixMicro()
+		}
+		return reply, nil
 	}
 	return reply, data
 }
@@ -83,7 +88,10 @@ func (m *Remote) opened(ctx context.Context, node identity.ID, ip netip.Addr, o 
 	if r.Kind == router.Stream {
 		r.Accept = func() (router.Conn, error) { return accept(&wire.Reply{Delegation: fresh()}) }
 	} else {
-		r.Timeout = min(time.Duration(max(o.GetTimeoutMs(), 1))*time.Millisecond, api.MaxTimeout)
+		r.Timeout = min(time.Duration(o.GetTimeoutMs())*time.Millisecond, api.MaxTimeout)
+		if r.Timeout == 0 { // the peer names none
+			r.Timeout = api.DefaultTimeout
+		}
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, r.Timeout)
 		defer cancel()

@@ -81,6 +81,7 @@ func (m *Remote) stream(ctx context.Context, r *router.Request, node identity.ID
 	if err := m.replied(ctx, reply, node, r.To); err != nil {
 		if far != nil {
 			far.Reset(api.CodeAborted)
+			_ = far.Close()
 		}
 		return err
 	}
@@ -141,14 +142,12 @@ func (m *Remote) Redeem(ctx context.Context, from identity.ID, t *identity.Ticke
 	if err != nil {
 		return err
 	}
-	m.mu.Lock()
-	m.hints[d.Node] = t.Addresses
-	m.mu.Unlock()
-	defer func() {
-		m.mu.Lock()
-		delete(m.hints, d.Node)
-		m.mu.Unlock()
-	}()
+	// The secret goes to no node that its identity has revoked meanwhile.
+	if d, err = m.Verifier.Verify(d.Raw, d.Node, m.Now()); err != nil {
+		return api.Errorf(api.CodeExpired, "the ticket is void: its %v", err).
+			WithHint("ask for a new ticket: the other side runs fastn invite")
+	}
+	defer m.hinted(d.Node, t.Addresses)()
 	f := &wire.Frame{Body: &wire.Frame_Redeem{Redeem: &wire.Redeem{From: own.Raw, To: t.Identity[:], Secret: t.Secret[:]}}}
 	reply, _, err := m.transport.Request(ctx, d.Node, f, nil)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -72,21 +73,21 @@ type Remote struct {
 	transport Transport
 	route     func(context.Context, *router.Request) (json.RawMessage, error)
 
-	mu sync.Mutex
-	// lately holds delegations of those who are no contacts, so that a caller
-	// can be called back; bounded, the oldest are forgotten.
-	lately map[identity.ID]*identity.Delegation
-	order  []identity.ID
-	hints  map[identity.ID][]string // addresses of a redemption under way
+	lately *recent
+
+	mu    sync.Mutex
+	hints []*hint
 }
 
-// latelyMost bounds the delegations held of strangers.
-const latelyMost = 1024
+// hint is where a redemption under way looks for a node.
+type hint struct {
+	node      identity.ID
+	addresses []string
+}
 
 // New returns a Remote that takes no part in traffic until Connect is called.
 func New(p Parts) *Remote {
-	m := &Remote{Parts: p, lately: make(map[identity.ID]*identity.Delegation), hints: make(map[identity.ID][]string)}
-	return m
+	return &Remote{Parts: p, lately: newRecent()}
 }
 
 // Connect plugs in the two ends that need a Remote to be made themselves.
@@ -99,39 +100,45 @@ func (m *Remote) Connect(t Transport, route func(context.Context, *router.Reques
 func (m *Remote) Hints(node identity.ID) []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.hints[node]
+	var out []string
+	for _, h := range m.hints {
+		if h.node == node {
+			out = append(out, h.addresses...)
+		}
+	}
+	return out
+}
+
+// hinted has addresses of node tried until forget is called.
+func (m *Remote) hinted(node identity.ID, addresses []string) (forget func()) {
+	h := &hint{node, addresses}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.hints = append(m.hints, h)
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.hints = slices.DeleteFunc(m.hints, func(x *hint) bool { return x == h })
+	}
 }
 
 // Adopt writes what is known of id to the book; called when id became a contact.
 func (m *Remote) Adopt(ctx context.Context, id identity.ID) error {
-	m.mu.Lock()
-	d := m.lately[id]
-	m.mu.Unlock()
-	if d == nil {
-		return nil
+	for _, d := range m.lately.get(id) {
+		if err := m.Book.PutDelegation(ctx, d); err != nil {
+			return err
+		}
 	}
-	return m.Book.PutDelegation(ctx, d)
+	return nil
 }
 
-// learn remembers a delegation that was verified.
+// learn remembers a delegation that was verified. The book is told only where
+// that is news: this is the hot path. A failing disk costs one look-up later,
+// so the error is not the caller's.
 func (m *Remote) learn(ctx context.Context, d *identity.Delegation) {
-	m.mu.Lock()
-	if old, ok := m.lately[d.Identity]; !ok || old.Issued.Before(d.Issued) {
-		if !ok {
-			if len(m.order) >= latelyMost {
-				delete(m.lately, m.order[0])
-				m.order = m.order[1:]
-			}
-			m.order = append(m.order, d.Identity)
-		}
-		m.lately[d.Identity] = d
-		m.mu.Unlock()
-		// The book is asked only when there is news: this is the hot path. A
-		// failing disk costs one look-up later, so the error is not the caller's.
+	if m.lately.put(d) {
 		_ = m.Book.PutDelegation(ctx, d)
-		return
 	}
-	m.mu.Unlock()
 }
 
 // candidate is a node that may speak for the target; held is nil if its
@@ -151,16 +158,10 @@ func (m *Remote) candidates(from, to identity.ID) []candidate {
 		}
 	}
 	now := m.Now()
-	for _, d := range m.Book.Delegations(to) {
+	for _, d := range append(m.Book.Delegations(to), m.lately.get(to)...) {
 		if now.Before(d.Expires) {
 			add(d.Node, d)
 		}
-	}
-	m.mu.Lock()
-	d := m.lately[to]
-	m.mu.Unlock()
-	if d != nil && now.Before(d.Expires) {
-		add(d.Node, d)
 	}
 	for _, node := range m.Book.Nodes(from, to) {
 		add(node, nil)
