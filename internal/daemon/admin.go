@@ -78,7 +78,7 @@ func (d *Daemon) disconnect(data json.RawMessage) (any, error) {
 // probe is the watchdog's question: a whole request through the control socket.
 func (d *Daemon) probe(ctx context.Context) error {
 	err := d.sayHello(ctx)
-	if err != nil && ctx.Err() == nil {
+	if err != nil && !errors.Is(ctx.Err(), context.Canceled) {
 		d.log.Error("the daemon did not answer its own request", systemd.MsgWatchdogProbeFailed.Attr(), "error", err)
 	}
 	return err

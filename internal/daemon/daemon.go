@@ -67,7 +67,7 @@ func New(ctx context.Context, o Options) (*Daemon, error) {
 	}
 	d := &Daemon{o: o, place: place, level: new(slog.LevelVar), started: time.Now(), stopped: make(chan struct{}), hub: events.New(time.Now)}
 	d.journal = systemd.OpenLog("fastnd", d.level, o.Stderr)
-	d.log = slog.New(d.journal)
+	d.log = slog.New(systemd.QuietPeers(d.journal))
 	d.policy = &peercred.Policy{PerUser: o.perUser(), OwnUID: uint32(os.Geteuid()), Group: "fastn", AdminGroup: "fastn-admin"}
 	d.budgets = access.NewBudgets(limits(config.Default().Budgets), peercred.UserName)
 	d.server = ipc.New((*backend)(d), d.log, ipc.Options{})

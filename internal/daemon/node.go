@@ -142,7 +142,7 @@ func (n *node) strangeProblems(uid uint32) []api.Problem {
 func (n *node) openStore(ctx context.Context) error {
 	var err error
 	if n.store, err = store.Open(ctx, n.d.place.dir); err != nil {
-		return err
+		return &startError{systemd.MsgStoreDamaged, err}
 	}
 	n.closers = append(n.closers, n.store.Close)
 	if r := n.store.Recovery(); r != nil {
@@ -188,7 +188,7 @@ func (n *node) listen(key identity.Key) error {
 		host, err = p2p.New(o, (*frames)(n))
 	}
 	if err != nil {
-		return &portError{err}
+		return &startError{systemd.MsgPortUnavailable, err}
 	}
 	n.host = host
 	n.closers = append(n.closers, host.Close)

@@ -97,14 +97,17 @@ func (d *Daemon) whyLocked(err error) (systemd.MessageID, api.Problem) {
 		}
 		return systemd.MsgKeystoreLocked, p
 	}
-	if _, ok := errors.AsType[*portError](err); ok {
-		return systemd.MsgPortUnavailable, p
+	if f, ok := errors.AsType[*startError](err); ok {
+		return f.id, p
 	}
 	return systemd.MsgKeystoreLocked, p
 }
 
-// portError is a failure to listen.
-type portError struct{ err error }
+// startError is a failure to start the node that is not the keystore's.
+type startError struct {
+	id  systemd.MessageID
+	err error
+}
 
-func (e *portError) Error() string { return e.err.Error() }
-func (e *portError) Unwrap() error { return e.err }
+func (e *startError) Error() string { return e.err.Error() }
+func (e *startError) Unwrap() error { return e.err }
