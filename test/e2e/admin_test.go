@@ -21,12 +21,15 @@ func statusText(m *nspawn.Machine) string {
 
 func badReload(t *testing.T, m *nspawn.Machine) {
 	good := m.Must("cat", configFile) + "\n"
-	lines := strings.Count(good, "\n")
+	before, after, ok := strings.Cut(good, "#port = 4100\n")
+	if !ok {
+		t.Fatalf("%s has no line for the port:\n%s", configFile, good)
+	}
 	pid, from := mainPID(m), cursor(m)
 	quiet := statusText(m)
 
-	m.WriteFile(configFile, good+"[p2p]\nprot = 1\n", 0o644)
-	where := configFile + ":" + strconv.Itoa(lines+2)
+	m.WriteFile(configFile, before+"prot = 4100\n"+after, 0o644)
+	where := configFile + ":" + strconv.Itoa(strings.Count(before, "\n")+1)
 	if r := m.Run("fastnd", "--check-config"); r.Code == 0 || !strings.Contains(r.Err, where) || !strings.Contains(r.Err, "port") {
 		t.Errorf("fastnd --check-config names neither place nor the nearest key: %v", r)
 	}
