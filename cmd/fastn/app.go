@@ -97,7 +97,7 @@ func (a *app) verb(verb string, args any, files ...*os.File) (json.RawMessage, e
 	if err != nil {
 		return nil, err
 	}
-	raw, err := d.Verb(a.ctx, verb, a.identity(), args, files...)
+	raw, err := d.Verb(a.ctx, verb, args, files...)
 	return raw, a.explain(err)
 }
 

@@ -93,11 +93,21 @@ func (a *app) showContacts(list ...api.Contact) error {
 	rows := make([][]string, 0, len(list))
 	for _, c := range list {
 		rows = append(rows, []string{c.Name, c.ID52, yesNo(c.Blocked, "blocked", "contact"),
-			clock(c.Added), strings.Join(c.Addresses, ", ")})
+			clock(c.Added), shortAddresses(c.Addresses)})
 	}
 	var b bytes.Buffer
 	a.table(&b, []string{"CONTACT", "ID52", "STATE", "ADDED", "ADDRESSES"}, rows)
 	return a.write(&b)
+}
+
+// shortAddresses leaves out the node, which is the same in all and long.
+func shortAddresses(list []string) string {
+	short := make([]string, 0, len(list))
+	for _, addr := range list {
+		host, _, _ := strings.Cut(addr, "/p2p/")
+		short = append(short, host)
+	}
+	return strings.Join(short, ", ")
 }
 
 // contactVerb runs a verb that answers with one contact and shows it.

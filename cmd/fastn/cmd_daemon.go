@@ -45,7 +45,7 @@ func (a *app) ownDaemon() (p place, ok bool, err error) {
 		return p, true, err
 	}
 	if systemInstalled(a.ctx) {
-		return place{socket: systemSocket}, false, nil
+		return place{socket: api.SystemSocket}, false, nil
 	}
 	p, err = defaultHome()
 	return p, true, err

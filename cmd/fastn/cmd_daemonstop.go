@@ -83,9 +83,9 @@ func (a *app) stopped(p place, text string) error {
 func (a *app) askToStop(ctx context.Context, p place) error {
 	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
 	defer cancel()
-	d := dial(p.socket)
+	d := dial(p.socket, "")
 	defer d.Close()
-	_, err := d.Verb(ctx, api.VerbDaemonStop, "", struct{}{})
+	_, err := d.Verb(ctx, api.VerbDaemonStop, struct{}{})
 	if api.CodeOf(err) == api.CodeOutcomeUnknown {
 		return nil // it ended before it answered
 	}
@@ -186,12 +186,15 @@ func awaitSignalFails(ctx context.Context, proc *os.Process) error {
 func (a *app) helloAt(p place) (*api.Hello, error) {
 	ctx, cancel := context.WithTimeout(a.ctx, helloTimeout)
 	defer cancel()
-	d := dial(p.socket)
+	d := dial(p.socket, "")
 	defer d.Close()
 	h, err := d.Hello(ctx)
 	if err != nil && a.ctx.Err() == nil && ctx.Err() != nil {
 		return nil, api.Errorf(api.CodeTimeout, "the daemon at %s does not answer", p.socket).
 			WithHint(`"%s" ends it`, a.self("daemon stop"))
 	}
-	return h, a.explainAt(p, err)
+	if err != nil {
+		return nil, a.explainAt(p, err)
+	}
+	return &h, nil
 }

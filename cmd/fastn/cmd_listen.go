@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"sync"
 
 	"github.com/fastn-stack/fastnd/service/api"
@@ -36,14 +35,15 @@ func (c *listenCmd) run(a *app) error {
 		return usage("--max %d: the least is 1", c.Max)
 	}
 	r := api.Request{Protocol: c.Protocol, Instance: c.Instance, From: a.identity()}
+	var kinds []string // all
 	if len(c.Command) == 0 {
-		r.Data = json.RawMessage(`{"kinds":["stream"]}`)
+		kinds = []string{"stream"}
 	}
 	d, err := a.daemon()
 	if err != nil {
 		return err
 	}
-	l, err := d.Listen(a.ctx, r)
+	l, err := d.Listen(a.ctx, r, kinds...)
 	if err != nil {
 		return a.explain(err)
 	}

@@ -85,9 +85,8 @@ func (a *app) streamEnd(s stream) error {
 	if res.Clean {
 		return nil
 	}
-	reason := res.Reason
-	if reason == "" {
-		reason = string(res.Code)
+	if res.Reason != "" {
+		return api.Errorf(api.CodeAborted, "%s", res.Reason)
 	}
-	return api.Errorf(api.CodeAborted, "the stream was aborted: %s", reason)
+	return api.Errorf(api.CodeAborted, "the stream was aborted: %s", res.Code)
 }

@@ -65,5 +65,8 @@ func (a *app) hello() (*api.Hello, error) {
 		return nil, err
 	}
 	h, err := d.Hello(a.ctx)
-	return h, a.explain(err)
+	if err != nil {
+		return nil, a.explain(err)
+	}
+	return &h, nil
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"net"
 	"os"
@@ -11,13 +10,13 @@ import (
 	"github.com/fastn-stack/fastnd/service/api"
 )
 
-// daemon is what the commands need of the daemon; a *client.Client does it.
+// daemon is what the commands need of the daemon; clientDaemon does it.
 type daemon interface {
-	Hello(ctx context.Context) (*api.Hello, error)
-	Verb(ctx context.Context, verb, from string, args any, files ...*os.File) (json.RawMessage, error)
+	Hello(ctx context.Context) (api.Hello, error)
+	Verb(ctx context.Context, verb string, args any, files ...*os.File) (json.RawMessage, error)
 	Call(ctx context.Context, r api.Request) (json.RawMessage, error)
 	Stream(ctx context.Context, r api.Request) (stream, error)
-	Listen(ctx context.Context, r api.Request) (listener, error)
+	Listen(ctx context.Context, r api.Request, kinds ...string) (listener, error)
 	// Subscribe calls each for every event until ctx ends or each fails.
 	Subscribe(ctx context.Context, args api.SubscribeArgs, each func(api.Event) error) error
 	Close() error
@@ -30,7 +29,8 @@ type stream interface {
 	CloseWrite() error
 	Reset() error
 	// Result waits for the end of the stream and tells how it was.
-	Result(ctx context.Context) (*api.StreamResult, error)
+	Result(ctx context.Context) (api.StreamResult, error)
+	// Close releases the stream, and aborts it if it has not ended.
 	Close() error
 }
 
@@ -59,7 +59,7 @@ func (a *app) daemon() (daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.conn = dial(p.socket)
+	a.conn = dial(p.socket, a.identity())
 	return a.conn, nil
 }
 
@@ -91,5 +91,3 @@ func (a *app) explainAt(p place, err error) error {
 	}
 	return a.unreachable(p, cause)
 }
-
-var errNoClient = errors.New("not built yet")

@@ -4,31 +4,102 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+	"time"
 
 	"github.com/fastn-stack/fastnd/service/api"
+	"github.com/fastn-stack/fastnd/service/client"
 )
 
-// dial is replaced by service/client.
-func dial(socket string) daemon { return noDaemon{} }
+// dial makes the daemon at a socket usable; it connects with the first request.
+func dial(socket, from string) daemon {
+	return clientDaemon{client.New(socket, client.Options{Name: "fastn/" + version, From: from})}
+}
 
-type noDaemon struct{}
+// clientDaemon puts the shapes of service/client under the interface that the
+// commands, and their tests, use.
+type clientDaemon struct {
+	*client.Client
+}
 
-func (noDaemon) Hello(context.Context) (*api.Hello, error) {
-	return nil, api.Errorf(api.CodeUnavailable, "%v", errNoClient)
+func (d clientDaemon) Verb(ctx context.Context, verb string, args any, files ...*os.File) (json.RawMessage, error) {
+	var raw json.RawMessage
+	err := d.Client.Verb(ctx, verb, args, &raw, files...)
+	return raw, err
 }
-func (noDaemon) Verb(context.Context, string, string, any, ...*os.File) (json.RawMessage, error) {
-	return nil, api.Errorf(api.CodeUnavailable, "%v", errNoClient)
+
+func (d clientDaemon) Call(ctx context.Context, r api.Request) (json.RawMessage, error) {
+	return d.Client.Call(ctx, clientRequest(r))
 }
-func (noDaemon) Call(context.Context, api.Request) (json.RawMessage, error) {
-	return nil, api.Errorf(api.CodeUnavailable, "%v", errNoClient)
+
+func (d clientDaemon) Stream(ctx context.Context, r api.Request) (stream, error) {
+	s, err := d.Client.Stream(ctx, clientRequest(r))
+	if err != nil {
+		return nil, err
+	}
+	return clientStream{s}, nil
 }
-func (noDaemon) Stream(context.Context, api.Request) (stream, error) {
-	return nil, api.Errorf(api.CodeUnavailable, "%v", errNoClient)
+
+func clientRequest(r api.Request) client.Request {
+	return client.Request{Target: r.Target, Protocol: r.Protocol, Instance: r.Instance, From: r.From,
+		Data: r.Data, Timeout: time.Duration(r.TimeoutMS) * time.Millisecond}
 }
-func (noDaemon) Listen(context.Context, api.Request) (listener, error) {
-	return nil, api.Errorf(api.CodeUnavailable, "%v", errNoClient)
+
+func (d clientDaemon) Listen(ctx context.Context, r api.Request, kinds ...string) (listener, error) {
+	l, err := d.Client.Listen(ctx, client.ListenOptions{Protocol: r.Protocol, Instance: r.Instance, From: r.From, Kinds: kinds})
+	if err != nil {
+		return nil, err
+	}
+	return clientListener{l}, nil
 }
-func (noDaemon) Subscribe(context.Context, api.SubscribeArgs, func(api.Event) error) error {
-	return api.Errorf(api.CodeUnavailable, "%v", errNoClient)
+
+func (d clientDaemon) Subscribe(ctx context.Context, args api.SubscribeArgs, each func(api.Event) error) error {
+	s, err := d.Client.Subscribe(ctx, args)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	for {
+		e, err := s.Next(ctx)
+		if err != nil {
+			return err
+		}
+		if err := each(e); err != nil {
+			return err
+		}
+	}
 }
-func (noDaemon) Close() error { return nil }
+
+type clientStream struct {
+	*client.Stream
+}
+
+// Reset is Close, which aborts what has not ended, and wakes reader and writer.
+func (s clientStream) Reset() error { return s.Close() }
+
+type clientListener struct {
+	*client.Listener
+}
+
+func (l clientListener) Next(ctx context.Context) (*incoming, error) {
+	i, err := l.Listener.Next(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &incoming{
+		Incoming: i.Incoming,
+		Accept: func(ctx context.Context) (stream, error) {
+			s, err := i.Accept(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return clientStream{s}, nil
+		},
+		Reply: func(ctx context.Context, data json.RawMessage, fail *api.Error) error {
+			if fail != nil {
+				return i.Fail(ctx, fail)
+			}
+			return i.Reply(ctx, data)
+		},
+		Gone: i.Done(),
+	}, nil
+}

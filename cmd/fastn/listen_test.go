@@ -29,12 +29,12 @@ func (f *fakeStream) Reset() error {
 	return nil
 }
 
-func (f *fakeStream) Result(ctx context.Context) (*api.StreamResult, error) {
+func (f *fakeStream) Result(ctx context.Context) (api.StreamResult, error) {
 	select {
 	case <-f.aborted:
-		return &api.StreamResult{Code: api.CodeAborted, Reason: "by the test"}, nil
+		return api.StreamResult{Code: api.CodeAborted, Reason: "by the test"}, nil
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return api.StreamResult{}, ctx.Err()
 	}
 }
 
@@ -271,4 +271,4 @@ type fakeDaemon struct {
 	hello api.Hello
 }
 
-func (f fakeDaemon) Hello(context.Context) (*api.Hello, error) { return &f.hello, nil }
+func (f fakeDaemon) Hello(context.Context) (api.Hello, error) { return f.hello, nil }

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/fastn-stack/fastnd/service/api"
+	"github.com/fastn-stack/fastnd/service/client"
 )
 
 // place is where a daemon's socket is, and why there.
@@ -19,12 +20,8 @@ type place struct {
 	flag   bool   // chosen by a flag, which hints must repeat
 }
 
-// systemSocket is a variable only so that the package's tests can move it.
-var systemSocket = api.SystemSocket
-
-// locate looks at --socket, --home, FASTN_SOCKET, FASTN_HOME, the system's
-// socket and the user's own, in this order. The system's socket is passed over
-// if the user may not connect to it and has a daemon of his own.
+// locate finds the daemon in the order that client.ResolveSocket documents, and
+// keeps what its hints need.
 func (a *app) locate() (place, error) {
 	if a.flags.Socket != "" {
 		return place{socket: a.flags.Socket, flag: true}, nil
@@ -38,18 +35,11 @@ func (a *app) locate() (place, error) {
 	if h := os.Getenv(api.EnvHome); h != "" {
 		return inHome(h, false)
 	}
-	const writable = 2 // W_OK
-	systemErr := syscall.Access(systemSocket, writable)
-	if systemErr == nil {
-		return place{socket: systemSocket}, nil
+	p := place{socket: client.ResolveSocket("", "")}
+	if p.socket != api.SystemSocket {
+		p.home = filepath.Dir(p.socket)
 	}
-	own, err := defaultHome()
-	if err == nil {
-		if _, statErr := os.Stat(own.socket); statErr == nil || systemErr == syscall.ENOENT {
-			return own, nil
-		}
-	}
-	return place{socket: systemSocket}, nil
+	return p, nil
 }
 
 func defaultHome() (place, error) {
@@ -58,7 +48,7 @@ func defaultHome() (place, error) {
 		return place{}, usage("no home folder is known: %v", err).
 			WithHint(`set HOME, or name a folder with --home`)
 	}
-	return inHome(filepath.Join(dir, ".fastn"), false)
+	return inHome(filepath.Join(dir, client.DefaultHome), false)
 }
 
 func inHome(dir string, flag bool) (place, error) {
@@ -100,7 +90,7 @@ func (a *app) unreachable(p place, cause error) *api.Error {
 		reason = errno
 	}
 	e := api.Errorf(api.CodeUnavailable, "cannot reach the fastn daemon at %s: %v", p.socket, reason)
-	system := p.socket == systemSocket
+	system := p.socket == api.SystemSocket
 	switch {
 	case system && errors.Is(cause, syscall.EACCES):
 		return e.WithHint(`you are not in group "fastn"; an administrator can add you with "adduser %s fastn", then log in again`, userName())

@@ -152,19 +152,26 @@ func (h *hints) note(ts *testscript.TestScript) {
 	}
 }
 
-// hintCommands finds "fastn …" between double quotes in the hint lines.
+// hintCommands finds the fastn commands in the hint lines: between double
+// quotes, or up to the line's end or the next clause.
 func hintCommands(stderr string) []string {
 	var out []string
 	for line := range strings.Lines(stderr) {
 		text, ok := strings.CutPrefix(strings.TrimSpace(line), "hint: ")
 		for ok {
-			var command string
-			if _, text, ok = strings.Cut(text, `"`); !ok {
+			before, after, found := strings.Cut(text, "fastn ")
+			if !found {
 				break
 			}
-			if command, text, ok = strings.Cut(text, `"`); ok && strings.HasPrefix(command, "fastn ") {
-				out = append(out, command)
+			end := ";"
+			if strings.HasSuffix(before, `"`) {
+				end = `"`
 			}
+			command, rest, _ := strings.Cut(after, end)
+			if name := topCommand(strings.Fields(command)); name != "" || strings.HasPrefix(command, "--") {
+				out = append(out, "fastn "+command)
+			}
+			text = rest
 		}
 	}
 	return out

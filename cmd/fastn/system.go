@@ -46,7 +46,7 @@ func showSystem(a *app) (socketUp, serviceUp bool, err error) {
 	socket, service := unitState(a.ctx, "fastn.socket"), unitState(a.ctx, "fastnd.service")
 	socketUp, serviceUp = socket["ActiveState"] == "active", service["ActiveState"] == "active"
 	if a.flags.JSON {
-		return socketUp, serviceUp, a.printValue(systemReport{serviceUp, systemSocket, map[string]string{
+		return socketUp, serviceUp, a.printValue(systemReport{serviceUp, api.SystemSocket, map[string]string{
 			"fastn.socket": socket["ActiveState"], "fastnd.service": service["ActiveState"]}})
 	}
 	var b bytes.Buffer
