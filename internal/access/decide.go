@@ -103,7 +103,7 @@ func decide(r Rules, owner, from identity.ID, protocol, instance string) verdict
 	switch {
 	case granted && by == byContact:
 		return verdict{true, RuleGrant, name}
-	case granted && by == api.WhoContacts && contact:
+	case granted && by == api.WhoContacts:
 		return verdict{true, RuleContacts, name}
 	case contact && contactDefault(protocol, instance):
 		return verdict{true, RuleContactDefault, name}

@@ -73,6 +73,10 @@ func TestRemoveIdentityTakesAllOfItsOwn(t *testing.T) {
 		}
 		must(t, s.AddInvite(ctx, id(o), hashOf(secret(o)), "carol", far))
 		must(t, s.AddHint(ctx, id(o), id(10), id(20+o), "/a"))
+		must(t, s.AddContact(ctx, NewContact{
+			Owner: id(o), ID: id(30 + o), Name: "dave",
+			Delegation: delegation(id(30+o), id(40+o), 1), Addresses: []string{"/d"},
+		}))
 	}
 	must(t, s.RemoveIdentity(ctx, id(owner)))
 	wantCode(t, s.RemoveIdentity(ctx, id(owner)), api.CodeNotFound)
@@ -83,7 +87,8 @@ func TestRemoveIdentityTakesAllOfItsOwn(t *testing.T) {
 		_, info := s.IdentityInfo(id(o))
 		for what, got := range map[string]bool{
 			"contact": contact, "block": s.Blocked(id(o), id(11)), "grant": granted, "grants": len(s.Grants(id(o))) == 3,
-			"invite": err == nil, "node": s.NodeKnown(id(20 + o)), "info": info, "hint": len(s.Nodes(id(o), id(10))) == 1,
+			"invite": err == nil, "node": s.NodeKnown(id(20 + o)), "delegated node": s.NodeKnown(id(40 + o)),
+			"addresses": len(s.Addresses(id(40+o))) > 0, "info": info, "hint": len(s.Nodes(id(o), id(10))) == 1,
 			"contacts": len(s.Contacts(id(o))) > 0,
 		} {
 			if got != want {

@@ -35,6 +35,7 @@ func (s *Store) AddInvite(ctx context.Context, owner identity.ID, secretHash [32
 			return err
 		}
 	}
+	expires = micro(expires)
 	return s.write(ctx, func(st *state, p *plan) error {
 		now := s.now()
 		if n := st.of(owner).openInvites(now); n >= maxInvites {
@@ -42,10 +43,14 @@ func (s *Store) AddInvite(ctx context.Context, owner identity.ID, secretHash [32
 				WithHint("wait until some have expired, and give tickets a shorter life with --expires")
 		}
 		p.sweepInvites(now)
-		p.exec("INSERT INTO invites (hash, owner, name, expires) VALUES (?, ?, ?, ?)", secretHash[:], owner, name, expires)
-		p.then(func(st *state) { st.make(owner).invites[secretHash] = &invite{name: name, expires: expires} })
+		p.addInvite(owner, secretHash, invite{name: name, expires: expires})
 		return nil
 	})
+}
+
+func (p *plan) addInvite(owner identity.ID, hash [32]byte, inv invite) {
+	p.exec("INSERT INTO invites (hash, owner, name, expires) VALUES (?, ?, ?, ?)", hash[:], owner, inv.name, inv.expires)
+	p.then(func(st *state) { st.make(owner).invites[hash] = &inv })
 }
 
 func (o *owned) openInvites(now time.Time) int {
@@ -111,7 +116,7 @@ func (s *Store) Redeem(ctx context.Context, owner identity.ID, secret identity.S
 			return nil
 		}
 		name = o.freeName(inv.name, by)
-		p.addContact(Contact{Owner: owner, ID: by, Name: name, Added: now})
+		p.addContact(Contact{Owner: owner, ID: by, Name: name, Added: micro(now)})
 		return nil
 	})
 	return name, again, err

@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	soon = time.Now()
+	soon = micro(time.Now())
 	far  = soon.Add(24 * time.Hour)
 )
 
@@ -146,6 +146,7 @@ func TestRedeemNamesTheContact(t *testing.T) {
 	t.Run("a contact already", func(t *testing.T) {
 		s := invited(t)
 		add(t, s, id(1), "rob", id(10))
+		add(t, s, id(1), "carol", id(11))
 		wantRedeemed(t, s, 10, "rob", false)
 		wantRefused(t, s, 11, ErrTicketUsed)
 	})
@@ -178,10 +179,12 @@ func TestInvitesAreSweptAndBounded(t *testing.T) {
 	now := soon
 	s.now = func() time.Time { return now }
 	expires := soon.Add(time.Hour)
-	must(t, s.AddInvite(ctx, id(1), hashOf(secret(0)), "", expires))
-	for n := 1; n < maxInvites; n++ { // in memory only, for speed
-		s.state.of(id(1)).invites[hashOf(secret(n))] = &invite{expires: expires}
-	}
+	must(t, s.write(ctx, func(_ *state, p *plan) error { // at once, for speed
+		for n := range maxInvites {
+			p.addInvite(id(1), hashOf(secret(n)), invite{expires: micro(expires)})
+		}
+		return nil
+	}))
 	wantCode(t, s.AddInvite(ctx, id(1), hashOf(secret(-1)), "", far), api.CodeOverBudget)
 	must(t, s.AddInvite(ctx, id(2), hashOf(secret(-2)), "", far)) // others have their own
 	now = expires

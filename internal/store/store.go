@@ -47,7 +47,7 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	s := &Store{db: db, now: func() time.Time { return time.UnixMicro(time.Now().UnixMicro()) }} // as the disk keeps it
+	s := &Store{db: db, now: func() time.Time { return micro(time.Now()) }}
 	if s.state, err = load(ctx, db); err != nil {
 		_ = db.Close()
 		return nil, fmt.Errorf("store: load %s: %w", db.Path(), err)
@@ -128,6 +128,9 @@ func (p *plan) exec(sql string, args ...any) {
 
 // then has fn change the memory once the statements are committed.
 func (p *plan) then(fn func(*state)) { p.apply = append(p.apply, fn) }
+
+// micro gives t as the disk keeps it, so that memory says the same.
+func micro(t time.Time) time.Time { return time.UnixMicro(t.UnixMicro()) }
 
 // column gives a value in the form that the schema has it.
 func column(v any) any {
