@@ -59,7 +59,18 @@ func (h *Host) ownAddrs() []ma.Multiaddr {
 		}
 	}
 	slices.SortStableFunc(addrs, func(a, b ma.Multiaddr) int { return rank(a) - rank(b) })
-	return ma.Unique(append(slices.Clone(h.announce), addrs...))
+	return distinct(append(slices.Clone(h.announce), addrs...))
+}
+
+// distinct drops repetitions and keeps the order, which ma.Unique does not.
+func distinct(addrs []ma.Multiaddr) []ma.Multiaddr {
+	var out []ma.Multiaddr
+	for _, m := range addrs {
+		if !slices.ContainsFunc(out, m.Equal) {
+			out = append(out, m)
+		}
+	}
+	return out
 }
 
 // rank orders addresses by how far they reach.

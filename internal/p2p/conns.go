@@ -98,6 +98,8 @@ func (t *connTable) connected(c network.Conn) {
 	t.mu.Unlock()
 	if first {
 		t.h.events.add(eventOf(EventConnected, s))
+	} else {
+		t.probeOthers(s)
 	}
 	t.h.nodes.connected(s.peer.Node)
 }

@@ -132,6 +132,12 @@ func (h *Host) start() error {
 		return err
 	}
 	h.bh.Start()
+	if err := h.watchNetwork(); err != nil {
+		h.o.Log.Warn("link changes are noticed late", "error", err)
+	}
+	for id := range h.o.StaticPeers {
+		h.Protect(id, "static")
+	}
 	return nil
 }
 

@@ -39,6 +39,7 @@ type node struct {
 	failedAt time.Time
 	tags     map[string]bool // that protect it
 	wake     chan struct{}   // of the re-dialler; nil if there is none
+	urgent   bool            // the network changed: no more pause
 }
 
 // dial is one attempt to connect that many callers may wait for.
@@ -98,7 +99,7 @@ func (t *nodeTable) disconnected(id identity.ID) {
 	if n == nil {
 		return
 	}
-	n.kick()
+	n.kick(false)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.nodes) <= maxNodes {
@@ -207,7 +208,7 @@ func (n *node) addrs() []ma.Multiaddr {
 			}
 		}
 	}
-	out = ma.Unique(append(out, n.h.ps.Addrs(n.id.PeerID())...))
+	out = distinct(append(out, n.h.ps.Addrs(n.id.PeerID())...))
 	return out[:min(len(out), 2*maxAddrs)]
 }
 

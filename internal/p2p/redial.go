@@ -1,12 +1,158 @@
 package p2p
 
-func (n *node) kick() {
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+)
+
+// Protect keeps a node connected: it is dialled now, and again with growing
+// pauses whenever the connection is lost, until every tag is taken away.
+func (h *Host) Protect(id identity.ID, tag string) {
+	if id == h.node {
+		return
+	}
+	n := h.nodes.get(id)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.wake != nil {
-		select {
-		case n.wake <- struct{}{}:
-		default:
+	if n.tags == nil {
+		n.tags = make(map[string]bool)
+	}
+	n.tags[tag] = true
+	if n.wake == nil {
+		n.wake = make(chan struct{}, 1)
+		if !h.tasks.run(n.keep) {
+			n.wake = nil
 		}
 	}
+}
+
+// Unprotect takes a tag away. The connection, if any, stays.
+func (h *Host) Unprotect(id identity.ID, tag string) {
+	n := h.nodes.peek(id)
+	if n == nil {
+		return
+	}
+	n.mu.Lock()
+	delete(n.tags, tag)
+	n.mu.Unlock()
+	n.kick(false)
+}
+
+// kick makes the re-dialler look again; urgent, and the pause is over.
+func (n *node) kick(urgent bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if urgent {
+		n.failed = nil
+		n.urgent = true
+	}
+	if n.wake == nil {
+		return
+	}
+	select {
+	case n.wake <- struct{}{}:
+	default:
+	}
+}
+
+// shortLived is a connection that does not count as success: a peer that closes
+// at once is not dialled in a loop.
+const shortLived = 10 * time.Second
+
+// keep dials a protected node whenever it is not connected.
+func (n *node) keep() {
+	pause := n.h.o.Timing.RedialMin
+	for n.wanted() {
+		if n.h.ctx.Err() != nil {
+			return
+		}
+		began := time.Now()
+		if n.redial() {
+			n.sleep(-1) // until it is lost
+			if time.Since(began) > shortLived {
+				pause = n.h.o.Timing.RedialMin
+				continue
+			}
+		}
+		if n.sleep(jitter(pause)) {
+			pause = n.h.o.Timing.RedialMin
+			continue
+		}
+		pause = min(2*pause, n.h.o.Timing.RedialMax)
+	}
+}
+
+// wanted tells whether the node is still protected; if not, keep must end.
+func (n *node) wanted() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.tags) > 0 {
+		return true
+	}
+	n.wake = nil
+	return false
+}
+
+// redial connects, whatever failed before.
+func (n *node) redial() bool {
+	n.mu.Lock()
+	n.failed = nil
+	n.urgent = false
+	n.mu.Unlock()
+	ctx, cancel := context.WithTimeout(n.h.ctx, n.h.o.Timing.Dial)
+	defer cancel()
+	return n.connect(ctx) == nil
+}
+
+// sleep waits for d, or until a connected node is lost if d < 0. It is true if
+// the pause was cut short because the network changed.
+func (n *node) sleep(d time.Duration) bool {
+	var timer <-chan time.Time
+	if d >= 0 {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		timer = t.C
+	}
+	for {
+		if d < 0 && n.h.sw.Connectedness(n.id.PeerID()) != network.Connected {
+			return false
+		}
+		select {
+		case <-timer:
+			return false
+		case <-n.h.ctx.Done():
+			return false
+		case <-n.wake:
+		}
+		if n.idleUnwanted() {
+			return true
+		}
+		if d >= 0 && n.takeUrgent() {
+			return true
+		}
+	}
+}
+
+func (n *node) idleUnwanted() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.tags) == 0
+}
+
+func (n *node) takeUrgent() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	u := n.urgent
+	n.urgent = false
+	return u
+}
+
+// jitter spreads d by a fifth either way, so that many do not dial as one.
+func jitter(d time.Duration) time.Duration {
+	return d*4/5 + rand.N(d*2/5+1)
 }

@@ -120,7 +120,7 @@ func (h *Host) serveRaw(c *connState, s network.Stream, in *frameReader, f *wire
 	if reply == nil {
 		reply = wire.ReplyError(api.Errorf(api.CodeInternal, "the stream was not answered"))
 	}
-	if err := writeReply(ctx, out, f.Number, reply, answer); err != nil {
+	if ctx.Err() != nil || writeReply(ctx, out, f.Number, reply, answer) != nil {
 		_ = s.ResetWithError(toResetCode(api.CodeAborted))
 		return
 	}
@@ -300,6 +300,9 @@ func (r *requestStream) serve(ctx context.Context, cancel context.CancelFunc, f 
 	delete(r.inFlight, f.Number)
 	r.mu.Unlock()
 	cancel()
+	if r.ctx.Err() != nil {
+		return // this node is stopping: what was cut short is no answer
+	}
 	if err := writeReply(r.ctx, r.out, f.Number, reply, answer); err != nil {
 		r.cancel()
 		_ = r.s.ResetWithError(toResetCode(closeCode(err)))
