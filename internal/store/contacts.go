@@ -44,8 +44,7 @@ func (s *Store) AddContact(ctx context.Context, n NewContact) error {
 	return s.write(ctx, func(st *state, p *plan) error {
 		o := st.of(n.Owner)
 		if c, ok := o.contacts[n.ID]; ok {
-			return api.Errorf(api.CodeConflict, "%s is your contact %q already", n.ID, c.Name).
-				WithHint(`to change its name use "fastn contact rename %s %s"`, c.Name, n.Name)
+			return o.isContactAlready(c, n.Name)
 		}
 		if err := o.contactNameFree(n.Name); err != nil {
 			return err
@@ -60,6 +59,15 @@ func (s *Store) AddContact(ctx context.Context, n NewContact) error {
 		}
 		return nil
 	})
+}
+
+// isContactAlready hints at renaming only where that would work.
+func (o *owned) isContactAlready(c *Contact, name string) error {
+	err := api.Errorf(api.CodeConflict, "%s is your contact %q already", c.ID, c.Name)
+	if _, taken := o.byName[name]; taken {
+		return err.WithHint(`"fastn contact list" shows your contacts`)
+	}
+	return err.WithHint(`to change its name use "fastn contact rename %s %s"`, c.Name, name)
 }
 
 func (o *owned) contactNameFree(name string) error {

@@ -155,6 +155,9 @@ func TestAddContactConflicts(t *testing.T) {
 		if !strings.Contains(err.Error(), `"bob"`) {
 			t.Errorf("%v does not name the existing one", err)
 		}
+		if hint := api.AsError(err).Hint; strings.Contains(hint, "rename bob rob") != (n.Name == "rob") {
+			t.Errorf("hint %q", hint)
+		}
 	}
 	if list := s.Contacts(me); len(list) != 1 || list[0].ID != id(10) || list[0].Name != "bob" {
 		t.Errorf("%+v", list)

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"reflect"
 	"testing"
 	"time"
@@ -191,6 +193,18 @@ func normal(st *state) *state {
 		}
 	}
 	return st
+}
+
+// A file of which nothing reads gives an empty store that works, and a report.
+func TestDamagedFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, File)
+	must(t, os.WriteFile(path, []byte("this is no database, whatever it was"), 0o600))
+	s := openAt(t, dir)
+	if r := s.Recovery(); r == nil || !r.Lost() || r.MovedTo == "" {
+		t.Errorf("recovery %+v", r)
+	}
+	add(t, s, id(1), "bob", id(10))
 }
 
 func TestMeta(t *testing.T) {
