@@ -298,24 +298,40 @@ func (r *Roster) Key(id identity.ID) (identity.Key, error) {
 // back before its beginning.
 func (r *Roster) Delegation(id identity.ID) (*identity.Delegation, error) {
 	now := r.now()
-	r.mu.RLock()
-	live, ok := r.byID[id]
-	var p Resident
-	if ok {
-		p = *live
-	}
-	r.mu.RUnlock()
-	if !ok {
-		return nil, api.Errorf(api.CodeNotFound, "no such identity")
-	}
+	p, live := r.snapshot(id)
 	d := p.delegation
 	if d != nil && !now.Before(d.Issued) && now.Before(d.Issued.Add(r.ttl/2)) {
 		return d, nil
 	}
+	return r.issue(p, live, now, r.ttl)
+}
+
+// Issue puts a new delegation of id in force that lives for atLeast, as one in
+// a ticket must. Nor does it live shorter than others do: of an identity and
+// node the newest bounds the older ones, wherever it is seen.
+func (r *Roster) Issue(id identity.ID, atLeast time.Duration) (*identity.Delegation, error) {
+	p, live := r.snapshot(id)
+	return r.issue(p, live, r.now(), max(r.ttl, atLeast))
+}
+
+// snapshot returns a copy of id's resident, and that itself; nil if there is none.
+func (r *Roster) snapshot(id identity.ID) (p Resident, live *Resident) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if live = r.byID[id]; live != nil {
+		p = *live
+	}
+	return p, live
+}
+
+func (r *Roster) issue(p Resident, live *Resident, now time.Time, life time.Duration) (*identity.Delegation, error) {
+	if live == nil {
+		return nil, api.Errorf(api.CodeNotFound, "no such identity")
+	}
 	if err := p.Usable(); err != nil {
 		return nil, err
 	}
-	d, err := identity.Delegate(p.key, r.node, now, r.ttl)
+	d, err := identity.Delegate(p.key, r.node, now, life)
 	if err != nil {
 		return nil, err
 	}
@@ -357,14 +373,8 @@ func (r *Roster) enter(ctx context.Context, uid uint32, name string, key identit
 
 // update changes the resident that p is a copy of; r.making is held.
 func (r *Roster) update(ctx context.Context, p Resident, change func(*Resident)) (Resident, error) {
-	r.mu.RLock()
-	live, ok := r.byID[p.ID]
-	var next Resident
-	if ok {
-		next = *live
-	}
-	r.mu.RUnlock()
-	if !ok {
+	next, live := r.snapshot(p.ID)
+	if live == nil {
 		return Resident{}, api.Errorf(api.CodeNotFound, "you have no identity %q", p.Name)
 	}
 	change(&next)

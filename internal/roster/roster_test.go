@@ -260,6 +260,43 @@ func TestDelegationIsRenewed(t *testing.T) {
 	}
 }
 
+// TestIssueShortensNothing: who sees the delegation of a ticket that ends
+// tomorrow must not take it for a revocation of those that live longer.
+func TestIssueShortensNothing(t *testing.T) {
+	for name, life := range map[string]time.Duration{"short": time.Hour, "long": 3 * ttl} {
+		t.Run(name, func(t *testing.T) {
+			d := newDisk()
+			r, clock := start(d)
+			id := create(t, r, alice, "alice").ID
+			v := identity.NewVerifier(nil)
+			old, err := r.Delegation(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			clock.move(time.Minute)
+			ticket, err := r.Issue(id, life)
+			if err != nil || ticket.Expires.Before(clock.Now().Add(life)) {
+				t.Fatalf("%+v, %v", ticket, err)
+			}
+			if now, err := r.Delegation(id); err != nil || now != ticket {
+				t.Errorf("in force is %+v, %v", now, err)
+			}
+			for _, d := range []*identity.Delegation{ticket, old} {
+				if _, err := v.Verify(d.Raw, node, clock.Now()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			clock.move(ttl/2 - 2*time.Minute) // the ticket is past, nothing is renewed yet
+			if _, err := v.Verify(old.Raw, node, clock.Now()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	r, _ := start(newDisk())
+	_, err := r.Issue(newKey(t).ID(), time.Hour)
+	wantCode(t, err, api.CodeNotFound)
+}
+
 // TestReadersWhileWriting gives the race detector something to look at.
 func TestReadersWhileWriting(t *testing.T) {
 	d := newDisk()
