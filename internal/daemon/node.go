@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/fastn-stack/fastnd/internal/access"
 	"github.com/fastn-stack/fastnd/internal/builtin"
@@ -70,11 +69,11 @@ func newNode(ctx context.Context, d *Daemon) (_ *node, err error) {
 		return nil, err
 	}
 	cfg := d.config
-	n.roster = roster.New(key.ID(), entries, n.keystore, names{n.store}, cfg.Identity.DelegationTTL.Std(), time.Now)
+	n.roster = roster.New(key.ID(), entries, n.keystore, names{n.store}, cfg.Identity.DelegationTTL.Std(), d.o.clock())
 	n.book = newBook(n)
 	n.remote = remote.New(remote.Parts{
 		Node: key.ID(), Delegator: n.roster, Book: n.book, Gate: (*gate)(n),
-		Verifier: identity.NewVerifier(n.store), Now: time.Now,
+		Verifier: identity.NewVerifier(n.store), Now: d.o.clock(),
 	})
 	handlers := builtin.Handlers()
 	n.router = router.New(router.Parts{Residence: n.roster, Access: (*gate)(n), Budget: (*gate)(n), Builtin: handlers, Remote: n.remote})
@@ -83,7 +82,7 @@ func newNode(ctx context.Context, d *Daemon) (_ *node, err error) {
 		return nil, err
 	}
 	n.verbs = &verbs.Verbs{Roster: n.roster, Store: n.store, Host: n.host, Router: n.router, Remote: n.remote,
-		Budgets: d.budgets, Events: d.hub, Now: time.Now}
+		Budgets: d.budgets, Events: d.hub, Now: d.o.clock()}
 	for name := range handlers {
 		n.verbs.Builtin = append(n.verbs.Builtin, name)
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -33,6 +34,15 @@ type Options struct {
 	Home       string    // not empty: run for one user, everything below it
 	Version    string    // told by hello
 	Stderr     io.Writer // for the log, where there is no journal
+
+	now func() time.Time // the clock of delegations and tickets; tests set it
+}
+
+func (o Options) clock() func() time.Time {
+	if o.now != nil {
+		return o.now
+	}
+	return time.Now
 }
 
 func (o Options) perUser() bool { return o.Home != "" }

@@ -1,0 +1,55 @@
+package daemon
+
+import (
+	"testing"
+
+	"github.com/fastn-stack/fastnd/internal/testutil"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+func TestTwoDaemonsBecomeContactsAndCall(t *testing.T) {
+	testutil.LeakCheck(t)
+	alice, bob := pair(t)
+	wantNames(t, "contacts of alice", alice.contacts(), "bob")
+	wantNames(t, "contacts of bob", bob.contacts(), "alice")
+	wantEcho(t, alice.c, "bob")
+	wantEcho(t, bob.c, "alice")
+	wantEcho(t, alice.c, bob.own().ID52)
+	wantEcho(t, alice.c, api.TargetSelf)
+	wantCode(t, call(t, alice, "carol"), api.CodeNotFound)
+}
+
+func call(t testing.TB, d *testDaemon, target string) error {
+	t.Helper()
+	_, err := d.c.Call(limited(t), to(target, api.ProtocolEcho, hello))
+	return err
+}
+
+// Two identities of one node need no network to meet, but access all the same.
+func TestTwoIdentitiesOfOneNode(t *testing.T) {
+	testutil.LeakCheck(t)
+	d := start(t, opts{})
+	d.own() // the first is named after the user
+	verb[api.Identity](t, d.c, api.VerbIdentityNew, api.NameArgs{Name: "work"})
+	home, work := d.as(d.own().Name), d.as("work")
+	homeID := verb[api.Identity](t, home, api.VerbIdentityShow, nil).ID52
+	workID := verb[api.Identity](t, work, api.VerbIdentityShow, nil).ID52
+	if homeID == workID {
+		t.Fatal("two identities have one id")
+	}
+	got := wantNoEcho(t, home, workID, api.CodeRefused)
+	if *got != *api.Refusal() {
+		t.Errorf("a stranger on this node is told %s", full(got))
+	}
+
+	ticket := verb[api.Invitation](t, work, api.VerbContactInvite, api.InviteArgs{For: "home"}).Ticket
+	verb[api.Contact](t, home, api.VerbContactAdd, api.ContactAddArgs{Name: "job", Ticket: ticket})
+	wantNames(t, "contacts of work", contactNames(t, work), "home")
+	wantEcho(t, home, "job")
+	wantEcho(t, work, "home")
+	if peers := d.status().Peers; len(peers) != 0 {
+		t.Errorf("the network was used: %+v", peers)
+	}
+	verb[struct{}](t, work, api.VerbContactRemove, api.NameArgs{Name: "home"})
+	wantNoEcho(t, home, "job", api.CodeRefused)
+}
