@@ -50,7 +50,7 @@ func (a *app) warn(text, hint string) {
 	}
 	line := a.style(a.errTTY, "33", "warning:") + " " + visible(text) + "\n"
 	if hint != "" {
-		line += "hint: " + visible(hint) + "\n"
+		line += "hint: " + visible(a.here(hint)) + "\n"
 	}
 	_, _ = a.std.Err.WriteString(line)
 }

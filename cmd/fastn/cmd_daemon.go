@@ -33,7 +33,7 @@ Example:
 // where the system's is meant.
 func (a *app) ownDaemon() (p place, ok bool, err error) {
 	if a.flags.Home != "" {
-		p, err = inHome(a.flags.Home, true)
+		p, err = inHome(a.flags.Home)
 		return p, true, err
 	}
 	if a.flags.Socket != "" {
@@ -41,7 +41,7 @@ func (a *app) ownDaemon() (p place, ok bool, err error) {
 			WithHint("use --home with the daemon's folder")
 	}
 	if h := os.Getenv(api.EnvHome); h != "" {
-		p, err = inHome(h, false)
+		p, err = inHome(h)
 		return p, true, err
 	}
 	if systemInstalled(a.ctx) {
@@ -79,7 +79,7 @@ func report(p place, h *api.Hello) daemonReport {
 
 func (*daemonStatusCmd) run(a *app) error {
 	if a.flags.Socket != "" {
-		return showDaemon(a, place{socket: a.flags.Socket, flag: true})
+		return showDaemon(a, place{socket: a.flags.Socket})
 	}
 	p, own, err := a.ownDaemon()
 	if err != nil {

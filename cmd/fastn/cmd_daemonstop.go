@@ -191,7 +191,7 @@ func (a *app) helloAt(p place) (*api.Hello, error) {
 	h, err := d.Hello(ctx)
 	if err != nil && a.ctx.Err() == nil && ctx.Err() != nil {
 		return nil, api.Errorf(api.CodeTimeout, "the daemon at %s does not answer", p.socket).
-			WithHint(`"%s" ends it`, a.self("daemon stop"))
+			WithHint(`"fastn daemon stop" ends it`)
 	}
 	if err != nil {
 		return nil, a.explainAt(p, err)

@@ -26,7 +26,7 @@ Example:
 func (c *inviteCmd) run(a *app) error {
 	if c.Expires < time.Second || c.Expires > 30*24*time.Hour {
 		return usage("--expires %v is out of range: 1s to 720h", c.Expires).
-			WithHint(`try "%s"`, a.self("invite --expires 24h"))
+			WithHint(`try "fastn invite --expires 24h"`)
 	}
 	raw, err := a.verb(api.VerbContactInvite, api.InviteArgs{For: c.For, Expires: int64(c.Expires / time.Second)})
 	if err != nil {

@@ -25,7 +25,7 @@ Example:
 
 func (c *pingCmd) run(a *app) error {
 	if c.Count < 1 {
-		return usage("-c %d: the least is 1", c.Count).WithHint(`try "%s"`, a.self("ping self -c 1"))
+		return usage("-c %d: the least is 1", c.Count).WithHint(`try "fastn ping self -c 1"`)
 	}
 	var s pingStats
 	for n := range c.Count {

@@ -31,7 +31,7 @@ func (c *statusCmd) run(a *app) error {
 	}
 	if c.Interval < 100*time.Millisecond {
 		return usage("--interval %v is too short: the least is 100ms", c.Interval).
-			WithHint(`try "%s"`, a.self("status --watch --interval 1s"))
+			WithHint(`try "fastn status --watch --interval 1s"`)
 	}
 	before := ""
 	if isTerminal(a.std.Out) && !a.flags.JSON {

@@ -36,7 +36,7 @@ func (*versionCmd) run(a *app) error {
 		v.Skew = *v.Daemon != v.Client
 	}
 	if v.Skew {
-		a.warn("the running daemon is not of this version", restartHint(a, h))
+		a.warn("the running daemon is not of this version", restartHint(h))
 	}
 	if a.flags.JSON {
 		return a.printValue(v)
@@ -52,9 +52,9 @@ func (*versionCmd) run(a *app) error {
 	return a.write(&b)
 }
 
-func restartHint(a *app, h *api.Hello) string {
+func restartHint(h *api.Hello) string {
 	if h.PerUser {
-		return fmt.Sprintf(`to run the one that is installed: "%s", then "%s"`, a.self("daemon stop"), a.self("daemon start"))
+		return `to run the one that is installed: "fastn daemon stop", then "fastn daemon start"`
 	}
 	return `an administrator can run the one that is installed with "systemctl restart fastnd"`
 }

@@ -48,7 +48,7 @@ func (a *app) printError(err error) {
 	b.WriteString(visible(err.Error()))
 	if e.Hint != "" {
 		b.WriteString("\nhint: ")
-		b.WriteString(visible(e.Hint))
+		b.WriteString(visible(a.here(e.Hint)))
 	}
 	b.WriteByte('\n')
 	_, _ = a.std.Err.Write(b.Bytes())

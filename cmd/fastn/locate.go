@@ -13,27 +13,26 @@ import (
 	"github.com/fastn-stack/fastnd/service/client"
 )
 
-// place is where a daemon's socket is, and why there.
+// place is where a daemon's socket is.
 type place struct {
 	socket string
 	home   string // of a per-user daemon; "" for the system's and for --socket
-	flag   bool   // chosen by a flag, which hints must repeat
 }
 
 // locate finds the daemon in the order that client.ResolveSocket documents, and
 // keeps what its hints need.
 func (a *app) locate() (place, error) {
 	if a.flags.Socket != "" {
-		return place{socket: a.flags.Socket, flag: true}, nil
+		return place{socket: a.flags.Socket}, nil
 	}
 	if a.flags.Home != "" {
-		return inHome(a.flags.Home, true)
+		return inHome(a.flags.Home)
 	}
 	if s := os.Getenv(api.EnvSocket); s != "" {
 		return place{socket: s}, nil
 	}
 	if h := os.Getenv(api.EnvHome); h != "" {
-		return inHome(h, false)
+		return inHome(h)
 	}
 	p := place{socket: client.ResolveSocket("", "")}
 	if p.socket != api.SystemSocket {
@@ -48,26 +47,36 @@ func defaultHome() (place, error) {
 		return place{}, usage("no home folder is known: %v", err).
 			WithHint(`set HOME, or name a folder with --home`)
 	}
-	return inHome(filepath.Join(dir, client.DefaultHome), false)
+	return inHome(filepath.Join(dir, client.DefaultHome))
 }
 
-func inHome(dir string, flag bool) (place, error) {
+func inHome(dir string) (place, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return place{}, usage("bad home folder %q: %v", dir, err)
 	}
-	return place{socket: filepath.Join(abs, api.HomeSocket), home: abs, flag: flag}, nil
+	return place{socket: filepath.Join(abs, api.HomeSocket), home: abs}, nil
 }
 
-// self spells a fastn command for a hint, so that it reaches the same daemon.
-func (a *app) self(command string) string {
-	switch {
-	case a.flags.Home != "":
-		return "fastn --home " + shellQuote(a.flags.Home) + " " + command
-	case a.flags.Socket != "":
-		return "fastn --socket " + shellQuote(a.flags.Socket) + " " + command
+// here makes the fastn commands that a hint quotes reach the daemon and
+// identity that the flags chose. Hints do not quote what others are to run.
+func (a *app) here(hint string) string {
+	flags := ""
+	for _, f := range [][2]string{{"--home", a.flags.Home}, {"--socket", a.flags.Socket}, {"--as", a.flags.As}} {
+		if f[1] != "" {
+			flags += f[0] + " " + shellQuote(f[1]) + " "
+		}
 	}
-	return "fastn " + command
+	if flags == "" {
+		return hint
+	}
+	parts := strings.Split(hint, `"fastn `)
+	for i, part := range parts[1:] {
+		if !strings.HasPrefix(part, "--") {
+			parts[i+1] = flags + part
+		}
+	}
+	return strings.Join(parts, `"fastn `)
 }
 
 func shellQuote(s string) string {
@@ -99,7 +108,7 @@ func (a *app) unreachable(p place, cause error) *api.Error {
 	case system:
 		return e.WithHint(`an administrator can start it with "systemctl enable --now fastn.socket"; or run your own with "fastn daemon start"`)
 	case p.home != "":
-		return e.WithHint(`start it with "%s"`, a.self("daemon start"))
+		return e.WithHint(`start it with "fastn daemon start"`)
 	case errors.Is(cause, syscall.ENOENT), errors.Is(cause, syscall.ECONNREFUSED):
 		return e.WithHint("no daemon serves this socket; check --socket and $%s", api.EnvSocket)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -64,6 +65,8 @@ func TestScripts(t *testing.T) {
 				"save":       save,
 				"mode":       mode,
 				"home":       home,
+				"killed":     killed,
+				"listening":  listening,
 			},
 		})
 	})
@@ -188,18 +191,26 @@ func (h *hints) runHint(ts *testscript.TestScript, neg bool, args []string) {
 
 // eventually PROGRAM ARG…: repeats it until it succeeds, for 20 s at most.
 func eventually(ts *testscript.TestScript, neg bool, args []string) {
+	until(ts, func() bool { return ts.Exec(args[0], args[1:]...) == nil })
+}
+
+// listening HOME PROTOCOL: waits until it is served there.
+func listening(ts *testscript.TestScript, neg bool, args []string) {
+	until(ts, func() bool {
+		return ts.Exec("fastn", "--home", args[0], "id", "--json") == nil &&
+			strings.Contains(ts.ReadFile("stdout"), strconv.Quote(args[1]))
+	})
+}
+
+func until(ts *testscript.TestScript, holds func() bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for {
-		err := ts.Exec(args[0], args[1:]...)
-		if (err == nil) != neg {
-			return
-		}
+	for !holds() {
 		select {
 		case <-ctx.Done():
-			ts.Fatalf("not within 20 s: %v\n%s", err, ts.ReadFile("stderr"))
+			ts.Fatalf("not within 20 s\n%s", ts.ReadFile("stderr"))
 		case <-tick.C:
 		}
 	}
@@ -217,4 +228,17 @@ func mode(ts *testscript.TestScript, neg bool, args []string) {
 	if got := fmt.Sprintf("%04o", info.Mode().Perm()); got != args[0] {
 		ts.Fatalf("%s has mode %s, want %s", args[1], got, args[0])
 	}
+}
+
+// killed REPORT: kills the daemon that "fastn daemon start --json" reported, as
+// a crash would, and waits until it is gone.
+func killed(ts *testscript.TestScript, neg bool, args []string) {
+	var report struct{ PID int }
+	ts.Check(json.Unmarshal([]byte(args[0]), &report))
+	proc, err := os.FindProcess(report.PID)
+	ts.Check(err)
+	ts.Check(proc.Kill())
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	ts.Check(awaitExit(ctx, proc))
 }
