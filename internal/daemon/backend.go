@@ -133,7 +133,9 @@ func (b *backend) Listen(c ipc.Caller, owner identity.ID, protocol, instance str
 	}
 	e := api.Event{Kind: api.EventListening, Identity: owner.String(), Protocol: protocol, Text: "a program serves " + protocol}
 	b.hub.Publish(e, c.UID)
+	release := n.keepReachable(owner, protocol+" "+instance)
 	return func() {
+		release()
 		unregister()
 		e.Kind, e.Text = api.EventListenEnded, "a program stopped serving "+protocol
 		b.hub.Publish(e, c.UID)

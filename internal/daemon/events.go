@@ -45,6 +45,14 @@ var eventTexts = map[store.ChangeKind]string{
 
 // peerEvent tells those who have a contact at a node that it came or went.
 func (n *node) peerEvent(e p2p.Event) {
+	select {
+	case <-n.ready:
+	default:
+		return // so early that nobody subscribed yet
+	}
+	if e.Kind == p2p.EventConnected {
+		n.host.Unprotect(e.Node, movedTag)
+	}
 	kind, text := api.EventPeerConnected, "connected, "+e.Path
 	if e.Kind == p2p.EventDisconnected {
 		kind, text = api.EventPeerDisconnected, "disconnected"

@@ -135,5 +135,10 @@ type frames node
 
 func (f *frames) ServeFrame(ctx context.Context, from p2p.Peer, frame *wire.Frame, payload []byte,
 	accept func(*wire.Reply) (router.Conn, error)) (*wire.Reply, []byte) {
+	select {
+	case <-f.ready:
+	case <-ctx.Done():
+		return wire.ReplyError(api.Errorf(api.CodeTimeout, "the peer's machine is starting")), nil
+	}
 	return f.remote.ServeFrame(ctx, from.Node, from.IP, frame, payload, accept)
 }

@@ -43,7 +43,10 @@ type node struct {
 	verbs    *verbs.Verbs
 
 	keyProblems atomic.Pointer[[]keyProblem] // replaced by each reload
-	closers     []func() error
+	// ready is closed when host and remote know each other: peers can be there
+	// before p2p.New has returned.
+	ready   chan struct{}
+	closers []func() error
 }
 
 // keyProblem is a refused identity key in the folder of uid.
@@ -55,7 +58,7 @@ type keyProblem struct {
 // newNode opens the keystore and the store, and listens. On an error all that
 // was opened is closed again.
 func newNode(ctx context.Context, d *Daemon) (_ *node, err error) {
-	n := &node{d: d}
+	n := &node{d: d, ready: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close())
@@ -192,6 +195,7 @@ func (n *node) listen(key identity.Key) error {
 	n.host = host
 	n.closers = append(n.closers, host.Close)
 	n.remote.Connect(host, n.route)
+	close(n.ready)
 	if cfg.P2P.Port == 0 {
 		return n.keepPort()
 	}
@@ -223,11 +227,15 @@ func (n *node) keepPort() error {
 		return nil
 	}
 	port, _, _ := strings.Cut(ports[0], "/")
-	if strconv.Itoa(n.keptPort()) == port {
+	kept := n.keptPort()
+	if strconv.Itoa(kept) == port {
 		return nil
 	}
 	if err := os.WriteFile(filepath.Join(n.d.place.dir, portFile), []byte(port+"\n"), 0o600); err != nil {
 		return fmt.Errorf("keep the port: %w", err)
+	}
+	if kept != 0 {
+		n.tellMoved()
 	}
 	return nil
 }
