@@ -26,8 +26,6 @@ func badReload(t *testing.T, m *nspawn.Machine) {
 		t.Fatalf("%s has no line for the port:\n%s", configFile, good)
 	}
 	pid, from := mainPID(m), cursor(m)
-	quiet := statusText(m)
-
 	m.WriteFile(configFile, before+"prot = 4100\n"+after, 0o644)
 	where := configFile + ":" + strconv.Itoa(strings.Count(before, "\n")+1)
 	if r := m.Run("fastnd", "--check-config"); r.Code == 0 || !strings.Contains(r.Err, where) || !strings.Contains(r.Err, "port") {
@@ -41,9 +39,6 @@ func badReload(t *testing.T, m *nspawn.Machine) {
 	if r := m.Run("fastn", "daemon", "reload"); r.Code == 0 || !strings.Contains(r.Err, where) {
 		t.Errorf("fastn daemon reload does not tell what is wrong: %v", r)
 	}
-	if got := statusText(m); got == quiet {
-		t.Errorf("systemctl status still says %q", got)
-	}
 	if r := m.Run("fastn", "status"); !strings.Contains(r.Out, configFile) {
 		t.Errorf("fastn status does not tell of the bad file: %v", r)
 	}
@@ -56,8 +51,8 @@ func badReload(t *testing.T, m *nspawn.Machine) {
 
 	m.WriteFile(configFile, good, 0o644)
 	m.Must("systemctl", "reload", "fastnd")
-	m.Eventually(10*time.Second, "the status to be clean again", func() bool {
-		return statusText(m) == quiet && !strings.Contains(m.Must("fastn", "status"), configFile+":")
+	m.Eventually(10*time.Second, "fastn status to be clean again", func() bool {
+		return !strings.Contains(m.Must("fastn", "status"), configFile+":")
 	})
 }
 
@@ -87,6 +82,9 @@ func disconnect(t *testing.T, m *nspawn.Machine) {
 	other.say("not meant")
 	other.expect("answered")
 	other.stdin.Close()
+	if err := other.wait(); err != nil {
+		t.Error(err)
+	}
 
 	m.Must("usermod", "--append", "--groups", "fastn", "alice")
 	m.MustAs("alice", "fastn", "status")

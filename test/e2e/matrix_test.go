@@ -141,6 +141,8 @@ func ownership(t *testing.T, m *nspawn.Machine) {
 		}
 	}
 
+	streamsOfOthers(t, m)
+
 	for _, name := range []string{api.VerbIdentityList, api.VerbContactList, api.VerbGrantList, api.VerbPeerList, api.VerbDaemonStatus} {
 		a := ask(t, m, "bob", verb(name, struct{}{}))[0]
 		for _, secret := range []string{work.ID52, friend.ID52, `"atelier"`, `"carl"`, `"Notes"`} {
@@ -155,6 +157,27 @@ func ownership(t *testing.T, m *nspawn.Machine) {
 	// The same words from alice herself must reach the objects, or all of the
 	// above compared nothing with nothing.
 	control(t, m, hers, missing)
+}
+
+// streamsOfOthers: the end of a stream is told to its owner only, to others as if
+// there had been none.
+func streamsOfOthers(t *testing.T, m *nspawn.Machine) {
+	t.Helper()
+	const hers, missing = "5f0c1d1e-8a3b-4c7e-9a53-0d5b0d1c6a01", "5f0c1d1e-8a3b-4c7e-9a53-0d5b0d1c6a02"
+	open := question{Request: api.Request{Type: api.TypeStream, Target: api.TargetSelf, Protocol: "Echo", Stream: hers}}
+	if a := ask(t, m, "alice", open)[0]; a.Status != api.StatusStreaming {
+		t.Fatalf("alice's stream: %+v", a)
+	}
+	for _, typ := range []string{api.TypeStreamResult, api.TypeStreamReset} {
+		q := func(stream string) question { return question{Request: api.Request{Type: typ, Stream: stream}} }
+		a := ask(t, m, "bob", q(hers), q(missing))
+		if got, want := comparable(a[0], [2]object{}), comparable(a[1], [2]object{}); got != want || a[0].Code != api.CodeNotFound {
+			t.Errorf("%s: bob is told of alice's stream %s, and of a missing one %s", typ, got, want)
+		}
+	}
+	if a := ask(t, m, "alice", question{Request: api.Request{Type: api.TypeStreamResult, Stream: hers}})[0]; a.Err() != nil {
+		t.Errorf("alice is not told how her stream ended: %v", a.Err())
+	}
 }
 
 // control checks that for alice, who owns the objects, the answers differ.
@@ -239,6 +262,9 @@ func comparable(a api.Response, objects [2]object) string {
 		s = re.ReplaceAllString(s, "…")
 	}
 	for _, o := range objects {
+		if o.name == "" {
+			continue
+		}
 		s = strings.ReplaceAll(s, o.name, "NAME")
 		s = strings.ReplaceAll(s, o.id[:8], "…") // messages shorten ids
 	}

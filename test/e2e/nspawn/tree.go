@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 )
 
 // DefaultSuite is the Debian release the tests run on unless told otherwise.
@@ -54,12 +55,20 @@ func cachedTarball(ctx context.Context, suite string, sources []byte) (string, e
 	h := sha256.New()
 	fmt.Fprintf(h, "%s\n%q\n%q\n%s", suite, packages, options, sources)
 	path := filepath.Join(cache, suite+"-"+hex.EncodeToString(h.Sum(nil)[:8])+".tar")
+	// Two test binaries start at once; the second waits for the first one's work.
+	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return "", fmt.Errorf("lock %s: %w", lock.Name(), err)
+	}
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
-	// A name of its own, renamed when whole: two test runs may build it at once,
-	// and an interrupted build leaves no half tree behind the good name.
-	partial := fmt.Sprintf("%s.%d", path, os.Getpid())
+	// Renamed when whole: an interrupted build leaves nothing behind the good name.
+	partial := path + ".part"
 	defer os.Remove(partial)
 	args := []string{"--quiet", "--format=tar", "--variant=minbase", "--include=" + strings.Join(packages, ",")}
 	for _, o := range options {

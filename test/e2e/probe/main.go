@@ -7,10 +7,12 @@
 //	probe burst N      N clients connect at once, each makes one Echo call;
 //	                   prints how many answers were right
 //	probe hold         connects and prints "ready"; each line of standard input
-//	                   makes an Echo call on that connection and prints "answered";
-//	                   prints "closed" when the daemon ends the connection
+//	                   makes an Echo call on that connection and prints "answered",
+//	                   but "wait" waits until the daemon ends the connection, and
+//	                   prints "closed"
 //	probe hammer       until standard input ends: connect, call Echo, close;
-//	                   prints how many calls were answered and the first failure
+//	                   prints how many calls were answered and how many were cut
+//	                   off or sent away by a daemon that was stopping
 package main
 
 import (
@@ -180,13 +182,18 @@ func hold() error {
 	}()
 	for line := range lines {
 		if line == "wait" {
-			break
+			return c.end()
 		}
 		if err := c.echo(line); err != nil {
 			return err
 		}
 		fmt.Println("answered")
 	}
+	return nil
+}
+
+// end waits until the daemon ends the connection.
+func (c *client) end() error {
 	if err := c.conn.SetDeadline(time.Now().Add(answerLimit)); err != nil {
 		return err
 	}
@@ -204,28 +211,34 @@ func hammer() error {
 		close(stop)
 	}()
 	fmt.Println("ready")
-	var first error
-	answered, connected := 0, 0
+	answered, cut := 0, 0
 	for n := 0; ; n++ {
 		select {
 		case <-stop:
-			fmt.Println(connected, answered)
-			return first
+			fmt.Println(answered, cut)
+			return nil
 		default:
 		}
 		c, err := dial()
-		if err == nil {
-			connected++
-			err = c.echo(fmt.Sprint("call ", n))
-			c.conn.Close()
-			if err == nil {
-				answered++
-			} else if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
-				err = nil // sent to a daemon that was just stopping; a client library tries again
-			}
+		if err != nil {
+			return err
 		}
-		if err != nil && first == nil {
-			first = err
+		err = c.echo(fmt.Sprint("call ", n))
+		c.conn.Close()
+		switch {
+		case err == nil:
+			answered++
+		case stopping(err):
+			cut++
+		default:
+			return err
 		}
 	}
+}
+
+// stopping tells that a request came to a daemon that was just about to stop; a
+// client library then tries again.
+func stopping(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
+		strings.Contains(err.Error(), `"code":"unavailable"`)
 }
