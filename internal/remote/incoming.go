@@ -173,7 +173,7 @@ func errorReply(err error) *wire.Reply {
 	e := api.AsError(err)
 	switch e.Code {
 	case api.CodeInternal, api.CodeLocked, api.CodeNotPermitted:
-		return &wire.Reply{Code: string(api.CodeHandlerFailed), Message: "the peer's machine could not do it"}
+		e = api.Errorf(api.CodeHandlerFailed, "the peer's machine could not do it")
 	}
-	return &wire.Reply{Code: string(e.Code), Message: e.Message, Hint: e.Hint}
+	return wire.ReplyError(e)
 }

@@ -3,9 +3,8 @@ package remote
 import (
 	"context"
 	"encoding/json"
-	"strings"
+	"errors"
 	"time"
-	"unicode"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/router"
@@ -169,33 +168,13 @@ var fromPeers = map[api.Code]bool{
 	api.CodeOffline: true, api.CodeTooLarge: true, api.CodeUnsupported: true, api.CodeHandlerFailed: true,
 }
 
-// replyError is the error that a reply tells, nil if it is none. Its texts are
-// the peer's: bounded, and without control characters.
+// replyError is the error that a reply tells, nil if it is none.
 func replyError(reply *wire.Reply) error {
-	if reply.GetCode() == "" {
-		return nil
-	}
-	e := &api.Error{Code: api.Code(reply.GetCode()), Message: clean(reply.GetMessage(), 1000), Hint: clean(reply.GetHint(), 500)}
-	if !fromPeers[e.Code] {
+	err := reply.Err()
+	if e, ok := errors.AsType[*api.Error](err); ok && !fromPeers[e.Code] {
 		e.Code = api.CodeHandlerFailed
 	}
-	if e.Message == "" {
-		e.Message = "the peer answered with an error and no text"
-	}
-	return e
-}
-
-func clean(s string, most int) string {
-	s = strings.Map(func(c rune) rune {
-		if !unicode.IsGraphic(c) {
-			return ' '
-		}
-		return c
-	}, strings.ToValidUTF8(s, "?"))
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "…"
-	}
-	return s
+	return err
 }
 
 // checkJSON refuses an answer that would break the line it is put into.

@@ -40,7 +40,7 @@ func (r *Reply) Err() error {
 }
 
 // clean makes s valid UTF-8 of at most most bytes, with a space for each
-// character that is not printable.
+// character that is not printable; most is at least 10.
 func clean(s string, most int) string {
 	s = strings.Map(func(c rune) rune {
 		if c == utf8.RuneError || !unicode.IsPrint(c) {
@@ -51,8 +51,10 @@ func clean(s string, most int) string {
 	if len(s) <= most {
 		return s
 	}
+	const more = "…"
+	most -= len(more)
 	for !utf8.RuneStart(s[most]) {
 		most--
 	}
-	return s[:most]
+	return s[:most] + more
 }
