@@ -63,7 +63,7 @@ var may = map[string][]string{
 func TestOurImports(t *testing.T) {
 	for _, p := range list(t) {
 		name := strings.TrimPrefix(p.ImportPath, module)
-		if name == "internal/daemon" || strings.HasPrefix(name, "test/") || name == "internal/testutil" ||
+		if under(name, "internal/daemon") || strings.HasPrefix(name, "test/") || name == "internal/testutil" ||
 			strings.HasSuffix(name, "test") && strings.HasPrefix(name, "internal/") {
 			continue // the one place that wires, and what only tests use
 		}
