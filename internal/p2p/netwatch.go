@@ -9,6 +9,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,41 +32,65 @@ func (h *Host) watchNetwork() error {
 		return fmt.Errorf("watch the network: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "rtnetlink") // in the poller: Close ends a Read
-	changed := make(chan struct{}, 1)
+	w := &netWatch{f: f, changed: make(chan struct{}, 1)}
 	stop := context.AfterFunc(h.ctx, func() { _ = f.Close() })
-	ok := h.tasks.run(func() { readNetlink(f, changed) }) &&
-		h.tasks.run(func() { h.followNetwork(changed) })
+	ok := h.tasks.run(w.read) && h.tasks.run(func() { h.followNetwork(w) })
 	if !ok && stop() {
 		_ = f.Close()
 	}
 	return nil
 }
 
-// readNetlink tells that something happened; what, is read from the interfaces.
-func readNetlink(f *os.File, changed chan<- struct{}) {
-	defer close(changed)
+// netWatch reads what rtnetlink tells.
+type netWatch struct {
+	f       *os.File
+	changed chan struct{}
+	lost    atomic.Bool // an address or a link went away, if only for a moment
+}
+
+// read tells that something happened; what there is now, is read from the
+// interfaces. It ends when f is closed.
+func (w *netWatch) read() {
+	defer close(w.changed)
 	buf := make([]byte, 64<<10)
 	for {
-		_, err := f.Read(buf)
-		if err != nil && !errors.Is(err, unix.ENOBUFS) { // some were missed: as good as one
+		n, err := w.f.Read(buf)
+		if err != nil && !errors.Is(err, unix.ENOBUFS) {
 			return
 		}
+		if err != nil || removes(buf[:n]) { // ENOBUFS: some were missed
+			w.lost.Store(true)
+		}
 		select {
-		case changed <- struct{}{}:
+		case w.changed <- struct{}{}:
 		default:
 		}
 	}
 }
 
-func (h *Host) followNetwork(changed <-chan struct{}) {
+// removes tells whether an address or a link went away.
+func removes(b []byte) bool {
+	list, err := syscall.ParseNetlinkMessage(b)
+	if err != nil {
+		return true
+	}
+	return slices.ContainsFunc(list, func(m syscall.NetlinkMessage) bool {
+		return m.Header.Type == unix.RTM_DELADDR || m.Header.Type == unix.RTM_DELLINK
+	})
+}
+
+// followNetwork acts on changes. What is new is often only a counter or a
+// lifetime, so the state is compared.
+func (h *Host) followNetwork(w *netWatch) {
 	last := networkState()
-	for range changed {
+	for range w.changed {
 		select {
 		case <-time.After(settleTime):
 		case <-h.ctx.Done():
 			return
 		}
-		if now := networkState(); now != last {
+		lost := w.lost.Swap(false)
+		if now := networkState(); now != last || lost {
 			last = now
 			h.networkChanged(interfaceIPs())
 		}
