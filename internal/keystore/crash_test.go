@@ -88,6 +88,31 @@ func TestLeftoversAreSwept(t *testing.T) {
 	}))
 }
 
+// TestNothingIsReplaced: neither by the rename nor by what stands in for it.
+func TestNothingIsReplaced(t *testing.T) {
+	for name, rename := range map[string]func(int, string, string) error{"rename": renameNew, "link": linkNew} {
+		dir := t.TempDir()
+		f, err := os.Open(dir)
+		must(t, err)
+		defer f.Close()
+		read := func(name string) string {
+			b, _ := os.ReadFile(filepath.Join(dir, name))
+			return string(b)
+		}
+		must(t, os.WriteFile(filepath.Join(dir, "new"), []byte("new"), 0o600))
+		must(t, os.WriteFile(filepath.Join(dir, "old"), []byte("old"), 0o600))
+		if err := rename(int(f.Fd()), "new", "old"); !errors.Is(err, fs.ErrExist) || read("old") != "old" {
+			t.Errorf("%s: %v, %q", name, err, read("old"))
+		}
+		must(t, rename(int(f.Fd()), "new", "free"))
+		if read("free") != "new" || read("new") != "" {
+			t.Errorf("%s: %q, %q", name, read("free"), read("new"))
+		}
+		must(t, os.Mkdir(filepath.Join(dir, "folder"), 0o700))
+		must(t, rename(int(f.Fd()), "folder", "folder2"))
+	}
+}
+
 func keyFiles(t *testing.T, dir string) (found []string) {
 	t.Helper()
 	must(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {

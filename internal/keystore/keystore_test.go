@@ -33,7 +33,7 @@ func mustKey(t testing.TB) identity.Key {
 // open makes a keystore in a folder whose name needs quoting in a shell.
 func open(t testing.TB) (*Keystore, string) {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "key $store")
+	dir := filepath.Join(t.TempDir(), "the $HOME's keys")
 	ks, err := Open(dir, uint32(os.Geteuid()))
 	must(t, err)
 	t.Cleanup(func() { _ = ks.Close() })
@@ -143,6 +143,42 @@ func TestForOwnerAsRoot(t *testing.T) {
 	}))
 	if _, err := Open(dir, 0); err == nil {
 		t.Error("root takes another's keystore for its own")
+	}
+}
+
+// TestMendsKeepOwner: root runs the command, the daemon's user must read the result.
+func TestMendsKeepOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to make files of another user")
+	}
+	for name, s := range fileShapes(t) {
+		if !s.command {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "keystore")
+			ks, err := Open(dir, 54321)
+			must(t, err)
+			defer ks.Close()
+			_, err = ks.NodeKey()
+			must(t, err)
+			path := filepath.Join(dir, nodeFile)
+			s.make(t, path)
+			checkRefusal(t, s, path, func() error { key, err := ks.NodeKey(); return refused(key, err) })
+		})
+	}
+}
+
+func TestParseUID(t *testing.T) {
+	for name, want := range map[string]uint32{"0": 0, "1000": 1000, "4294967294": NoUID - 1} {
+		if got, ok := parseUID(name); !ok || got != want {
+			t.Errorf("%s: %d, %v", name, got, ok)
+		}
+	}
+	for _, name := range []string{"", "00", "01", "-1", "+1", "1_0", "0x1", " 1", "4294967295", "4294967296", "root"} {
+		if got, ok := parseUID(name); ok {
+			t.Errorf("%q is uid %d", name, got)
+		}
 	}
 }
 

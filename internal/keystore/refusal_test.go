@@ -267,7 +267,7 @@ func checkRefusal(t *testing.T, s shape, path string, read func() error) {
 	if !ok {
 		t.Fatalf("no refusal but %v", err)
 	}
-	if r.Path != path || !strings.Contains(r.Reason, s.says) || !strings.Contains(err.Error(), path) {
+	if r.Path != path || !strings.Contains(r.Reason, s.says) || !strings.Contains(err.Error(), shellQuote(path)) {
 		t.Errorf("%v, want %q about %s", err, s.says, path)
 	}
 	dangling := s.says == "symbolic link" && !s.command

@@ -74,19 +74,23 @@ func (k *Keystore) do(name string, f func() error) error {
 	return f()
 }
 
-// renameNew renames within dir without replacing anything. Where a file system
-// has no such rename (NFS), a link does the same for files.
+// renameNew renames within dir without replacing anything.
 func renameNew(dir int, from, to string) error {
 	err := unix.Renameat2(dir, from, dir, to, unix.RENAME_NOREPLACE)
-	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
-		return err
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
+		return linkNew(dir, from, to)
 	}
+	return err
+}
+
+// linkNew does the same where a file system has no such rename (NFS).
+func linkNew(dir int, from, to string) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(dir, from, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		// An empty folder may replace an empty folder: nothing is lost.
+		// An empty folder replaces at most an empty folder: nothing is lost.
 		return unix.Renameat(dir, from, dir, to)
 	}
 	if err := unix.Linkat(dir, from, dir, to, 0); err != nil {
