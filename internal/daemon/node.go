@@ -244,8 +244,8 @@ func (n *node) announce(log *slog.Logger) {
 	log.Info("serving", "node", n.host.Node().String(), "addresses", n.host.Addrs(), "ports", n.host.Ports(), "identities", len(n.roster.All()))
 }
 
-// reload puts a new configuration and what the keystore holds now in force.
-func (n *node) reload(cfg config.Config) error {
+// reload puts what the keystore holds now in force.
+func (n *node) reload() error {
 	entries, err := n.readEntries()
 	if err != nil {
 		return err

@@ -48,10 +48,10 @@ func (d *Daemon) Reload(ctx context.Context) (api.ReloadResult, error) {
 				result.Applied = append(result.Applied, key)
 			}
 		}
-		d.apply(cfg)
-		if err := n.reload(cfg); err != nil {
+		if err := n.reload(); err != nil {
 			return result, d.refuseReload(err)
 		}
+		d.apply(cfg)
 	}
 	d.problems.Store(restartProblems(result.Restart))
 	d.log.Info("reloaded", "applied", result.Applied, "restart_needed", result.Restart)
