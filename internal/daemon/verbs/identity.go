@@ -3,6 +3,7 @@ package verbs
 import (
 	"slices"
 
+	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/keystore"
 	"github.com/fastn-stack/fastnd/internal/roster"
 	"github.com/fastn-stack/fastnd/service/api"
@@ -139,6 +140,10 @@ func (v *Verbs) identityOnline(online bool) func(call, api.IdentityArgs) (any, e
 		}
 		if p, err = v.Roster.SetOnline(c.ctx, p, online); err != nil {
 			return nil, err
+		}
+		if !online {
+			// The store told of the change before the roster had made it.
+			v.Router.Recheck(p.ID, identity.ID{}, false)
 		}
 		return v.identity(p, c.caller.User), nil
 	}
