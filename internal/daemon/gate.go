@@ -85,6 +85,9 @@ func (g *gate) Refused(from, node identity.ID, ip netip.Addr) {
 	if g.store.IsContact(from) {
 		return
 	}
+	if from.IsZero() {
+		from = node // else all that were not proven would share one rate
+	}
 	if g.d.budgets.Refused(from, node, ip) {
 		g.d.log.Debug("a stranger's opens are over their rate", "node", node.String(), "refused", g.d.budgets.RefusedOpens(node))
 	}
@@ -95,7 +98,7 @@ func (g *gate) Redeem(ctx context.Context, owner, by identity.ID, secret identit
 	if here, _ := g.roster.Here(owner); !here || owner == by {
 		return api.Refusal()
 	}
-	name, again, err := g.store.Redeem(ctx, owner, secret, by, g.verbs.Now())
+	name, again, err := g.store.Redeem(ctx, owner, secret, by, g.d.o.clock()())
 	switch {
 	case errors.Is(err, store.ErrNoTicket):
 		return api.Refusal()
