@@ -126,11 +126,14 @@ type anyContact struct{ *store.Store }
 
 func (anyContact) Contact(_, _ identity.ID) (string, bool) { return "a contact", true }
 func (anyContact) Blocked(_, _ identity.ID) bool           { return false }
-func (a anyContact) Granted(owner, _ identity.ID, protocol, instance string) (string, bool) {
+func (a anyContact) Granted(owner, _ identity.ID, protocol, instance string) (by string, ok bool) {
 	for _, g := range a.Grants(owner) {
-		if _, one := g.Who.Contact(); !one && g.Protocol == protocol && g.Instance == instance {
-			return g.Who.String(), true
+		if _, one := g.Who.Contact(); one || g.Protocol != protocol || g.Instance != instance {
+			continue
+		}
+		if by, ok = g.Who.String(), true; by == api.WhoContacts {
+			break // the narrowest
 		}
 	}
-	return "", false
+	return by, ok
 }
