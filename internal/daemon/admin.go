@@ -43,9 +43,7 @@ func (d *Daemon) Status(c ipc.Caller) api.Status {
 			s.Problems = append(s.Problems, api.Problem{Text: fmt.Sprintf("identity %s is offline: %s", p.Name, p.Problem), Fix: p.Fix})
 		}
 	}
-	if c.Admin {
-		s.Problems = append(s.Problems, n.strangeProblems(c.UID)...)
-	}
+	s.Problems = append(s.Problems, n.otherProblems(c.UID, c.Admin)...)
 	return s
 }
 

@@ -49,9 +49,11 @@ type node struct {
 	closers []func() error
 }
 
-// keyProblem is a refused identity key in the folder of uid.
+// keyProblem is a refused identity key in the folder of uid; id is zero if it
+// cannot be told.
 type keyProblem struct {
 	uid uint32
+	id  identity.ID
 	api.Problem
 }
 
@@ -121,7 +123,7 @@ func (n *node) readEntries() ([]roster.Entry, error) {
 		if e.Err != nil {
 			_, p := n.d.whyLocked(e.Err)
 			entry.Fix = p.Fix
-			problems = append(problems, keyProblem{e.UID, p})
+			problems = append(problems, keyProblem{e.UID, e.ID, p})
 			n.d.log.Error("an identity is offline: its key is refused", systemd.MsgKeystoreLocked.Attr(), "problem", p.Text, "fix", p.Fix)
 		}
 		entries = append(entries, entry)
@@ -130,11 +132,14 @@ func (n *node) readEntries() ([]roster.Entry, error) {
 	return entries, nil
 }
 
-// strangeProblems are refused keys that are not uid's own, for administrators.
-func (n *node) strangeProblems(uid uint32) []api.Problem {
+// otherProblems are refused keys that do not show in uid's identities: its own
+// that are no identity's, and for administrators those of others.
+func (n *node) otherProblems(uid uint32, admin bool) []api.Problem {
 	var out []api.Problem
 	for _, p := range *n.keyProblems.Load() {
-		if p.uid != uid {
+		owner, here := n.roster.Owner(p.id)
+		shown := here && owner == uid
+		if p.uid == uid && !shown || p.uid != uid && admin {
 			out = append(out, p.Problem)
 		}
 	}
