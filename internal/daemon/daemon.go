@@ -47,6 +47,7 @@ type Daemon struct {
 	// read without it.
 	reloading sync.Mutex
 	config    config.Config // guarded by reloading
+	underNode config.Config // what the node was started with, guarded by reloading
 	node      atomic.Pointer[node]
 	locked    atomic.Pointer[api.Problem]
 	problems  atomic.Pointer[[]api.Problem] // of the last reload
@@ -99,6 +100,7 @@ func (d *Daemon) startNode(ctx context.Context) {
 		d.lock(id, p)
 		return
 	}
+	d.underNode = d.config
 	d.node.Store(n)
 	d.locked.Store(nil)
 	n.announce(d.log)

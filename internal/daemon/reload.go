@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/fastn-stack/fastnd/internal/config"
 	"github.com/fastn-stack/fastnd/internal/keystore"
@@ -37,12 +38,13 @@ func (d *Daemon) Reload(ctx context.Context) (api.ReloadResult, error) {
 	n := d.node.Load()
 	if n == nil {
 		d.apply(cfg)
+		d.problems.Store(&[]api.Problem{})
 		d.startNode(context.WithoutCancel(ctx))
 		if p := d.locked.Load(); p != nil {
 			return result, api.Errorf(api.CodeLocked, "%s", p.Text).WithHint("%s", p.Fix)
 		}
 	} else {
-		result.Restart = append(result.Restart, config.Reloadable(d.config, cfg)...)
+		result.Restart = append(result.Restart, needRestart(d.underNode, cfg)...)
 		for _, key := range config.Changed(d.config, cfg) {
 			if !slices.Contains(result.Restart, key) {
 				result.Applied = append(result.Applied, key)
@@ -59,16 +61,30 @@ func (d *Daemon) Reload(ctx context.Context) (api.ReloadResult, error) {
 	return result, nil
 }
 
+// needRestart names the keys of cfg that a node started with old does not take.
+func needRestart(old, cfg config.Config) []string {
+	keys := config.Reloadable(old, cfg)
+	for _, key := range config.Changed(old, cfg) {
+		switch key {
+		case "p2p.announce", "p2p.static_peers", "identity.delegation_ttl": // nothing hands these to a running node
+			if !slices.Contains(keys, key) {
+				keys = append(keys, key)
+			}
+		}
+	}
+	return keys
+}
+
 func (d *Daemon) refuseReload(err error) error {
 	d.log.Error("reload refused, what was in force stays", systemd.MsgConfigRefused.Attr(), "error", err)
-	p := problemOf(err, "mend it, then: "+d.reloadCommand())
+	_, p := d.whyLocked(err)
 	p.Text = "the last reload was refused: " + p.Text
 	d.problems.Store(&[]api.Problem{p})
 	if e, ok := errors.AsType[*api.Error](err); ok {
 		return e
 	}
 	return api.Errorf(api.CodeBadRequest, "reload refused, what was in force stays: %v", err).
-		WithHint("mend it, then: %s", d.reloadCommand())
+		WithHint("%s", p.Fix)
 }
 
 func restartProblems(keys []string) *[]api.Problem {
@@ -81,9 +97,21 @@ func restartProblems(keys []string) *[]api.Problem {
 
 func (d *Daemon) reloadCommand() string {
 	if d.o.perUser() {
-		return "fastn --home " + d.o.Home + " daemon reload"
+		return "fastn --home " + shellQuote(d.place.dir) + " daemon reload"
 	}
 	return "systemctl reload fastnd"
+}
+
+// shellQuote gives s as one word of a shell command, for hints to be pasted.
+func shellQuote(s string) string {
+	special := func(c rune) bool {
+		plain := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("_./:@%+,-", c)
+		return !plain
+	}
+	if s != "" && !strings.ContainsFunc(s, special) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // whyLocked names what keeps the node from starting, and what to do.

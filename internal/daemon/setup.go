@@ -144,7 +144,7 @@ func openHome(ctx context.Context, home string) (_ *place, err error) {
 	}()
 	if err := unix.Flock(int(p.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, api.Errorf(api.CodeConflict, "another fastnd runs in %s", home).
-			WithHint("fastn --home %s daemon status", home)
+			WithHint("fastn --home %s daemon status", shellQuote(home))
 	}
 	if err := os.Remove(p.socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("clear the old socket: %w", err)
