@@ -110,10 +110,13 @@ func keyFromInput(in *os.File) (*os.File, error) {
 		return nil, usage("standard input holds no key: %d bytes or more, a key file has 1 to %d", len(key), maxKeyFile).
 			WithHint("pipe a file made by id export into it")
 	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
+	// Non-blocking from the start, since the daemon takes no other pipe; the two
+	// ends of os.Pipe become blocking when their descriptors are passed on.
+	var fds [2]int
+	if err := syscall.Pipe2(fds[:], syscall.O_CLOEXEC|syscall.O_NONBLOCK); err != nil {
+		return nil, failed("cannot make a pipe: %v", err)
 	}
+	r, w := os.NewFile(uintptr(fds[0]), "key"), os.NewFile(uintptr(fds[1]), "key")
 	_, err = w.Write(key)
 	clear(key)
 	if closeErr := w.Close(); err == nil {

@@ -29,15 +29,11 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	for _, name := range []string{"fastn", "fastnd"} {
-		build := exec.Command("go", "build", "-o", dir, "../"+name)
-		build.Stdout, build.Stderr = os.Stderr, os.Stderr
-		if err := build.Run(); err != nil {
-			fmt.Fprintln(os.Stderr, "building", name, err)
-			if name == "fastn" {
-				return 1
-			}
-		}
+	build := exec.Command("go", "build", "-o", dir, "../fastn", "../fastnd")
+	build.Stdout, build.Stderr = os.Stderr, os.Stderr
+	if err := build.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "building fastn and fastnd:", err)
+		return 1
 	}
 	binaries = dir
 	return m.Run()
@@ -57,6 +53,7 @@ func TestScripts(t *testing.T) {
 		testscript.Run(t, testscript.Params{
 			Dir:                 "testdata/script",
 			RequireExplicitExec: true,
+			Deadline:            time.Now().Add(3 * time.Minute), // for what waits in vain
 			Setup:               setup,
 			Cmds: map[string]func(*testscript.TestScript, bool, []string){
 				"exits":      h.exits,
@@ -89,6 +86,9 @@ func setup(env *testscript.Env) error {
 	for _, name := range []string{"FASTN_HOME", "FASTN_SOCKET", "FASTN_AS", "NO_COLOR"} {
 		env.Setenv(name, "")
 	}
+	env.Setenv("NODE", "12D3KooWCBTQS1bYgRnXeuQUMQEcvJV7FKRN6xwWKFyA1dAQ8zBc")
+	env.Setenv("OTHER", "12D3KooWNegaBvVfRUyxn97naz9F7PFtxo3f2pxrDY5Cb54fqMP9")
+	env.Setenv("ESC", "\x1b[2J")
 	// A Unix socket's path is short: scripts keep homes below $H.
 	dir, err := os.MkdirTemp("", "fh")
 	if err != nil {
