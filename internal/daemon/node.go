@@ -166,7 +166,7 @@ func (n *node) listen(key identity.Key) error {
 	cfg := n.d.config
 	o := p2p.Options{
 		Key: key, Port: cfg.P2P.Port, Listen: cfg.P2P.Listen, QUIC: cfg.P2P.QUIC, TCP: cfg.P2P.TCP,
-		Announce: cfg.P2P.Announce, StaticPeers: make(map[identity.ID][]string),
+		Announce:       cfg.P2P.Announce,
 		StalledStreams: cfg.Budgets.StalledStreams,
 		WindowInitial:  int64(cfg.Budgets.StreamWindowInitial), WindowMax: int64(cfg.Budgets.StreamWindowMax),
 		MaxConnections: cfg.Budgets.NodeConnections,
@@ -176,12 +176,9 @@ func (n *node) listen(key identity.Key) error {
 		o.MemoryLimit = limit
 		debug.SetMemoryLimit(int64(float64(limit) * memoryShare))
 	}
-	for _, p := range cfg.P2P.StaticPeers {
-		id, err := identity.ParseID(p.ID)
-		if err != nil {
-			return fmt.Errorf("p2p.static_peers: %w", err)
-		}
-		o.StaticPeers[id] = append(o.StaticPeers[id], p.Addresses...)
+	var err error
+	if o.StaticPeers, err = staticPeers(cfg); err != nil {
+		return err
 	}
 	kept := n.keptPort()
 	if o.Port == 0 {
@@ -205,6 +202,18 @@ func (n *node) listen(key identity.Key) error {
 		return n.keepPort()
 	}
 	return nil
+}
+
+func staticPeers(cfg config.Config) (map[identity.ID][]string, error) {
+	out := make(map[identity.ID][]string)
+	for _, p := range cfg.P2P.StaticPeers {
+		id, err := identity.ParseID(p.ID)
+		if err != nil {
+			return nil, fmt.Errorf("p2p.static_peers: %w", err)
+		}
+		out[id] = append(out[id], p.Addresses...)
+	}
+	return out, nil
 }
 
 func (n *node) route(ctx context.Context, r *router.Request) (json.RawMessage, error) {
@@ -249,12 +258,21 @@ func (n *node) announce(log *slog.Logger) {
 	log.Info("serving", "node", n.host.Node().String(), "addresses", n.host.Addrs(), "ports", n.host.Ports(), "identities", len(n.roster.All()))
 }
 
-// reload puts what the keystore holds now in force.
-func (n *node) reload() error {
+// reload puts what the keystore holds now, and what cfg says of the node, in
+// force; with an error nothing changes.
+func (n *node) reload(cfg config.Config) error {
+	static, err := staticPeers(cfg)
+	if err != nil {
+		return err
+	}
 	entries, err := n.readEntries()
 	if err != nil {
 		return err
 	}
+	if err := n.host.Reconfigure(cfg.P2P.Announce, static); err != nil {
+		return err
+	}
+	n.roster.SetTTL(cfg.Identity.DelegationTTL.Std())
 	before := n.roster.All()
 	n.roster.Load(entries)
 	for _, p := range before {

@@ -59,7 +59,7 @@ func (h *Host) ownAddrs() []ma.Multiaddr {
 		}
 	}
 	slices.SortStableFunc(addrs, func(a, b ma.Multiaddr) int { return rank(a) - rank(b) })
-	return distinct(append(slices.Clone(h.announce), addrs...))
+	return distinct(append(slices.Clone(h.told.Load().announce), addrs...))
 }
 
 // distinct drops repetitions and keeps the order, which ma.Unique does not.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -32,11 +33,11 @@ const Protocol protocol.ID = "/fastn/1.0.0"
 // It is built by hand rather than with libp2p.New: that would link every
 // transport there is, and accepts listeners that partly fail.
 type Host struct {
-	o        Options
-	server   Server
-	node     identity.ID
-	announce []ma.Multiaddr
-	bound    []boundSocket
+	o      Options
+	server Server
+	node   identity.ID
+	told   atomic.Pointer[told]
+	bound  []boundSocket
 
 	rm   network.ResourceManager
 	ps   peerstore.Peerstore
@@ -101,9 +102,11 @@ func New(o Options, s Server) (*Host, error) {
 		return nil, err
 	}
 	h := &Host{o: o, server: s, node: o.Key.ID()}
-	if h.announce, err = parseAnnounce(o.Announce, h.node); err != nil {
+	addrs, err := parseAnnounce(o.Announce, h.node)
+	if err != nil {
 		return nil, err
 	}
+	h.told.Store(&told{announce: addrs, static: o.StaticPeers})
 	if h.bound, err = bindAll(o); err != nil {
 		return nil, err
 	}
@@ -136,7 +139,7 @@ func (h *Host) start() error {
 		h.o.Log.Warn("link changes are noticed late", "error", err)
 	}
 	for id := range h.o.StaticPeers {
-		h.Protect(id, "static")
+		h.Protect(id, staticTag)
 	}
 	return nil
 }

@@ -199,7 +199,7 @@ func (n *node) addrs() []ma.Multiaddr {
 	if n.h.o.Book != nil {
 		lists = append(lists, n.h.o.Book.Addresses(n.id))
 	}
-	lists = append(lists, n.h.o.StaticPeers[n.id])
+	lists = append(lists, n.h.told.Load().static[n.id])
 	var out []ma.Multiaddr
 	for _, list := range lists {
 		for _, s := range list {

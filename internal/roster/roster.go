@@ -9,6 +9,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
@@ -44,7 +45,7 @@ type Entry struct {
 // Roster is safe for concurrent use.
 type Roster struct {
 	node  identity.ID
-	ttl   time.Duration
+	ttl   atomic.Int64 // a time.Duration
 	now   func() time.Time
 	keys  Keys
 	names Names
@@ -59,10 +60,16 @@ type Roster struct {
 // New returns the roster of node's identities. entries are what the keystore
 // holds; ttl is how long a delegation counts, renewed at half of it.
 func New(node identity.ID, entries []Entry, keys Keys, names Names, ttl time.Duration, now func() time.Time) *Roster {
-	r := &Roster{node: node, ttl: ttl, now: now, keys: keys, names: names}
+	r := &Roster{node: node, now: now, keys: keys, names: names}
+	r.SetTTL(ttl)
 	r.Load(entries)
 	return r
 }
+
+// SetTTL changes how long delegations count that are issued from now on.
+func (r *Roster) SetTTL(ttl time.Duration) { r.ttl.Store(int64(ttl)) }
+
+func (r *Roster) life() time.Duration { return time.Duration(r.ttl.Load()) }
 
 // Load replaces what the roster holds by entries, as after a reload.
 func (r *Roster) Load(entries []Entry) {
@@ -300,10 +307,10 @@ func (r *Roster) Delegation(id identity.ID) (*identity.Delegation, error) {
 	now := r.now()
 	p, live := r.snapshot(id)
 	d := p.delegation
-	if d != nil && !now.Before(d.Issued) && now.Before(d.Issued.Add(r.ttl/2)) {
+	if d != nil && !now.Before(d.Issued) && now.Before(d.Issued.Add(r.life()/2)) {
 		return d, nil
 	}
-	return r.issue(p, live, now, r.ttl)
+	return r.issue(p, live, now, r.life())
 }
 
 // Issue puts a new delegation of id in force that lives for atLeast, as one in
@@ -311,7 +318,7 @@ func (r *Roster) Delegation(id identity.ID) (*identity.Delegation, error) {
 // node the newest bounds the older ones, wherever it is seen.
 func (r *Roster) Issue(id identity.ID, atLeast time.Duration) (*identity.Delegation, error) {
 	p, live := r.snapshot(id)
-	return r.issue(p, live, r.now(), max(r.ttl, atLeast))
+	return r.issue(p, live, r.now(), max(r.life(), atLeast))
 }
 
 // snapshot returns a copy of id's resident, and that itself; nil if there is none.
