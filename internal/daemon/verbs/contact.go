@@ -41,7 +41,7 @@ func (v *Verbs) contactInvite(c call, a api.InviteArgs) (any, error) {
 		return nil, err
 	}
 	now := v.Now()
-	d, err := identity.Delegate(key, v.Host.Node(), now, life)
+	d, err := v.Roster.Issue(own.ID, life)
 	if err != nil {
 		return nil, err
 	}
