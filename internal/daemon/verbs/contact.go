@@ -64,9 +64,16 @@ func (v *Verbs) contactInvite(c call, a api.InviteArgs) (any, error) {
 	return out, nil
 }
 
+// nameFree tells whether a contact can get that name: asked before a ticket is
+// used, since the inviter does not take its side back.
 func (v *Verbs) nameFree(own roster.Resident, name string) error {
 	if err := api.ValidName("the contact's name", name); err != nil {
 		return err
+	}
+	_, err := identity.ParseID(name)
+	if err == nil || name == api.TargetSelf || name == api.WhoContacts || name == api.WhoAnyone {
+		return api.Errorf(api.CodeBadRequest, "%q cannot be the name of a contact: it has a meaning of its own", name).
+			WithHint("choose another name")
 	}
 	if c, err := v.Store.ContactByName(own.ID, name); err == nil {
 		return api.Errorf(api.CodeConflict, "you have a contact named %s already: %s", name, c.ID).
