@@ -103,7 +103,7 @@ func (g *gate) Redeem(ctx context.Context, owner, by identity.ID, secret identit
 	case errors.Is(err, store.ErrNoTicket):
 		return api.Refusal()
 	case errors.Is(err, store.ErrTicketUsed):
-		return api.Errorf(api.CodeExpired, "the ticket was used by somebody else already").
+		return api.Errorf(api.CodeExpired, "the ticket was used already").
 			WithHint("ask for a new one: the other side runs fastn invite")
 	case errors.Is(err, store.ErrTicketExpired):
 		return api.Errorf(api.CodeExpired, "the ticket has expired").
