@@ -20,6 +20,7 @@ type streamConn struct {
 	readEnd  bool
 	writeEnd bool
 	why      *api.Error // why it was reset; the first reason counts
+	left     bool       // why is only that it was closed before its end
 }
 
 func (s *streamConn) Read(p []byte) (int, error) {
@@ -99,7 +100,7 @@ func (s *streamConn) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.why == nil && !(s.readEnd && s.writeEnd) {
-		s.why = api.Errorf(api.CodeAborted, "%s", resetText(api.CodeAborted))
+		s.why, s.left = api.Errorf(api.CodeAborted, "%s", resetText(api.CodeAborted)), true
 	}
 	s.uc.Close()
 	return nil
@@ -114,7 +115,7 @@ func (s *streamConn) finish(err error, cause *api.Error) api.StreamResult {
 			e = api.AsError(err)
 		}
 		s.mu.Lock()
-		if s.why == nil || s.why.Code == e.Code {
+		if s.why == nil || s.left || s.why.Code == e.Code {
 			s.why = e // it says more than the code alone
 		}
 		s.mu.Unlock()

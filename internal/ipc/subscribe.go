@@ -49,26 +49,28 @@ func (c *conn) tellEvents(ctx context.Context, r *api.Request, args api.Subscrib
 	data, err := marshal(api.Subscribed{Cursor: cursor})
 	mustFlush := c.queue(r, data, err)
 	c.answered()
+	if mustFlush {
+		c.out.flush()
+	}
 	for {
-		if mustFlush {
-			c.out.flush()
-		}
 		events, next, err := c.s.backend.NextEvents(ctx, c.caller, args.Kinds, cursor)
 		if err != nil {
 			return
 		}
-		cursor, mustFlush = next, false
+		cursor = next
 		for _, e := range events {
 			line, err := marshal(e)
 			if err != nil {
 				c.s.log.Error("an event cannot be told", "kind", e.Kind, "error", err)
 				continue
 			}
-			flush, err := c.out.line(patient, r.ID, api.StatusEvent, line)
+			mustFlush, err := c.out.line(patient, r.ID, api.StatusEvent, line)
 			if err != nil {
 				return
 			}
-			mustFlush = mustFlush || flush
+			if mustFlush { // before the next: whoever is to flush must not wait for room
+				c.out.flush()
+			}
 		}
 	}
 }

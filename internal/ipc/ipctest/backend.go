@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -31,19 +32,19 @@ type Backend struct {
 	Requests, Streams int
 	// Refuse, if set, is the answer to every connection.
 	Refuse error
-	// As, if set, makes every connection one of this uid and no administrator.
-	As uint32
-	// Verbs are done by these; others answer an empty object.
-	Verbs map[string]VerbFunc
+	// As, if not 0, makes every new connection one of this uid and no administrator.
+	As atomic.Uint32
 
 	Events *Hub
 
+	withdrawn chan struct{} // closed by Withdraw
+
 	mu       sync.Mutex
+	verbs    map[string]VerbFunc
 	keys     map[uint32]map[string]identity.ID
 	handlers map[service]router.Handler
 	builtin  map[string]router.Handler
 	used     map[string]int
-	conns    int
 }
 
 type service struct {
@@ -55,10 +56,10 @@ type service struct {
 func NewBackend() *Backend {
 	b := &Backend{Events: newHub(), keys: make(map[uint32]map[string]identity.ID),
 		handlers: make(map[service]router.Handler), builtin: make(map[string]router.Handler),
-		used: make(map[string]int), Verbs: make(map[string]VerbFunc)}
+		used: make(map[string]int), verbs: make(map[string]VerbFunc), withdrawn: make(chan struct{})}
 	b.Handle(api.ProtocolEcho, router.HandlerFunc(Echo))
-	b.Verbs[api.VerbIdentityExport] = b.export
-	b.Verbs[api.VerbIdentityList] = b.list
+	b.HandleVerb(api.VerbIdentityExport, b.Export)
+	b.HandleVerb(api.VerbIdentityList, b.list)
 	return b
 }
 
@@ -68,6 +69,16 @@ func (b *Backend) Handle(protocol string, h router.Handler) {
 	defer b.mu.Unlock()
 	b.builtin[protocol] = h
 }
+
+// HandleVerb makes f do a verb; others answer an empty object.
+func (b *Backend) HandleVerb(name string, f VerbFunc) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.verbs[name] = f
+}
+
+// Withdraw ends every request with not_permitted.
+func (b *Backend) Withdraw() { close(b.withdrawn) }
 
 // InUse tells how much of a budget, or of "connections", is in use.
 func (b *Backend) InUse(what string) int {
@@ -85,8 +96,8 @@ func (b *Backend) Admit(conn *net.UnixConn) (ipc.Caller, func(), error) {
 	if err != nil {
 		return ipc.Caller{}, nil, err
 	}
-	if b.As != 0 {
-		return ipc.Caller{UID: b.As, User: "somebody"}, release, nil
+	if uid := b.As.Load(); uid != 0 {
+		return ipc.Caller{UID: uid, User: "somebody"}, release, nil
 	}
 	c := ipc.Caller{User: "tester", Admin: true}
 	raw, err := conn.SyscallConn()
@@ -187,12 +198,26 @@ func (b *Backend) Route(ctx context.Context, r *router.Request) (json.RawMessage
 	if h == nil {
 		return nil, api.Errorf(api.CodeProtocolUnavailable, "nobody serves %s", r.Protocol)
 	}
-	return h.Serve(ctx, r)
+	limited, cancel := context.WithCancelCause(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-b.withdrawn:
+			cancel(api.Errorf(api.CodeNotPermitted, "access was withdrawn"))
+		case <-limited.Done():
+		}
+	}()
+	defer func() { cancel(nil); <-ended }()
+	return h.Serve(limited, r)
 }
 
 // Verb does what Verbs says.
 func (b *Backend) Verb(ctx context.Context, c ipc.Caller, r *api.Request, files []*os.File) (any, error) {
-	if f := b.Verbs[r.Type]; f != nil {
+	b.mu.Lock()
+	f := b.verbs[r.Type]
+	b.mu.Unlock()
+	if f != nil {
 		return f(ctx, c, r, files)
 	}
 	for _, f := range files {
@@ -214,7 +239,8 @@ func (b *Backend) list(ctx context.Context, c ipc.Caller, _ *api.Request, _ []*o
 	return all, nil
 }
 
-func (b *Backend) export(ctx context.Context, c ipc.Caller, r *api.Request, files []*os.File) (any, error) {
+// Export writes a line instead of a key.
+func (b *Backend) Export(ctx context.Context, c ipc.Caller, r *api.Request, files []*os.File) (any, error) {
 	defer files[0].Close()
 	var args api.IdentityArgs
 	if err := api.DecodeArgs(r.Data, &args); err != nil {
