@@ -38,9 +38,17 @@ func TestCall(t *testing.T) {
 	if _, err := p.call(`1`); err != nil {
 		t.Error(err)
 	}
-	p.wantSent(t, "open")
-	if h := p.home.held[p.bob]; len(h) != 1 || h[0].Node != p.far.id {
-		t.Errorf("the book holds %d delegations", len(h))
+	sent = p.wantSent(t, "open")
+	h := p.home.held[p.bob]
+	if len(h) != 1 || h[0].Node != p.far.id {
+		t.Fatalf("the book holds %d delegations", len(h))
+	}
+	if have := sent[0].frame.GetOpen().HaveIssuedUs; have != h[0].Issued.UnixMicro() {
+		t.Errorf("says that it holds one of %d", have)
+	}
+	reply, _, err := p.home.ask(p.far.id, sent[0].frame, "")
+	if err != nil || reply.Code != "" || reply.Delegation != nil {
+		t.Errorf("the one that is held came back: %v, %v", reply, err)
 	}
 }
 
@@ -169,8 +177,13 @@ func TestSeveralNodes(t *testing.T) {
 		code  api.Code
 		sent  []string
 	}{
-		"first not there":        {func(_ *pair, n *node) { n.unreachable = true }, "", []string{"whois", "open"}},
-		"first refuses":          {func(*pair, *node) {}, api.CodeRefused, []string{"whois"}},
+		"first not there": {func(_ *pair, n *node) { n.unreachable = true }, "", []string{"whois", "open"}},
+		"first refuses":   {func(*pair, *node) {}, api.CodeRefused, []string{"whois"}},
+		"first fails at whois": {func(_ *pair, n *node) {
+			n.answer = func(*wire.Frame) (*wire.Reply, []byte) {
+				return &wire.Reply{Code: string(api.CodeOverBudget), Message: "no"}, nil
+			}
+		}, api.CodeOverBudget, []string{"whois"}},
 		"first fails":            {func(p *pair, n *node) { lends(p, n, api.CodeHandlerFailed) }, api.CodeHandlerFailed, []string{"whois", "open"}},
 		"first is over budget":   {func(p *pair, n *node) { lends(p, n, api.CodeOverBudget) }, api.CodeOverBudget, []string{"whois", "open"}},
 		"first lies about paths": {func(p *pair, n *node) { lends(p, n, api.CodePeerUnreachable) }, api.CodeHandlerFailed, []string{"whois", "open"}},

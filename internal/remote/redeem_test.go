@@ -151,6 +151,19 @@ func TestRedeemOnTheSameNode(t *testing.T) {
 	p.wantSent(t)
 }
 
+// TestRedeemLearnsFromTheTicket: a reply need not carry a delegation.
+func TestRedeemLearnsFromTheTicket(t *testing.T) {
+	p := newPair(t)
+	ticket, d := p.invite()
+	p.far.answer = func(*wire.Frame) (*wire.Reply, []byte) { return &wire.Reply{}, nil }
+	if err := p.home.Redeem(t.Context(), p.alice, ticket, d); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.home.held[p.bob]; len(got) != 1 || !got[0].Issued.Equal(d.Issued) {
+		t.Errorf("the book holds %d delegations", len(got))
+	}
+}
+
 // TestHintsWhileRedeeming: the ticket's addresses count exactly as long, also
 // where two tickets of one node are used at once.
 func TestHintsWhileRedeeming(t *testing.T) {

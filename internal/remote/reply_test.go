@@ -110,6 +110,18 @@ func TestInternalsStayHere(t *testing.T) {
 	}
 }
 
+// TestNoDataWithAnError, whatever the router returns.
+func TestNoDataWithAnError(t *testing.T) {
+	p := newPair(t)
+	p.far.Connect(p.far, func(context.Context, *router.Request) (json.RawMessage, error) {
+		return json.RawMessage(`1`), api.Errorf(api.CodeConflict, "no")
+	})
+	reply, data, err := p.home.ask(p.far.id, open(p.home.delegate(p.alice, p.home.id, ttl).Raw, p.bob), "")
+	if err != nil || data != nil || reply.Code != string(api.CodeConflict) {
+		t.Errorf("%v %s, %v", reply, data, err)
+	}
+}
+
 // TestProgramsErrorsCross: what a program says to its caller does.
 func TestProgramsErrorsCross(t *testing.T) {
 	p := newPair(t)

@@ -3,9 +3,11 @@ package roster
 import (
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
@@ -17,8 +19,12 @@ func TestFirstUseMakesOneKey(t *testing.T) {
 	r, _ := start(d)
 	ids := make([]identity.ID, 100)
 	var wg sync.WaitGroup
+	// The first keeps the others waiting, who all have seen that there is none.
+	r.making.Lock()
+	var begun atomic.Int32
 	for i := range ids {
 		wg.Go(func() {
+			begun.Add(1)
 			p, err := r.Default(t.Context(), alice, "alice")
 			if err != nil || p.Name != "alice" || p.UID != alice || !p.Online {
 				t.Errorf("%+v, %v", p, err)
@@ -26,6 +32,10 @@ func TestFirstUseMakesOneKey(t *testing.T) {
 			ids[i] = p.ID
 		})
 	}
+	for begun.Load() < int32(len(ids)) {
+		runtime.Gosched()
+	}
+	r.making.Unlock()
 	wg.Wait()
 	if ids = slices.Compact(ids); len(ids) != 1 || d.made != 1 {
 		t.Errorf("%d identities, %d keys made", len(ids), d.made)

@@ -307,7 +307,7 @@ func (r *Roster) Delegation(id identity.ID) (*identity.Delegation, error) {
 	now := r.now()
 	p, live := r.snapshot(id)
 	d := p.delegation
-	if d != nil && !now.Before(d.Issued) && now.Before(d.Issued.Add(r.life()/2)) {
+	if d != nil && !now.Before(d.Issued) && now.Before(d.Issued.Add(min(r.life(), d.Expires.Sub(d.Issued))/2)) {
 		return d, nil
 	}
 	return r.issue(p, live, now, r.life())

@@ -297,6 +297,30 @@ func TestIssueShortensNothing(t *testing.T) {
 	wantCode(t, err, api.CodeNotFound)
 }
 
+// TestChangedLife: what is in force is renewed in its own time, or sooner where
+// delegations are to live shorter.
+func TestChangedLife(t *testing.T) {
+	for name, life := range map[string]time.Duration{"longer": 4 * ttl, "shorter": ttl / 4} {
+		t.Run(name, func(t *testing.T) {
+			r, clock := start(newDisk())
+			id := create(t, r, alice, "alice").ID
+			first, err := r.Delegation(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.SetTTL(life)
+			clock.move(min(ttl, life)/2 - time.Microsecond)
+			if d, err := r.Delegation(id); err != nil || d != first {
+				t.Errorf("renewed too soon: %v", err)
+			}
+			clock.move(time.Microsecond)
+			if d, err := r.Delegation(id); err != nil || d == first || d.Expires.Sub(d.Issued) != life {
+				t.Errorf("in force is %+v, %v", d, err)
+			}
+		})
+	}
+}
+
 // TestReadersWhileWriting gives the race detector something to look at.
 func TestReadersWhileWriting(t *testing.T) {
 	d := newDisk()
