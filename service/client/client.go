@@ -13,6 +13,7 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/fastn-stack/fastnd/service/api"
@@ -31,8 +32,9 @@ type Options struct {
 type Client struct {
 	path string
 	o    Options
-	turn chan struct{} // held while link is looked at or made
+	turn chan struct{} // held while what follows is looked at or changed
 	link *link
+	old  []*link // retired, with answers still to come
 }
 
 // Dial connects to the daemon at the socket path; see ResolveSocket.
@@ -58,9 +60,13 @@ func (c *Client) Close() error {
 	c.turn <- struct{}{}
 	defer func() { <-c.turn }()
 	if c.link != nil {
-		c.link.close()
+		c.old = append(c.old, c.link)
 		c.link = nil
 	}
+	for _, l := range c.old {
+		l.close()
+	}
+	c.old = nil
 	return nil
 }
 
@@ -132,7 +138,7 @@ func (c *Client) do(ctx context.Context, r *api.Request, files ...*os.File) (jso
 		if err == nil || !unsent || again {
 			return data, err
 		}
-		c.drop(l)
+		l.retire()
 	}
 }
 
@@ -157,8 +163,9 @@ func (c *Client) connected(ctx context.Context) (*link, error) {
 	if c.link != nil && c.link.usable() {
 		return c.link, nil
 	}
+	c.old = slices.DeleteFunc(c.old, (*link).ended)
 	if c.link != nil {
-		c.link.close()
+		c.old = append(c.old, c.link)
 		c.link = nil
 	}
 	conn, err := dial(ctx, c.path)
@@ -167,12 +174,6 @@ func (c *Client) connected(ctx context.Context) (*link, error) {
 	}
 	c.link = newLink(conn, nil)
 	return c.link, nil
-}
-
-// drop forgets a connection that takes no more requests, but for those who still
-// wait on it.
-func (c *Client) drop(l *link) {
-	l.retire()
 }
 
 // contextError is the error of a ctx that has ended.

@@ -52,6 +52,16 @@ func (l *link) usable() bool {
 	return !l.over && !l.retired
 }
 
+// ended tells that the connection is closed and nothing of it is left.
+func (l *link) ended() bool {
+	select {
+	case <-l.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // retire keeps new requests away. Those that wait still get their answers; then
 // the daemon closes.
 func (l *link) retire() {
