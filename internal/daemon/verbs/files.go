@@ -13,7 +13,7 @@ import (
 const keyReadTimeout = 10 * time.Second
 
 // onlyOwn refuses to write a key where others can read it: the file must be the
-// caller's own regular file, without rights for anybody else.
+// caller's own regular file, empty, without rights for anybody else.
 func onlyOwn(f *os.File, uid uint32) error {
 	var st unix.Stat_t
 	if err := fstat(f, &st); err != nil {
@@ -27,6 +27,9 @@ func onlyOwn(f *os.File, uid uint32) error {
 			WithHint("use a new file of mode 0600")
 	case st.Uid != uid:
 		return api.Errorf(api.CodeBadRequest, "the file to write the key to is not yours")
+	case st.Size != 0: // a tail of what was there would make the key unreadable
+		return api.Errorf(api.CodeBadRequest, "the file to write the key to is not empty").
+			WithHint("use a new file of mode 0600")
 	}
 	return nil
 }
