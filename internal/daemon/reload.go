@@ -44,7 +44,7 @@ func (d *Daemon) Reload(ctx context.Context) (api.ReloadResult, error) {
 			return result, api.Errorf(api.CodeLocked, "%s", p.Text).WithHint("%s", p.Fix)
 		}
 	} else {
-		result.Restart = append(result.Restart, needRestart(d.underNode, cfg)...)
+		result.Restart = append(result.Restart, config.Reloadable(d.underNode, cfg)...)
 		for _, key := range config.Changed(d.config, cfg) {
 			if !slices.Contains(result.Restart, key) {
 				result.Applied = append(result.Applied, key)
@@ -59,20 +59,6 @@ func (d *Daemon) Reload(ctx context.Context) (api.ReloadResult, error) {
 	d.log.Info("reloaded", "applied", result.Applied, "restart_needed", result.Restart)
 	d.hub.Publish(api.Event{Kind: api.EventReloaded, Text: "the daemon read its configuration again"})
 	return result, nil
-}
-
-// needRestart names the keys of cfg that a node started with old does not take.
-func needRestart(old, cfg config.Config) []string {
-	keys := config.Reloadable(old, cfg)
-	for _, key := range config.Changed(old, cfg) {
-		switch key {
-		case "p2p.announce", "p2p.static_peers", "identity.delegation_ttl": // nothing hands these to a running node
-			if !slices.Contains(keys, key) {
-				keys = append(keys, key)
-			}
-		}
-	}
-	return keys
 }
 
 func (d *Daemon) refuseReload(err error) error {
