@@ -72,7 +72,11 @@ func TestScripts(t *testing.T) {
 			t.Fatal("no script printed a hint with a fastn command")
 		}
 		for command, script := range h.seen {
-			if err := parses(t, shellWords(t, command)[1:]); err != nil {
+			err := parses(t, shellWords(t, command)[1:])
+			if err != nil && strings.HasPrefix(err.Error(), `expected "<`) {
+				continue // a command that is mentioned, without its words
+			}
+			if err != nil {
 				t.Errorf("%s: the hint names %q, which is refused: %v", script, command, err)
 			}
 		}
