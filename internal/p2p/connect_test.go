@@ -12,6 +12,8 @@ import (
 	"github.com/fastn-stack/fastnd/internal/p2p"
 	"github.com/fastn-stack/fastnd/internal/p2p/p2ptest"
 	"github.com/fastn-stack/fastnd/internal/testutil"
+	"github.com/fastn-stack/fastnd/internal/wire"
+	"github.com/fastn-stack/fastnd/service/api"
 )
 
 func portOf(t *testing.T, h *p2p.Host) (port int) {
@@ -79,6 +81,73 @@ func TestCallAfterRestart(t *testing.T) {
 	eventually(t, "the connection to be noticed as lost", func() bool { return len(a.Peers()) == 0 })
 	b = p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), func(o *p2p.Options) { o.Key, o.Port = key, port })
 	call(t, a, b, []byte("again"))
+}
+
+// A dial that failed is not held against a node for long: libp2p would for 5 s.
+func TestCallAfterAFailedDial(t *testing.T) {
+	transports(t, func(t *testing.T, only p2ptest.Option) {
+		book := p2ptest.NewBook()
+		a := p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), only, func(o *p2p.Options) {
+			o.Book, o.Timing.DialAgain, o.Timing.Dial = book, time.Millisecond, 300*time.Millisecond
+		})
+		key, port := p2ptest.Key(t), 0
+		start := func() *p2p.Host {
+			return p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), only, func(o *p2p.Options) { o.Key, o.Port = key, port })
+		}
+		b := start()
+		port = portOf(t, b)
+		book.Add(b.Node(), b.Addrs()...)
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err := a.Request(t.Context(), b.Node(), p2ptest.Open(wire.Kind_KIND_CALL), nil)
+		wantCode(t, err, api.CodePeerUnreachable)
+		b = start()
+		began := time.Now()
+		eventually(t, "a call that succeeds", func() bool {
+			_, _, err := a.Request(t.Context(), b.Node(), p2ptest.Open(wire.Kind_KIND_CALL), nil)
+			return err == nil
+		})
+		if d := time.Since(began); d > 3*time.Second {
+			t.Errorf("it took %v", d)
+		}
+	})
+}
+
+func TestStaticPeersAndAnnounceChange(t *testing.T) {
+	testutil.LeakCheck(t)
+	events := make(chan p2p.Event, 16)
+	b := p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo))
+	static := map[identity.ID][]string{b.Node(): b.Addrs()}
+	a := p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), func(o *p2p.Options) {
+		o.StaticPeers, o.OnEvent = static, func(e p2p.Event) { events <- e }
+		o.Timing.RedialMin = 10 * time.Millisecond
+	})
+	if e := recv(t, events, "event"); e.Kind != p2p.EventConnected || e.Node != b.Node() {
+		t.Fatalf("event %+v", e)
+	}
+	a.CloseNode(b.Node())
+	if e := recv(t, events, "event"); e.Kind != p2p.EventDisconnected {
+		t.Fatalf("event %+v", e)
+	}
+	if e := recv(t, events, "event"); e.Kind != p2p.EventConnected {
+		t.Fatalf("event %+v", e)
+	}
+	if err := a.Reconfigure([]string{"/ip4/2.3.4.5/tcp/1"}, nil); err != nil || !strings.HasPrefix(a.Addrs()[0], "/ip4/2.3.4.5/tcp/1/") {
+		t.Errorf("%v, %q", err, a.Addrs())
+	}
+	a.CloseNode(b.Node())
+	if e := recv(t, events, "event"); e.Kind != p2p.EventDisconnected {
+		t.Fatalf("event %+v", e)
+	}
+	select {
+	case e := <-events:
+		t.Fatalf("event %+v of a node that is not static any more", e)
+	case <-time.After(200 * time.Millisecond):
+	}
+	if err := a.Reconfigure([]string{"nonsense"}, static); err == nil || !strings.HasPrefix(a.Addrs()[0], "/ip4/2.3.4.5/tcp/1/") {
+		t.Errorf("%v, %q", err, a.Addrs())
+	}
 }
 
 func TestPingPeersAndLearned(t *testing.T) {

@@ -55,7 +55,7 @@ func (f *frameReader) wait() error {
 }
 
 // next reads one frame. admit, if not nil, is asked before memory is given to
-// a payload.
+// a payload; the frame is returned even with an error once it was admitted.
 func (f *frameReader) next(admit func(*wire.Frame) error) (*wire.Frame, []byte, error) {
 	if err := f.wait(); err != nil {
 		return nil, nil, err

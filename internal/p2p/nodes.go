@@ -142,7 +142,7 @@ func (n *node) connect(ctx context.Context) *api.Error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return ctxError(ctx, "")
 	}
-	return n.unreachable("no connection in the time allowed", n.addrs())
+	return n.unreachable("", n.addrs())
 }
 
 // startDial joins the dial that runs, or starts one.
@@ -222,7 +222,7 @@ func (n *node) unreachable(why string, addrs []ma.Multiaddr) *api.Error {
 		for _, m := range addrs[:min(len(addrs), maxReasons)] {
 			tried = append(tried, m.String())
 		}
-		why = "tried " + strings.Join(tried, ", ")
+		why = "no answer in the time allowed from " + strings.Join(tried, ", ")
 	}
 	return api.Errorf(api.CodePeerUnreachable, "peer not reachable: %s", why).
 		WithHint("see that fastn runs there and that its port is open; \"fastn peers\" shows who is connected")

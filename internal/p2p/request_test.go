@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/p2p"
 	"github.com/fastn-stack/fastnd/internal/p2p/p2ptest"
 	"github.com/fastn-stack/fastnd/internal/router"
@@ -283,4 +284,13 @@ func TestReplyErrorIsAReply(t *testing.T) {
 		t.Fatal(conn, err)
 	}
 	wantCode(t, r.Err(), api.CodeRefused)
+}
+
+// callNode makes one call that must succeed at once.
+func callNode(t *testing.T, a *p2p.Host, node identity.ID) {
+	t.Helper()
+	r, _, err := a.Request(timeout(t, 20*time.Second), node, p2ptest.Open(wire.Kind_KIND_CALL), []byte("hello"))
+	if err != nil || r.Err() != nil {
+		t.Fatal(err, r.Err())
+	}
 }

@@ -17,7 +17,7 @@ import (
 const (
 	// maxRequestStreams is how many request streams a peer may open on one
 	// connection; ours opens maxPool.
-	maxRequestStreams = 16
+	maxRequestStreams = 8
 	// maxOpening bounds streams of one connection whose first frame is awaited.
 	maxOpening = 1024
 )
@@ -43,6 +43,7 @@ func (h *Host) serveStream(s network.Stream) {
 		return
 	}
 	if f.GetOpen().GetKind() == wire.Kind_KIND_STREAM {
+		defer c.release(s, len(payload))
 		h.serveRaw(c, s, in, f, payload)
 		return
 	}
@@ -63,10 +64,11 @@ func (c *connState) firstFrame(s network.Stream, in *frameReader) (*wire.Frame, 
 		return nil, nil, false
 	}
 	_ = s.SetReadDeadline(time.Time{})
-	f, payload, err := in.next(nil)
+	f, payload, err := in.next(func(f *wire.Frame) error { return c.admit(s, f) })
 	if err == nil && f.GetReply() == nil {
 		return f, payload, true
 	}
+	c.refund(s, f)
 	_ = s.ResetWithError(toResetCode(closeCode(err)))
 	return nil, nil, false
 }
@@ -80,6 +82,8 @@ func closeCode(err error) api.Code {
 		return api.CodeTooLarge
 	case errors.Is(err, os.ErrDeadlineExceeded), isTimeout(err):
 		return api.CodeTimeout
+	case errors.Is(err, errMemory):
+		return api.CodeOverBudget
 	}
 	return api.CodeOf(err)
 }
@@ -192,6 +196,7 @@ type requestStream struct {
 // protocol, or the connection is lost.
 func (h *Host) serveRequests(c *connState, s network.Stream, in *frameReader, f *wire.Frame, payload []byte) {
 	if !c.requests.take(maxRequestStreams) {
+		c.release(s, len(payload))
 		_ = s.ResetWithError(toResetCode(api.CodeOverBudget))
 		return
 	}
@@ -199,7 +204,6 @@ func (h *Host) serveRequests(c *connState, s network.Stream, in *frameReader, f 
 	r := &requestStream{h: h, c: c, s: s, in: in, out: newFrameWriter(s, h.o.Timing.Write),
 		slots: make(chan struct{}, h.o.Timing.RequestCap), inFlight: make(map[uint64]context.CancelFunc)}
 	r.ctx, r.cancel = context.WithCancel(c.ctx)
-	c.payloads.take(len(payload))
 	err := r.loop(f, payload)
 	if err == nil { // the peer wants no more answers than those under way
 		r.wg.Wait()
@@ -214,21 +218,15 @@ func (h *Host) serveRequests(c *connState, s network.Stream, in *frameReader, f 
 
 // loop returns nil at the stream's clean end.
 func (r *requestStream) loop(f *wire.Frame, payload []byte) error {
-	admit := func(f *wire.Frame) error {
-		if !r.c.payloads.take(int(f.PayloadSize)) {
-			return errConnGone
-		}
-		return nil
-	}
+	admit := func(f *wire.Frame) error { return r.c.admit(r.s, f) }
 	for {
 		if err := r.dispatch(f, payload); err != nil {
+			r.c.release(r.s, len(payload))
 			return err
 		}
 		var err error
 		if f, payload, err = r.in.next(admit); err != nil {
-			if f != nil {
-				r.c.payloads.give(int(f.PayloadSize))
-			}
+			r.c.refund(r.s, f)
 			if streamEnded(err) {
 				return nil
 			}
@@ -290,7 +288,7 @@ func (r *requestStream) begin(f *wire.Frame) (context.Context, context.CancelFun
 func (r *requestStream) serve(ctx context.Context, cancel context.CancelFunc, f *wire.Frame, payload []byte) {
 	defer r.wg.Done()
 	defer func() { <-r.slots }()
-	defer r.c.payloads.give(len(payload))
+	defer r.c.release(r.s, len(payload))
 	reply, answer := r.h.server.ServeFrame(ctx, r.c.peer, f, payload, refuseAccept)
 	if reply == nil {
 		reply = &wire.Reply{}
