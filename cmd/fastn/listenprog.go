@@ -177,6 +177,18 @@ func (p *piped) abort() {
 	_ = p.output.Close()
 }
 
+// abortDrained aborts behind what the program printed before it failed, if the
+// peer takes that within exitGrace.
+func (p *piped) abortDrained() {
+	late := time.NewTimer(exitGrace)
+	defer late.Stop()
+	select {
+	case <-p.drained:
+	case <-late.C:
+	}
+	p.abort()
+}
+
 func (p *piped) feed() {
 	defer close(p.fed)
 	_, err := copyBytes(p.input, p.stream)
@@ -214,7 +226,7 @@ func (p *piped) finish() error {
 		}
 	}
 	if err != nil {
-		p.abort()
+		p.abortDrained()
 	} else {
 		<-p.drained
 		_ = p.stream.CloseWrite()
