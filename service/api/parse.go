@@ -18,7 +18,7 @@ func ParseRequest(line []byte) (r *Request, id string, ok bool, err error) {
 	fields, err := scanObject(line)
 	r = &Request{}
 	for _, f := range fields {
-		if f.key == "id" && json.Unmarshal(f.value, &r.ID) == nil && f.value[0] == '"' && len(r.ID) <= MaxID {
+		if f.key == "id" && f.value[0] == '"' && decode(f.value, &r.ID) == nil && len(r.ID) <= MaxID {
 			id, ok = r.ID, true
 		}
 	}
@@ -80,7 +80,7 @@ func (r *Request) set(f field) error {
 	if bytes.Equal(f.value, []byte("null")) {
 		return badRequest("%q may not be null", f.key)
 	}
-	if err := json.Unmarshal(f.value, dst); err != nil {
+	if err := decode(f.value, dst); err != nil {
 		want := "a string"
 		switch f.key {
 		case "timeout_ms":
@@ -94,6 +94,15 @@ func (r *Request) set(f field) error {
 		return badRequest(`"timeout_ms" must be more than 0`)
 	}
 	return nil
+}
+
+// decode is json.Unmarshal for text that was scanned; most strings have no escapes.
+func decode(value []byte, dst any) error {
+	if s, ok := dst.(*string); ok && value[0] == '"' && bytes.IndexByte(value, '\\') < 0 {
+		*s = string(value[1 : len(value)-1])
+		return nil
+	}
+	return json.Unmarshal(value, dst)
 }
 
 // DecodeArgs reads the `data` of a management verb into dst, a pointer to a

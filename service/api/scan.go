@@ -1,7 +1,6 @@
 package api
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -81,13 +80,13 @@ func (s *scanner) value(depth int) error {
 	case c == '[':
 		return s.array(depth + 1)
 	case c == '"':
-		_, err := s.str()
+		_, err := s.skipString()
 		return err
 	case c == '-' || c >= '0' && c <= '9':
 		return s.number()
 	default:
-		for _, word := range []string{"true", "false", "null"} {
-			if bytes.HasPrefix(s.b[s.i:], []byte(word)) {
+		for _, word := range [...]string{"true", "false", "null"} {
+			if rest := s.b[s.i:]; len(rest) >= len(word) && string(rest[:len(word)]) == word {
 				s.i += len(word)
 				return nil
 			}
@@ -203,40 +202,47 @@ func (s *scanner) comma(end byte) (more bool, err error) {
 
 // str reads a string and returns it unescaped.
 func (s *scanner) str() (string, error) {
-	s.i++
 	start := s.i
-	escaped := false
+	escaped, err := s.skipString()
+	if err != nil {
+		return "", err
+	}
+	if !escaped {
+		return string(s.b[start+1 : s.i-1]), nil
+	}
+	var out string
+	if err := json.Unmarshal(s.b[start:s.i], &out); err != nil {
+		return "", s.fault("bad string")
+	}
+	return out, nil
+}
+
+// skipString checks a string and tells whether it has escapes.
+func (s *scanner) skipString() (escaped bool, err error) {
+	s.i++
 	for s.i < len(s.b) {
 		switch c := s.b[s.i]; {
 		case c == '"':
-			raw := s.b[start:s.i]
 			s.i++
-			if !escaped {
-				return string(raw), nil
-			}
-			var out string
-			if err := json.Unmarshal(s.b[start-1:s.i], &out); err != nil {
-				return "", s.fault("bad string")
-			}
-			return out, nil
+			return escaped, nil
 		case c == '\\':
 			escaped = true
 			if err := s.escape(); err != nil {
-				return "", err
+				return true, err
 			}
 		case c < 0x20:
-			return "", s.fault("control character in a string")
+			return escaped, s.fault("control character in a string")
 		case c < utf8.RuneSelf:
 			s.i++
 		default:
 			r, n := utf8.DecodeRune(s.b[s.i:])
 			if r == utf8.RuneError && n == 1 {
-				return "", s.fault("not valid UTF-8")
+				return escaped, s.fault("not valid UTF-8")
 			}
 			s.i += n
 		}
 	}
-	return "", s.fault("string without an end")
+	return escaped, s.fault("string without an end")
 }
 
 func (s *scanner) escape() error {
