@@ -29,6 +29,12 @@ lint: deps-lint ## gofmt, vet, staticcheck, shellcheck
 demo: deps-demo build ## two daemons, a ticket, a call and a stream across
 	./test/demo.sh
 
+.PHONY: bench
+bench: build ## fastn beside its baselines, in one run: a table, and build/bench.json
+	@mkdir -p build
+	$(GO) build -o build/bench ./test/bench
+	build/bench -bin bin -json build/bench.json $(BENCHFLAGS)
+
 .PHONY: proto
 proto: ## internal/wire/wire.pb.go; needs protoc
 	cd internal/wire && protoc --plugin=protoc-gen-go=<($(GO) tool -n protoc-gen-go) --go_out=. --go_opt=paths=source_relative wire.proto

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// benchCold: from the first client's connect to its answer, with the socket made
+// beforehand and passed as systemd passes it. Keys and store exist already.
+func benchCold(ctx context.Context, b *bench) error {
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "  not measured: needs root, as the system-wide daemon's only user here")
+		return nil
+	}
+	dir, err := os.MkdirTemp("", "fastn-bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	port, err := freePort()
+	if err != nil {
+		return err
+	}
+	config := filepath.Join(dir, "fastn.toml")
+	text := fmt.Sprintf("[p2p]\nlisten = [\"127.0.0.1\"]\nport = %s\n", port)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		return err
+	}
+	const rounds = 11
+	took, err := micros(rounds, func() error { return coldStart(ctx, b, dir, config) })
+	if err != nil {
+		return err
+	}
+	b.add(under("socket activation, first answer", median(took[1:])/1e3, "ms", 150))
+	return nil
+}
+
+func coldStart(ctx context.Context, b *bench, dir, config string) (err error) {
+	path := filepath.Join(dir, "socket")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	file, err := l.File()
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	bin, err := filepath.Abs(filepath.Join(b.bin, "fastnd"))
+	if err != nil {
+		return err
+	}
+	// The shell knows the pid that LISTEN_PID must name.
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", `LISTEN_PID=$$ exec "$@"`, "sh", bin, "--config", config)
+	cmd.Env = append(os.Environ(), "LISTEN_FDS=1", "LISTEN_FDNAMES=control", "STATE_DIRECTORY="+dir)
+	cmd.ExtraFiles = []*os.File{file}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	defer func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		err = errors.Join(err, cmd.Wait())
+	}()
+	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		return err
+	}
+	r := &api.Request{ID: "1", Type: api.TypeCall, Target: api.TargetSelf, Protocol: api.ProtocolEcho, Data: hello}
+	if _, err := conn.Write(api.AppendRequest(nil, r)); err != nil {
+		return err
+	}
+	_, err = bufio.NewReader(conn).ReadBytes('\n')
+	return err
+}

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/p2p/p2ptest"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// benchIdle: memory and processor of a daemon that nobody uses, and what an idle
+// client and a connected peer add.
+func benchIdle(ctx context.Context, b *bench) (err error) {
+	d, err := b.startDaemon(ctx, wideBudgets...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.stop()) }()
+	pid := d.cmd.Process.Pid
+	const watch = 10 * time.Second
+	before, err := cpu(pid)
+	if err != nil {
+		return err
+	}
+	if err := pause(ctx, watch); err != nil {
+		return err
+	}
+	after, err := cpu(pid)
+	if err != nil {
+		return err
+	}
+	empty, err := rss(pid)
+	if err != nil {
+		return err
+	}
+	b.add(under("idle memory", empty/1024, "MiB", 40), under("idle processor", 100*float64(after-before)/float64(watch), "%", 0.5))
+	clients := 1000
+	if b.full {
+		clients = 10_000
+	}
+	if err := idleClients(ctx, b, d, clients); err != nil {
+		return err
+	}
+	peers := 100
+	if b.full {
+		peers = 500
+	}
+	return connectedPeers(ctx, b, d, peers)
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+func idleClients(ctx context.Context, b *bench, d *daemon, n int) error {
+	before, err := rss(d.cmd.Process.Pid)
+	if err != nil {
+		return err
+	}
+	conns := make([]net.Conn, 0, n)
+	defer func() {
+		for _, c := range conns {
+			_ = c.Close()
+		}
+	}()
+	line := api.AppendRequest(nil, &api.Request{ID: "1", Type: api.TypeHello})
+	answer := make([]byte, 4096)
+	for range n {
+		c, err := (&net.Dialer{}).DialContext(ctx, "unix", d.socket)
+		if err != nil {
+			return err
+		}
+		conns = append(conns, c)
+		if _, err := c.Write(line); err != nil {
+			return err
+		}
+		if _, err := c.Read(answer); err != nil {
+			return err
+		}
+	}
+	after, err := rss(d.cmd.Process.Pid)
+	if err != nil {
+		return err
+	}
+	b.add(under(fmt.Sprintf("memory of an idle client (%d)", n), (after-before)/float64(n), "KiB", 20))
+	return nil
+}
+
+// connectedPeers connects n stock libp2p hosts of this process to d.
+func connectedPeers(ctx context.Context, b *bench, d *daemon, n int) (err error) {
+	var s api.Status
+	if err := d.client.Verb(ctx, api.VerbDaemonStatus, nil, &s); err != nil {
+		return err
+	}
+	info, err := peer.AddrInfoFromString(s.Node.Addresses[0])
+	if err != nil {
+		return err
+	}
+	before, err := rss(d.cmd.Process.Pid)
+	if err != nil {
+		return err
+	}
+	for range n {
+		key, err := identity.GenerateKey()
+		if err != nil {
+			return err
+		}
+		h, done, err := p2ptest.RawHost(key, quicLoopback)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = done() }()
+		if err := h.Connect(ctx, *info); err != nil {
+			return err
+		}
+	}
+	if err := pause(ctx, 2*time.Second); err != nil {
+		return err
+	}
+	after, err := rss(d.cmd.Process.Pid)
+	if err != nil {
+		return err
+	}
+	b.add(under(fmt.Sprintf("memory of a connected peer (%d)", n), (after-before)/float64(n), "KiB", 100))
+	return nil
+}

@@ -1,0 +1,167 @@
+// Command bench measures fastn beside the baselines that its budgets are
+// relative to (DESIGN §12), in one run: ratios of medians, as a table and as
+// JSON. Run it with `make bench`.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"text/tabwriter"
+	"time"
+)
+
+// row is one line of the result. Ratio is Value over Baseline; Budget bounds the
+// ratio where there is a baseline, else the value.
+type row struct {
+	What     string  `json:"what"`
+	Value    float64 `json:"value"`
+	Unit     string  `json:"unit"`
+	Baseline float64 `json:"baseline,omitempty"`
+	Beside   string  `json:"beside,omitempty"`
+	Ratio    float64 `json:"ratio,omitempty"`
+	Budget   string  `json:"budget"`
+	Met      bool    `json:"met"`
+}
+
+func atMost(what string, value float64, unit string, baseline float64, beside string, budget float64) row {
+	r := row{What: what, Value: value, Unit: unit, Baseline: baseline, Beside: beside, Budget: fmt.Sprintf("≤ %g ×", budget)}
+	r.Ratio = value / baseline
+	r.Met = r.Ratio <= budget
+	return r
+}
+
+func atLeast(what string, value float64, unit string, baseline float64, beside string, budget float64) row {
+	r := atMost(what, value, unit, baseline, beside, budget)
+	r.Budget = fmt.Sprintf("≥ %g ×", budget)
+	r.Met = r.Ratio >= budget
+	return r
+}
+
+func under(what string, value float64, unit string, limit float64) row {
+	return row{What: what, Value: value, Unit: unit, Budget: fmt.Sprintf("≤ %g %s", limit, unit), Met: value <= limit}
+}
+
+func shown(what string, value float64, unit string) row {
+	return row{What: what, Value: value, Unit: unit, Budget: "shown", Met: true}
+}
+
+// bench is one run.
+type bench struct {
+	bin  string // folder of the programs
+	full bool   // the long forms: more rounds, 500 peers
+	rows []row
+}
+
+func (b *bench) add(r ...row) {
+	for _, r := range r {
+		fmt.Fprintf(os.Stderr, "  %s: %.4g %s\n", r.What, r.Value, r.Unit)
+	}
+	b.rows = append(b.rows, r...)
+}
+
+func main() {
+	if len(os.Args) > 2 && os.Args[1] == "raw" {
+		if err := rawServer(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench raw:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	b := &bench{}
+	flag.StringVar(&b.bin, "bin", "bin", "folder of fastn and fastnd")
+	flag.BoolVar(&b.full, "full", false, "more rounds, and 500 connected peers")
+	out := flag.String("json", "", "write the rows to this file too")
+	flag.Parse()
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Minute)
+	defer cancel()
+	for _, part := range []struct {
+		name string
+		run  func(context.Context, *bench) error
+	}{
+		{"calls", benchCalls}, {"command", benchCommand}, {"streams", benchStreams}, {"idle", benchIdle}, {"cold start", benchCold},
+	} {
+		fmt.Fprintln(os.Stderr, part.name)
+		if err := part.run(ctx, b); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+	}
+	if *out != "" {
+		data, err := json.MarshalIndent(b.rows, "", "  ")
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(*out, append(data, '\n'), 0o644); err != nil {
+			return err
+		}
+	}
+	return b.print()
+}
+
+func (b *bench) print() error {
+	fmt.Printf("%s, %d processors\n", runtime.Version(), runtime.NumCPU())
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "WHAT\tVALUE\tBASELINE\tBESIDE\tRATIO\tBUDGET\tMET")
+	for _, r := range b.rows {
+		base, ratio, met := "", "", "yes"
+		if r.Baseline != 0 {
+			base, ratio = fmt.Sprintf("%.4g", r.Baseline), fmt.Sprintf("%.2f", r.Ratio)
+		}
+		if !r.Met {
+			met = "NO"
+		}
+		fmt.Fprintf(w, "%s\t%.4g %s\t%s\t%s\t%s\t%s\t%s\n", r.What, r.Value, r.Unit, base, r.Beside, ratio, r.Budget, met)
+	}
+	return w.Flush()
+}
+
+func median(v []float64) float64 {
+	v = slices.Sorted(slices.Values(v))
+	return v[len(v)/2]
+}
+
+// micros times f in µs, n times.
+func micros(n int, f func() error) ([]float64, error) {
+	out := make([]float64, 0, n)
+	for range n {
+		start := time.Now()
+		if err := f(); err != nil {
+			return nil, err
+		}
+		out = append(out, float64(time.Since(start).Nanoseconds())/1e3)
+	}
+	return out, nil
+}
+
+// inTurn takes rounds of a and b in turn, so that a change of the machine's
+// speed hits both, and returns the median of each round's median.
+func inTurn(rounds int, a, b func() ([]float64, error)) (ma, mb float64, err error) {
+	var as, bs []float64
+	for range rounds {
+		x, err := a()
+		if err != nil {
+			return 0, 0, err
+		}
+		y, err := b()
+		if err != nil {
+			return 0, 0, err
+		}
+		as, bs = append(as, median(x)), append(bs, median(y))
+	}
+	return median(as), median(bs), nil
+}

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/p2p/p2ptest"
+)
+
+// Protocols of the baseline: what is sent comes back, or is counted, or comes.
+const (
+	rawEcho   = "/bench/echo"
+	rawSink   = "/bench/sink"
+	rawSource = "/bench/source"
+)
+
+const (
+	quicLoopback = "/ip4/127.0.0.1/udp/0/quic-v1"
+	tcpLoopback  = "/ip4/127.0.0.1/tcp/0"
+)
+
+// rawServer is the other process of the baseline: it serves until its standard
+// input ends.
+func rawServer(listen string) error {
+	key, err := identity.GenerateKey()
+	if err != nil {
+		return err
+	}
+	h, done, err := p2ptest.RawHost(key, listen)
+	if err != nil {
+		return err
+	}
+	h.SetStreamHandler(rawEcho, func(s network.Stream) { copyStream(s, s, s) })
+	h.SetStreamHandler(rawSink, func(s network.Stream) {
+		n, err := io.Copy(io.Discard, s)
+		if err == nil {
+			_, _ = fmt.Fprintln(s, n)
+		}
+		_ = s.Close()
+	})
+	h.SetStreamHandler(rawSource, func(s network.Stream) {
+		var n int64
+		if _, err := fmt.Fscanln(bufio.NewReader(s), &n); err == nil {
+			_, _ = io.CopyN(s, zeros{}, n)
+		}
+		_ = s.Close()
+	})
+	fmt.Printf("%s/p2p/%s\n", h.Addrs()[0], h.ID())
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return errors.Join(err, done())
+}
+
+func copyStream(w io.Writer, r io.Reader, s network.Stream) {
+	if _, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, make([]byte, 64<<10)); err != nil {
+		_ = s.Reset()
+		return
+	}
+	_ = s.Close()
+}
+
+// zeros is an endless source in memory.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+// rawPair is a connected raw host here with the server process.
+type rawPair struct {
+	host host.Host
+	to   peer.ID
+	stop func() error
+}
+
+func startRaw(ctx context.Context, listen string) (*rawPair, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, self, "raw", listen)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	end := func() error { return errors.Join(in.Close(), cmd.Wait()) }
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		return nil, errors.Join(err, end())
+	}
+	info, err := peer.AddrInfoFromString(strings.TrimSpace(line))
+	if err != nil {
+		return nil, errors.Join(err, end())
+	}
+	key, err := identity.GenerateKey()
+	if err != nil {
+		return nil, errors.Join(err, end())
+	}
+	h, done, err := p2ptest.RawHost(key, listen)
+	if err != nil {
+		return nil, errors.Join(err, end())
+	}
+	if err := h.Connect(ctx, *info); err != nil {
+		return nil, errors.Join(err, done(), end())
+	}
+	return &rawPair{host: h, to: info.ID, stop: func() error { return errors.Join(done(), end()) }}, nil
+}
+
+// roundTrip opens a stream, sends message, reads it back and closes.
+func (r *rawPair) roundTrip(ctx context.Context, message []byte) error {
+	s, err := r.host.NewStream(ctx, r.to, rawEcho)
+	if err != nil {
+		return err
+	}
+	if _, err := s.Write(message); err != nil {
+		return err
+	}
+	if err := s.CloseWrite(); err != nil {
+		return err
+	}
+	got, err := io.ReadAll(s)
+	if err != nil || len(got) != len(message) {
+		return fmt.Errorf("%d bytes came back: %w", len(got), err)
+	}
+	return s.Close()
+}
