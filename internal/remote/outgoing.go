@@ -47,8 +47,8 @@ func (m *Remote) try(ctx context.Context, r *router.Request, own *identity.Deleg
 		Kind: kinds[r.Kind], Trace: r.Trace, HaveIssuedUs: c.held.Issued.UnixMicro(),
 	}}}
 	open := f.GetOpen()
-	if r.Timeout > 0 {
-		open.TimeoutMs = uint32(max(1, r.Timeout/time.Millisecond))
+	if left := timeLeft(ctx, r); left > 0 {
+		open.TimeoutMs = uint32(max(1, left/time.Millisecond))
 	}
 	if r.Kind == router.Stream {
 		return nil, m.stream(ctx, r, c.node, f)
@@ -61,6 +61,16 @@ func (m *Remote) try(ctx context.Context, r *router.Request, own *identity.Deleg
 		return nil, err
 	}
 	return data, checkJSON(data)
+}
+
+// timeLeft is what remains of the time allowed for r; a node that was tried
+// before may have taken some of it.
+func timeLeft(ctx context.Context, r *router.Request) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return r.Timeout
+	}
+	return min(max(time.Until(deadline), time.Millisecond), api.MaxTimeout)
 }
 
 var kinds = map[router.Kind]wire.Kind{
