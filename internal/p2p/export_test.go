@@ -2,3 +2,6 @@ package p2p
 
 // FromResetCode is for tests of what a peer sees.
 var FromResetCode = fromResetCode
+
+// Connections counts all connections, also those that Peers takes together.
+func (h *Host) Connections() int { return len(h.conns.list()) }

@@ -179,6 +179,27 @@ func TestBudgetOfRequestsStopsTheReading(t *testing.T) {
 	call(t, a, b, []byte("and on"))
 }
 
+// Bulky requests that the peer does not take leave the way free for small ones.
+func TestBulkyRequestsDelayNoSmallOnes(t *testing.T) {
+	transports(t, func(t *testing.T, only p2ptest.Option) {
+		g := newGate()
+		a, b := p2ptest.NewPairOf(t, g, g, only, smallWindows, func(o *p2p.Options) { o.Timing.RequestCap = 1 })
+		call(t, a, b, nil)
+		big := append([]byte("hold "), make([]byte, 1<<20-5000)...)
+		ctx, cancel := context.WithCancel(t.Context())
+		var calls sync.WaitGroup
+		for range 12 {
+			calls.Go(func() { _, _, _ = a.Request(ctx, b.Node(), p2ptest.Open(wire.Kind_KIND_CALL), big) })
+		}
+		recv(t, g.entered, "request")
+		for range 10 {
+			call(t, a, b, []byte("small"))
+		}
+		cancel()
+		calls.Wait()
+	})
+}
+
 func TestPeerClosesDuringACall(t *testing.T) {
 	transports(t, func(t *testing.T, only p2ptest.Option) {
 		g := newGate()
