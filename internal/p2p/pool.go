@@ -62,17 +62,24 @@ func (p *pool) get(ctx context.Context, big bool) (*reqStream, *api.Error) {
 }
 
 // choose picks a stream; good is false if a new one would be better, or if
-// there is none.
+// there is none. The first stream takes no bulky request while there can be
+// others.
 func (p *pool) choose(big bool) (s *reqStream, good bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i, c := range p.streams {
-		if c.bulk.Load() == 0 && (i > 0 || !big) {
+		if big && i == 0 {
+			continue
+		}
+		if c.bulk.Load() == 0 {
 			return c, true
 		}
 		if s == nil || c.bulk.Load() < s.bulk.Load() {
 			s = c
 		}
+	}
+	if s == nil && len(p.streams) > 0 {
+		return p.streams[0], false
 	}
 	return s, len(p.streams) == maxPool
 }
