@@ -73,14 +73,15 @@ func newConn(s *Server, uc *net.UnixConn) *conn {
 
 func (c *conn) run() {
 	defer close(c.done)
-	defer c.finish()
 	caller, release, err := c.s.backend.Admit(c.uc)
 	if err != nil {
 		c.fail("", true, api.AsError(err))
 		c.linger()
+		c.finish()
 		return
 	}
 	defer release()
+	defer c.finish()
 	c.mu.Lock()
 	c.caller, c.admitted = caller, true
 	c.mu.Unlock()

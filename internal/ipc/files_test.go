@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"testing"
@@ -112,7 +113,10 @@ func TestDescriptorsRefused(t *testing.T) {
 			c.sendFiles(tc.line, tc.files...)
 			c.send(`{"id":"behind","type":"hello"}`)
 			c.want(c.answer(), "before", "ok")
-			c.want(c.answer(), tc.id, tc.code)
+			a := c.want(c.answer(), tc.id, tc.code)
+			if over := strings.Contains(string(a.Data), "more than 4 descriptors"); over != (len(tc.files) > api.MaxFiles) {
+				t.Errorf("%d descriptors: %s", len(tc.files), a.Data)
+			}
 			c.want(c.answer(), "behind", "ok")
 			if n := openTo(t, f); n != 1 {
 				t.Errorf("%d descriptors are open, want only the test's", n)
@@ -165,16 +169,20 @@ func TestDescriptorsOfManyLines(t *testing.T) {
 // What came with a line that never ended is closed with the connection, and raw
 // bytes of a stream carry none.
 func TestDescriptorsOfNoLine(t *testing.T) {
-	path, _, _ := serve(t, ipc.Options{})
+	path, b, _ := serve(t, ipc.Options{})
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // it closes files that nobody closes
 	f := tempFile(t)
 	c, s := dial(t, path), dial(t, path)
 	c.sendFiles(`{"id":"1",`, f, f)
-	c.sendFiles(`"type":`, f, f, f)
+	c.sendFiles(`"type":`, f)
 	c.CloseWrite()
 	c.eof()
 	s.want(s.ask(`{"id":"1","type":"stream","target":"self","protocol":"Echo"}`), "1", "streaming")
 	s.sendFiles("bytes", f)
 	s.CloseWrite()
 	s.readAll("bytes")
-	eventually(t, "the daemon closes all", func() bool { return openTo(t, f) == 1 })
+	eventually(t, "connections end", func() bool { return b.InUse("connections") == 0 })
+	if n := openTo(t, f); n != 1 {
+		t.Errorf("%d descriptors are open, want only the test's", n)
+	}
 }

@@ -31,7 +31,7 @@ func bareClients(t *testing.T, path string, n int) []int {
 // An idle client costs at most 20 KiB, also after a large request.
 func TestIdleCost(t *testing.T) {
 	path, _, _ := serve(t, ipc.Options{})
-	const n = 500
+	const n = 300
 	fds := bareClients(t, path, 1)
 	talk := func(fd int, line string) {
 		t.Helper()
@@ -53,7 +53,7 @@ func TestIdleCost(t *testing.T) {
 			}
 		}
 	}
-	big := `{"id":"1","type":"call","target":"self","protocol":"Echo","data":{"message":"` + strings.Repeat("x", 100<<10) + `"}}`
+	big := `{"id":"1","type":"call","target":"self","protocol":"Echo","data":{"message":"` + strings.Repeat("x", 40<<10) + `"}}`
 	talk(fds[0], big)
 	before := inUse()
 	fds = append(fds, bareClients(t, path, n)...)

@@ -52,8 +52,6 @@ type attached struct {
 	over  bool // there were more than api.MaxFiles, or than the daemon can take; none is kept
 }
 
-func (a *attached) any() bool { return a.over || len(a.files) > 0 }
-
 func (a *attached) close() {
 	for _, f := range a.files {
 		f.Close()
