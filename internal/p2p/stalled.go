@@ -44,12 +44,6 @@ func (r *rawStreams) remove(c *rawStream) {
 	delete(r.streams, c)
 }
 
-func (r *rawStreams) count() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.streams)
-}
-
 func (r *rawStreams) period() time.Duration { return r.conn.table.h.o.Timing.Stalled }
 
 func (r *rawStreams) end() {

@@ -312,3 +312,23 @@ func TestBeyondTheBudgetTheOldestStalledIsReset(t *testing.T) {
 		echoed(t, openProto(t, a, b, "Echo"), 4<<20)
 	})
 }
+
+// libp2p alone stops at 64 streams of one protocol and 256 of one connection.
+func TestManyStreams(t *testing.T) {
+	transports(t, func(t *testing.T, only p2ptest.Option) {
+		acc := newAccepter(t)
+		a, b := p2ptest.NewPairOf(t, acc, acc, only)
+		for i := range 2000 {
+			near := openProto(t, a, b, "Hold")
+			if _, err := near.Write([]byte{1}); err != nil {
+				t.Fatalf("stream %d: %v", i, err)
+			}
+			if _, err := io.ReadFull(recv(t, acc.conns, "stream"), make([]byte, 1)); err != nil {
+				t.Fatalf("stream %d: %v", i, err)
+			}
+		}
+		if p := a.Peers(); p[0].Streams < 2000 {
+			t.Errorf("%d streams are open", p[0].Streams)
+		}
+	})
+}
