@@ -187,14 +187,15 @@ func TestTicketIsNotUsedForABadName(t *testing.T) {
 
 func TestTicketOfAnUnreachableInviter(t *testing.T) {
 	testutil.LeakCheck(t)
-	alice, bob := start(t, opts{}), start(t, opts{})
+	tcp := opts{config: "quic = false\n"} // which is refused at once
+	alice, bob := start(t, tcp), start(t, tcp)
 	ticket := alice.invite(api.InviteArgs{For: "bob"})
 	alice.stop()
 	bob.addRefused(api.CodePeerUnreachable, "alice", ticket)
 	if p := bob.status().Peers; len(p) != 0 {
 		t.Errorf("a node is known: %+v", p)
 	}
-	alice = start(t, opts{home: alice.home})
+	alice = start(t, opts{home: alice.home, config: tcp.config})
 	eventually(t, "the ticket is good again", func() bool {
 		return bob.c.Verb(limited(t), api.VerbContactAdd, api.ContactAddArgs{Name: "alice", Ticket: ticket}, nil) == nil
 	})
