@@ -146,7 +146,13 @@ func hundredClients(t *testing.T, m *nspawn.Machine) {
 }
 
 func membership(t *testing.T, m *nspawn.Machine) {
-	m.Must("useradd", "--create-home", "--gid", "fastn", "carol") // member by primary group
+	// A login repeats the primary group among the supplementary ones; carol must
+	// pass by the primary one alone.
+	m.Must("useradd", "--create-home", "--gid", "fastn", "carol")
+	if r := m.Run("setpriv", "--reuid=carol", "--regid=fastn", "--clear-groups", "--reset-env",
+		"fastn", "call", "self", "Echo", `{"message":"x"}`); r.Code != 0 {
+		t.Errorf("carol is a member by her primary group but was refused: %v", r)
+	}
 	for _, user := range []string{"alice", "carol", "root"} {
 		if r := m.RunAs(user, "fastn", "call", "self", "Echo", `{"message":"x"}`); r.Code != 0 {
 			t.Errorf("%s is a member but was refused: %v", user, r)
