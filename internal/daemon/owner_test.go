@@ -26,7 +26,6 @@ type world struct {
 	*testDaemon
 	id, contact string // of 1001: an identity, a contact's id
 	noID        string // of nobody
-	keys        int    // descriptors given out
 }
 
 func newWorld(t testing.TB) *world {
