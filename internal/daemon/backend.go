@@ -51,7 +51,8 @@ func (b *backend) Admit(conn *net.UnixConn) (ipc.Caller, func(), error) {
 	return c, release, nil
 }
 
-func (b *backend) Hello(c ipc.Caller, _ api.HelloArgs) api.Hello {
+func (b *backend) Hello(c ipc.Caller, args api.HelloArgs) api.Hello {
+	b.log.Debug("a client said hello", "uid", c.UID, "client", args.Client)
 	h := api.Hello{Daemon: b.o.Version, Version: api.Version, UID: c.UID, User: c.User, Admin: c.Admin, PerUser: b.o.perUser(),
 		PID: os.Getpid(), Locked: b.locked.Load() != nil}
 	if n := b.node.Load(); n != nil {

@@ -120,7 +120,11 @@ func (d *Daemon) status() string {
 	if n == nil {
 		return "stopping"
 	}
-	return fmt.Sprintf("serving %d identities as node %s", len(n.roster.All()), n.host.Node().Short())
+	text := "serving as node " + n.host.Node().Short()
+	if p := *d.problems.Load(); len(p) > 0 {
+		text += "; " + p[0].Text
+	}
+	return text
 }
 
 // Run serves until ctx ends or an administrator stops the daemon; a value on

@@ -25,6 +25,7 @@ func (g *gate) Incoming(owner, from identity.ID, protocol, instance string) erro
 	if _, contact := g.store.Contact(owner, from); !contact || g.store.Blocked(owner, from) {
 		return api.Refusal()
 	}
+	g.d.log.Debug("refused a contact", "identity", owner.String(), "peer", from.String(), "protocol", protocol, "instance", instance)
 	what := protocol
 	if instance != api.DefaultInstance {
 		what += " " + instance
