@@ -265,16 +265,19 @@ func (n *node) reload(cfg config.Config) error {
 	if err != nil {
 		return err
 	}
-	entries, err := n.readEntries()
+	var before []roster.Resident
+	err = n.roster.Reload(func() ([]roster.Entry, error) {
+		entries, err := n.readEntries()
+		if err != nil {
+			return nil, err
+		}
+		before = n.roster.All()
+		return entries, n.host.Reconfigure(cfg.P2P.Announce, static)
+	})
 	if err != nil {
 		return err
 	}
-	if err := n.host.Reconfigure(cfg.P2P.Announce, static); err != nil {
-		return err
-	}
 	n.roster.SetTTL(cfg.Identity.DelegationTTL.Std())
-	before := n.roster.All()
-	n.roster.Load(entries)
 	for _, p := range before {
 		if _, online := n.roster.Here(p.ID); p.Online && !online {
 			n.router.Recheck(p.ID, identity.ID{}, true)

@@ -1,10 +1,13 @@
 package daemon
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/fastn-stack/fastnd/internal/ipc"
 	"github.com/fastn-stack/fastnd/internal/testutil"
 	"github.com/fastn-stack/fastnd/service/api"
 )
@@ -124,5 +127,41 @@ func TestReloadWithARefusedKeystore(t *testing.T) {
 	d.mustReload()
 	if p := d.status().Problems; len(p) != 0 {
 		t.Errorf("status still tells %+v", p)
+	}
+}
+
+// An identity that is made while the keystore is read again is not forgotten:
+// its user would be given another.
+func TestReloadForgetsNoNewIdentity(t *testing.T) {
+	testutil.LeakCheck(t)
+	d := start(t, opts{})
+	done, reloaded := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			if _, err := d.Reload(context.Background()); err != nil {
+				reloaded <- err
+				return
+			}
+			select {
+			case <-done:
+				reloaded <- nil
+				return
+			default:
+			}
+		}
+	}()
+	for i := range 50 {
+		c := ipc.Caller{UID: uint32(5000 + i), User: fmt.Sprint("user", i)}
+		made, err := d.doneAs(c, api.VerbIdentityShow, nil)
+		if err != nil {
+			t.Fatal(full(err))
+		}
+		if _, err := d.doneAs(c, api.VerbIdentityShow, api.IdentityArgs{Identity: made.(api.Identity).ID52}); err != nil {
+			t.Errorf("the identity of user %d is gone: %s", i, full(err))
+		}
+	}
+	close(done)
+	if err := receive(t, "the reloads", reloaded); err != nil {
+		t.Error(full(err))
 	}
 }

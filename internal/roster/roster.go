@@ -71,10 +71,28 @@ func (r *Roster) SetTTL(ttl time.Duration) { r.ttl.Store(int64(ttl)) }
 
 func (r *Roster) life() time.Duration { return time.Duration(r.ttl.Load()) }
 
-// Load replaces what the roster holds by entries, as after a reload.
+// Load replaces what the roster holds by entries.
 func (r *Roster) Load(entries []Entry) {
 	r.making.Lock()
 	defer r.making.Unlock()
+	r.load(entries)
+}
+
+// Reload is Load of what read finds. No identity is made or removed meanwhile:
+// one that is made after reading would be forgotten, and its user given another.
+func (r *Roster) Reload(read func() ([]Entry, error)) error {
+	r.making.Lock()
+	defer r.making.Unlock()
+	entries, err := read()
+	if err != nil {
+		return err
+	}
+	r.load(entries)
+	return nil
+}
+
+// load does it; r.making is held.
+func (r *Roster) load(entries []Entry) {
 	byID := make(map[identity.ID]*Resident, len(entries))
 	lost := make(map[uint32]Entry)
 	taken := make(map[userName]bool, len(entries))

@@ -1,3 +1,4 @@
+#!/bin/sh
 # Runs as the first program of a fresh mount namespace; $1.. are named below.
 # Descriptor 3 is the machine's network namespace.
 set -eu
