@@ -1,8 +1,10 @@
 package daemon
 
 import (
+	"strings"
 	"testing"
 
+	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/testutil"
 	"github.com/fastn-stack/fastnd/service/api"
 )
@@ -37,9 +39,15 @@ func TestTwoIdentitiesOfOneNode(t *testing.T) {
 	if homeID == workID {
 		t.Fatal("two identities have one id")
 	}
-	got := wantNoEcho(t, home, workID, api.CodeRefused)
-	if *got != *api.Refusal() {
-		t.Errorf("a stranger on this node is told %s", full(got))
+	// To a stranger it is as one that is nowhere.
+	got := wantNoEcho(t, home, workID, api.CodePeerUnreachable)
+	nowhere, err := identity.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := wantNoEcho(t, home, nowhere.ID().String(), api.CodePeerUnreachable)
+	if strings.ReplaceAll(full(got), workID[:8], "") != strings.ReplaceAll(full(want), nowhere.ID().Short(), "") {
+		t.Errorf("a stranger on this node is told %s, of one that is nowhere %s", full(got), full(want))
 	}
 
 	ticket := verb[api.Invitation](t, work, api.VerbContactInvite, api.InviteArgs{For: "home"}).Ticket
@@ -51,5 +59,5 @@ func TestTwoIdentitiesOfOneNode(t *testing.T) {
 		t.Errorf("the network was used: %+v", peers)
 	}
 	verb[struct{}](t, work, api.VerbContactRemove, api.NameArgs{Name: "home"})
-	wantNoEcho(t, home, "job", api.CodeRefused)
+	wantNoEcho(t, home, "job", api.CodePeerUnreachable)
 }

@@ -10,8 +10,10 @@ import (
 // and tells the owner.
 func (n *node) changed(c store.Change) {
 	if c.Kind.Withdraws() {
-		cut := c.Kind != store.GrantRemoved
-		n.router.Recheck(c.Owner, c.Who, cut)
+		n.router.Recheck(c.Owner, c.Who, cuts[c.Kind])
+	}
+	if c.Kind == store.IdentityRemoved {
+		n.router.Forget(c.Owner)
 	}
 	uid, ok := n.roster.Owner(c.Owner)
 	kind := eventKinds[c.Kind]
@@ -24,6 +26,9 @@ func (n *node) changed(c store.Change) {
 	}
 	n.d.hub.Publish(e, uid)
 }
+
+// cuts are the changes that end what goes out to the other side too.
+var cuts = map[store.ChangeKind]bool{store.ContactRemoved: true, store.ContactBlocked: true, store.IdentityRemoved: true}
 
 var eventKinds = map[store.ChangeKind]string{
 	store.IdentityAdded: api.EventIdentityChanged, store.IdentityRenamed: api.EventIdentityChanged,

@@ -48,7 +48,7 @@ func (g *gate) Outgoing(owner, to identity.ID) error {
 
 // AcquirePeer implements router.Budget. A stranger who may use a protocol
 // granted to anyone is told no more than any stranger.
-func (g *gate) AcquirePeer(from identity.ID, kind router.Kind) (func(), error) {
+func (g *gate) AcquirePeer(owner, from identity.ID, kind router.Kind) (func(), error) {
 	what := access.Requests
 	if kind == router.Stream {
 		what = access.Streams
@@ -57,7 +57,7 @@ func (g *gate) AcquirePeer(from identity.ID, kind router.Kind) (func(), error) {
 	if refusal == nil {
 		return release, nil
 	}
-	if !g.store.IsContact(from) {
+	if _, contact := g.store.Contact(owner, from); !contact {
 		return nil, api.Refusal()
 	}
 	return nil, refusal

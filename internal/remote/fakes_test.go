@@ -188,7 +188,7 @@ func (x *node) Incoming(owner, from identity.ID, _, _ string) error {
 
 func (x *node) Outgoing(identity.ID, identity.ID) error { return nil }
 
-func (x *node) AcquirePeer(identity.ID, router.Kind) (func(), error) { return func() {}, nil }
+func (x *node) AcquirePeer(_, _ identity.ID, _ router.Kind) (func(), error) { return func() {}, nil }
 
 // book and gate are the node as Book and Gate.
 type (

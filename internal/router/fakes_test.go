@@ -94,7 +94,7 @@ func (w *world) Outgoing(owner, to identity.ID) error {
 	return f(owner, to)
 }
 
-func (w *world) AcquirePeer(identity.ID, router.Kind) (func(), error) {
+func (w *world) AcquirePeer(_, _ identity.ID, _ router.Kind) (func(), error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.steps = append(w.steps, "budget")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -28,9 +29,9 @@ type Access interface {
 
 // Budget bounds what a remote identity may have in flight.
 type Budget interface {
-	// AcquirePeer takes one place for a request or stream of from; release
-	// gives it back and may be called more than once.
-	AcquirePeer(from identity.ID, kind Kind) (release func(), err error)
+	// AcquirePeer takes one place for a request or stream of from to owner;
+	// release gives it back and may be called more than once.
+	AcquirePeer(owner, from identity.ID, kind Kind) (release func(), err error)
 }
 
 // Parts are what a Router stands on; all are needed.
@@ -94,7 +95,7 @@ func (rt *Router) Route(ctx context.Context, r *Request) (json.RawMessage, error
 		return nil, err
 	}
 	if !r.Local() {
-		release, err := rt.parts.Budget.AcquirePeer(r.From, r.Kind)
+		release, err := rt.parts.Budget.AcquirePeer(r.To, r.From, r.Kind)
 		if err != nil {
 			return nil, err
 		}
@@ -104,23 +105,27 @@ func (rt *Router) Route(ctx context.Context, r *Request) (json.RawMessage, error
 }
 
 func (rt *Router) pick(r *Request, here, online bool) (Handler, error) {
-	if !here {
-		if !r.Local() { // a node never forwards for another
-			return nil, api.Refusal()
-		}
-		if err := rt.parts.Access.Outgoing(r.From, r.To); err != nil {
+	if here {
+		err := rt.parts.Access.Incoming(r.To, r.From, r.Protocol, r.Instance)
+		switch {
+		case err == nil && !online:
+			return nil, api.Errorf(api.CodeOffline, "the identity is offline").
+				WithHint("its owner can serve it again with: fastn id online NAME")
+		case err == nil:
+			return rt.handler(r)
+		case !r.Local() || !api.IsRefusal(err):
 			return nil, err
 		}
-		return rt.parts.Remote, nil
+		// To a stranger on this machine the identity is not here: what follows is
+		// what happens with one of which nothing is known.
 	}
-	if err := rt.parts.Access.Incoming(r.To, r.From, r.Protocol, r.Instance); err != nil {
+	if !r.Local() { // a node never forwards for another
+		return nil, api.Refusal()
+	}
+	if err := rt.parts.Access.Outgoing(r.From, r.To); err != nil {
 		return nil, err
 	}
-	if !online {
-		return nil, api.Errorf(api.CodeOffline, "the identity is offline").
-			WithHint("its owner can serve it again with: fastn id online NAME")
-	}
-	return rt.handler(r)
+	return rt.parts.Remote, nil
 }
 
 func (rt *Router) handler(r *Request) (Handler, error) {
@@ -239,10 +244,20 @@ func (rt *Router) Listen(owner identity.ID, protocol, instance string, kinds []K
 	return func() {
 		once.Do(func() {
 			rt.mu.Lock()
-			delete(rt.listeners, key)
-			rt.mu.Unlock()
+			defer rt.mu.Unlock()
+			if rt.listeners[key] == l {
+				delete(rt.listeners, key)
+			}
 		})
 	}, nil
+}
+
+// Forget ends every registration of owner, which is an identity of this node no
+// more: should it come back as another user's, the old programs get nothing.
+func (rt *Router) Forget(owner identity.ID) {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	maps.DeleteFunc(rt.listeners, func(k serviceKey, _ *listener) bool { return k.owner == owner })
 }
 
 // Listening returns the protocols that programs serve for owner now, sorted.
@@ -283,7 +298,7 @@ func (rt *Router) Recheck(owner, who identity.ID, cut bool) {
 
 func (rt *Router) stillAllowed(r *Request, owner identity.ID, cut bool) error {
 	if cut && r.From == owner && r.To != owner {
-		return api.Errorf(api.CodeNotPermitted, "ended: the contact was blocked or removed")
+		return api.Errorf(api.CodeNotPermitted, "ended: this side withdrew")
 	}
 	here, online := rt.parts.Residence.Here(r.To)
 	if !here {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -106,6 +107,28 @@ func TestUnavailableNamesWhatIsMissing(t *testing.T) {
 
 // TestRefusalTellsNothing: whoever may not call learns the same about what is
 // there and what is not.
+// TestStrangerOnThisNode: an identity that is here is to a local stranger as one
+// of which nothing is known, down to a block of the stranger's own.
+func TestStrangerOnThisNode(t *testing.T) {
+	w := newWorld()
+	w.incoming = func(identity.ID, identity.ID, string, string) error { return api.Refusal() }
+	for _, to := range []identity.ID{bob, carol} {
+		if _, err := w.rt.Route(t.Context(), &router.Request{From: alice, To: to, Protocol: "Built", Kind: router.Call}); err != nil {
+			t.Errorf("%s: %v", to, err)
+		}
+		if steps := w.took(); !slices.Equal(steps[len(steps)-2:], []string{"access out", "another node"}) {
+			t.Errorf("%s: %q", to, steps)
+		}
+	}
+	w.incoming = func(identity.ID, identity.ID, string, string) error {
+		return api.Errorf(api.CodeRefused, "not granted")
+	}
+	_, err := w.rt.Route(t.Context(), &router.Request{From: alice, To: bob, Protocol: "Built", Kind: router.Call})
+	if api.CodeOf(err) != api.CodeRefused {
+		t.Errorf("a contact is told %v", err)
+	}
+}
+
 func TestRefusalTellsNothing(t *testing.T) {
 	w := newWorld()
 	w.incoming = refuse

@@ -93,3 +93,9 @@ func Refusal() *Error {
 	return &Error{Code: CodeRefused, Message: "refused by the peer",
 		Hint: "ask the other side to add you as a contact, or to grant you this protocol"}
 }
+
+// IsRefusal tells whether err is the constant answer to strangers.
+func IsRefusal(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && *e == *Refusal()
+}
