@@ -62,14 +62,16 @@ func (b *book) keep(ctx context.Context, node identity.ID) {
 }
 
 // Delegations implements remote.Book.
-func (b *book) Delegations(id identity.ID) []*identity.Delegation { return b.n.store.Delegations(id) }
+func (b *book) Delegations(owner, id identity.ID) []*identity.Delegation {
+	return b.n.store.Delegations(owner, id)
+}
 
 // Nodes implements remote.Book.
 func (b *book) Nodes(owner, id identity.ID) []identity.ID { return b.n.store.Nodes(owner, id) }
 
 // PutDelegation implements remote.Book.
-func (b *book) PutDelegation(ctx context.Context, d *identity.Delegation) error {
-	if err := b.n.store.PutDelegation(ctx, d); err != nil {
+func (b *book) PutDelegation(ctx context.Context, owner identity.ID, d *identity.Delegation) error {
+	if err := b.n.store.PutDelegation(ctx, owner, d); err != nil {
 		return err
 	}
 	b.keep(ctx, d.Node)

@@ -39,7 +39,7 @@ func TestCall(t *testing.T) {
 		t.Error(err)
 	}
 	sent = p.wantSent(t, "open")
-	h := p.home.held[p.bob]
+	h := p.home.held[p.out]
 	if len(h) != 1 || h[0].Node != p.far.id {
 		t.Fatalf("the book holds %d delegations", len(h))
 	}
@@ -85,7 +85,7 @@ func TestNoAddressKnown(t *testing.T) {
 // TestOwnNodeIsNotAskedOverTheNetwork: an identity that was here once.
 func TestOwnNodeIsNotAskedOverTheNetwork(t *testing.T) {
 	p := newPair(t)
-	p.home.hinted[p.bob] = []identity.ID{p.home.id}
+	p.home.hinted[p.out] = []identity.ID{p.home.id}
 	_, err := p.call(`1`)
 	wantCode(t, err, api.CodePeerUnreachable)
 	p.wantSent(t)
@@ -135,14 +135,14 @@ func TestNewerDelegationComesBack(t *testing.T) {
 				}
 			}
 			call()
-			old := p.home.held[p.bob][0]
+			old := p.home.held[p.out][0]
 			call()
-			if p.home.held[p.bob][0] != old {
+			if p.home.held[p.out][0] != old {
 				t.Error("one came back without need")
 			}
 			p.pass(ttl / 2)
 			call()
-			renewed := p.home.held[p.bob][0]
+			renewed := p.home.held[p.out][0]
 			if !renewed.Issued.Equal(p.home.Now()) {
 				t.Errorf("holds the one issued %v ago", p.home.Now().Sub(renewed.Issued))
 			}
@@ -178,21 +178,24 @@ func TestSeveralNodes(t *testing.T) {
 		sent  []string
 	}{
 		"first not there": {func(_ *pair, n *node) { n.unreachable = true }, "", []string{"whois", "open"}},
-		"first refuses":   {func(*pair, *node) {}, api.CodeRefused, []string{"whois"}},
-		"first fails at whois": {func(_ *pair, n *node) {
-			n.answer = func(*wire.Frame) (*wire.Reply, []byte) {
-				return &wire.Reply{Code: string(api.CodeOverBudget), Message: "no"}, nil
-			}
-		}, api.CodeOverBudget, []string{"whois"}},
+		// Nothing of the request was sent to one that does not speak for bob.
+		"first refuses whois":      {func(*pair, *node) {}, "", []string{"whois", "whois", "open"}},
+		"first is busy at whois":   {func(_ *pair, n *node) { n.answer = says(api.CodeOverBudget) }, "", []string{"whois", "whois", "open"}},
+		"first lies at whois":      {func(_ *pair, n *node) { n.answer = says("") }, "", []string{"whois", "whois", "open"}},
+		"first refuses, none else": {func(p *pair, _ *node) { p.far.unreachable = true }, api.CodeRefused, []string{"whois"}},
+		"first ends at whois, none else": {func(p *pair, n *node) {
+			n.answer, p.far.unreachable = says(api.CodeOutcomeUnknown), true
+		}, api.CodePeerUnreachable, []string{"whois"}},
 		"first fails":            {func(p *pair, n *node) { lends(p, n, api.CodeHandlerFailed) }, api.CodeHandlerFailed, []string{"whois", "open"}},
 		"first is over budget":   {func(p *pair, n *node) { lends(p, n, api.CodeOverBudget) }, api.CodeOverBudget, []string{"whois", "open"}},
+		"first refuses":          {func(p *pair, n *node) { lends(p, n, api.CodeRefused) }, api.CodeRefused, []string{"whois", "open"}},
 		"first lies about paths": {func(p *pair, n *node) { lends(p, n, api.CodePeerUnreachable) }, api.CodeHandlerFailed, []string{"whois", "open"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPair(t)
 			p.far.serve(p.bob, answer)
 			first := p.node()
-			p.home.hinted[p.bob] = []identity.ID{newID(t), first.id, p.far.id}
+			p.home.hinted[p.out] = []identity.ID{newID(t), first.id, p.far.id}
 			c.first(p, first)
 			_, err := p.call(`1`)
 			wantCode(t, err, c.code)
@@ -201,19 +204,40 @@ func TestSeveralNodes(t *testing.T) {
 	}
 	t.Run("none there", func(t *testing.T) {
 		p := newPair(t)
-		p.home.hinted[p.bob] = []identity.ID{newID(t), newID(t)}
+		p.home.hinted[p.out] = []identity.ID{newID(t), newID(t)}
 		_, err := p.call(`1`)
 		wantCode(t, err, api.CodePeerUnreachable)
 	})
 	t.Run("caller gone", func(t *testing.T) {
 		p := newPair(t)
-		p.home.hinted[p.bob] = []identity.ID{newID(t), p.far.id}
+		p.home.hinted[p.out] = []identity.ID{newID(t), p.far.id}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		_, err := p.home.Serve(ctx, &router.Request{From: p.alice, To: p.bob, Protocol: "App", Kind: router.Call})
 		wantCode(t, err, api.CodePeerUnreachable)
 		p.wantSent(t)
 	})
+}
+
+// TestWhoisIsRefusedByAll: what the first said is told, not that others are not
+// there, and nothing of the request was sent.
+func TestWhoisIsRefusedByAll(t *testing.T) {
+	p := newPair(t)
+	first, second := p.node(), p.node()
+	first.answer, second.answer = says(api.CodeOverBudget), says(api.CodeOffline)
+	p.home.hinted[p.out] = []identity.ID{newID(t), first.id, second.id, newID(t)}
+	_, err := p.call(`{"secret":1}`)
+	wantCode(t, err, api.CodeOverBudget)
+	for _, s := range p.wantSent(t, "whois", "whois") {
+		if s.payload != "" {
+			t.Errorf("sent %s", s.payload)
+		}
+	}
+}
+
+// says answers all frames with code.
+func says(code api.Code) func(*wire.Frame) (*wire.Reply, []byte) {
+	return func(*wire.Frame) (*wire.Reply, []byte) { return &wire.Reply{Code: string(code), Message: "no"}, nil }
 }
 
 // lends makes bob live on n too, where every call fails with code.
@@ -236,11 +260,11 @@ func TestEachNodeIsRemembered(t *testing.T) {
 	p.pass(-time.Hour)
 	early := p.home.delegate(p.alice, p.home.id, ttl)
 	p.pass(time.Hour)
-	p.far.contacts[p.alice] = true
-	p.far.learn(t.Context(), late)
-	p.far.learn(t.Context(), early)
-	if got := p.far.Nodes(p.bob, p.alice); len(got) != 2 || len(p.far.held[p.alice]) != 2 {
-		t.Errorf("%d nodes known, %d in the book", len(got), len(p.far.held[p.alice]))
+	p.far.contacts[p.back] = true
+	p.far.learn(t.Context(), p.bob, late)
+	p.far.learn(t.Context(), p.bob, early)
+	if got := p.far.Nodes(p.bob, p.alice); len(got) != 2 || len(p.far.held[p.back]) != 2 {
+		t.Errorf("%d nodes known, %d in the book", len(got), len(p.far.held[p.back]))
 	}
 }
 

@@ -85,10 +85,10 @@ type node struct {
 	mu          sync.Mutex
 	keys        map[identity.ID]identity.Key
 	issued      map[identity.ID]*identity.Delegation
-	contacts    map[identity.ID]bool                   // whose delegations the book keeps
-	held        map[identity.ID][]*identity.Delegation // the book, newest first
-	hinted      map[identity.ID][]identity.ID          // the book's nodes of an identity
-	granted     map[identity.ID]bool                   // who may use what lives here
+	contacts    map[heard]bool                   // whose delegations the book keeps
+	held        map[heard][]*identity.Delegation // the book, newest first
+	hinted      map[heard][]identity.ID          // the book's nodes of an identity
+	granted     map[identity.ID]bool             // who may use what lives here
 	limited     func(from identity.ID) bool
 	refused     []identity.ID
 	tickets     map[identity.Secret]func(by identity.ID) error
@@ -103,8 +103,8 @@ var _ Transport = (*node)(nil)
 func (n *network) node() *node {
 	x := &node{net: n, id: newID(n.t),
 		keys: make(map[identity.ID]identity.Key), issued: make(map[identity.ID]*identity.Delegation),
-		contacts: make(map[identity.ID]bool), held: make(map[identity.ID][]*identity.Delegation),
-		hinted: make(map[identity.ID][]identity.ID), granted: make(map[identity.ID]bool),
+		contacts: make(map[heard]bool), held: make(map[heard][]*identity.Delegation),
+		hinted: make(map[heard][]identity.ID), granted: make(map[identity.ID]bool),
 		tickets: make(map[identity.Secret]func(identity.ID) error)}
 	x.Remote = New(Parts{Node: x.id, Delegator: x, Book: book{x}, Gate: gate{x}, Verifier: identity.NewVerifier(nil), Now: x.Now})
 	x.rt = router.New(router.Parts{Residence: x, Access: x, Budget: x, Remote: x.Remote})
@@ -138,10 +138,11 @@ func (x *node) delegate(id, to identity.ID, life time.Duration) *identity.Delega
 	return d
 }
 
-func (x *node) holds(d *identity.Delegation) {
+func (x *node) holds(owner identity.ID, d *identity.Delegation) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.held[d.Identity] = slices.Insert(x.held[d.Identity], 0, d)
+	of := heard{owner, d.Identity}
+	x.held[of] = slices.Insert(x.held[of], 0, d)
 }
 
 func (x *node) Now() time.Time {
@@ -196,37 +197,38 @@ type (
 	gate struct{ *node }
 )
 
-func (b book) Delegations(id identity.ID) []*identity.Delegation {
+func (b book) Delegations(owner, id identity.ID) []*identity.Delegation {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return slices.Clone(b.held[id])
+	return slices.Clone(b.held[heard{owner, id}])
 }
 
-func (b book) PutDelegation(_ context.Context, d *identity.Delegation) error {
+func (b book) PutDelegation(_ context.Context, owner identity.ID, d *identity.Delegation) error {
+	of := heard{owner, d.Identity}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.failing != nil {
 		return b.failing
 	}
-	if !b.contacts[d.Identity] {
+	if !b.contacts[of] {
 		return nil
 	}
-	for i, old := range b.held[d.Identity] {
+	for i, old := range b.held[of] {
 		if old.Node == d.Node {
 			if d.Issued.After(old.Issued) {
-				b.held[d.Identity][i] = d
+				b.held[of][i] = d
 			}
 			return nil
 		}
 	}
-	b.held[d.Identity] = append(b.held[d.Identity], d)
+	b.held[of] = append(b.held[of], d)
 	return nil
 }
 
-func (b book) Nodes(_, id identity.ID) []identity.ID {
+func (b book) Nodes(owner, id identity.ID) []identity.ID {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return slices.Clone(b.hinted[id])
+	return slices.Clone(b.hinted[heard{owner, id}])
 }
 
 func (g gate) MayWhois(owner, from identity.ID) bool {
@@ -339,14 +341,16 @@ type pair struct {
 	*network
 	home, far  *node
 	alice, bob identity.ID
+	out, back  heard // alice of bob, bob of alice
 }
 
 func newPair(t testing.TB) *pair {
 	n := newNetwork(t)
 	p := &pair{network: n, home: n.node(), far: n.node()}
 	p.alice, p.bob = p.home.user(), p.far.user()
-	p.home.contacts[p.bob] = true
-	p.home.hinted[p.bob] = []identity.ID{p.far.id}
+	p.out, p.back = heard{p.alice, p.bob}, heard{p.bob, p.alice}
+	p.home.contacts[p.out] = true
+	p.home.hinted[p.out] = []identity.ID{p.far.id}
 	p.far.granted[p.alice] = true
 	return p
 }

@@ -49,8 +49,9 @@ func (m *Remote) ServeFrame(ctx context.Context, node identity.ID, ip netip.Addr
 	return reply, data
 }
 
-// sender proves who sent a frame. The error is what the node is told.
-func (m *Remote) sender(ctx context.Context, raw []byte, node identity.ID, ip netip.Addr) (identity.ID, error) {
+// sender proves who sent a frame meant for to, which remembers it. The error is
+// what the node is told.
+func (m *Remote) sender(ctx context.Context, raw []byte, to, node identity.ID, ip netip.Addr) (identity.ID, error) {
 	now := m.Now()
 	d, err := m.Verifier.Verify(raw, node, now)
 	var skew *identity.TimeError
@@ -63,16 +64,18 @@ func (m *Remote) sender(ctx context.Context, raw []byte, node identity.ID, ip ne
 	if m.Gate.Limited(d.Identity, node, ip) {
 		return d.Identity, api.Refusal()
 	}
-	m.learn(ctx, d)
+	if _, err := m.Delegator.Delegation(to); err == nil { // it is here, and can answer
+		m.learn(ctx, to, d)
+	}
 	return d.Identity, nil
 }
 
 func (m *Remote) opened(ctx context.Context, node identity.ID, ip netip.Addr, o *wire.Open, payload []byte,
 	accept func(*wire.Reply) (router.Conn, error)) (from identity.ID, reply *wire.Reply, data []byte, err error) {
-	if from, err = m.sender(ctx, o.GetFrom(), node, ip); err != nil {
+	to := identity.ID(o.GetTo())
+	if from, err = m.sender(ctx, o.GetFrom(), to, node, ip); err != nil {
 		return from, nil, nil, err
 	}
-	to := identity.ID(o.GetTo())
 	r := &router.Request{From: from, To: to, Protocol: o.GetProtocol(), Instance: o.GetInstance(),
 		Payload: payload, Trace: o.GetTrace(), Node: node}
 	if err := m.check(r, o); err != nil {
@@ -134,11 +137,11 @@ func (m *Remote) check(r *router.Request, o *wire.Open) error {
 }
 
 func (m *Remote) asked(ctx context.Context, node identity.ID, ip netip.Addr, w *wire.Whois) (identity.ID, *wire.Reply, error) {
-	from, err := m.sender(ctx, w.GetFrom(), node, ip)
+	to := identity.ID(w.GetTo())
+	from, err := m.sender(ctx, w.GetFrom(), to, node, ip)
 	if err != nil {
 		return from, nil, err
 	}
-	to := identity.ID(w.GetTo())
 	if !m.Gate.MayWhois(to, from) {
 		return from, nil, api.Refusal()
 	}
@@ -150,15 +153,15 @@ func (m *Remote) asked(ctx context.Context, node identity.ID, ip netip.Addr, w *
 }
 
 func (m *Remote) redeemed(ctx context.Context, node identity.ID, ip netip.Addr, w *wire.Redeem) (identity.ID, *wire.Reply, error) {
-	from, err := m.sender(ctx, w.GetFrom(), node, ip)
+	to := identity.ID(w.GetTo())
+	from, err := m.sender(ctx, w.GetFrom(), to, node, ip)
 	if err != nil {
 		return from, nil, err
 	}
-	to := identity.ID(w.GetTo())
 	if err := m.Gate.Redeem(ctx, to, from, identity.Secret(w.GetSecret())); err != nil {
 		return from, nil, err
 	}
-	if err := m.Adopt(ctx, from); err != nil {
+	if err := m.Adopt(ctx, to, from); err != nil {
 		return from, nil, err
 	}
 	d, err := m.Delegator.Delegation(to)

@@ -12,8 +12,9 @@ import (
 	"github.com/fastn-stack/fastnd/service/api"
 )
 
-// Serve carries r to a node of r.To: those known are tried in turn until one
-// is reached. It is the handler "another node".
+// Serve carries r to a node of r.To: those that r.From knows are tried in turn
+// until one is sent r. One that does not prove first that it speaks for r.To was
+// sent nothing of r, so the next may do. It is the handler "another node".
 func (m *Remote) Serve(ctx context.Context, r *router.Request) (json.RawMessage, error) {
 	own, err := m.Delegator.Delegation(r.From)
 	if err != nil {
@@ -24,24 +25,32 @@ func (m *Remote) Serve(ctx context.Context, r *router.Request) (json.RawMessage,
 		return nil, api.Errorf(api.CodePeerUnreachable, "peer not reachable: no address of %s is known", r.To.Short()).
 			WithHint("ask the peer for a ticket (fastn invite), then: fastn contact add NAME TICKET")
 	}
+	var failed error // what a node said is told rather than that another is not there
 	for _, c := range nodes {
 		var data []byte
-		data, err = m.try(ctx, r, own, c)
-		if api.CodeOf(err) != api.CodePeerUnreachable || ctx.Err() != nil {
-			return data, err
+		err = nil
+		if c.held == nil {
+			c.held, err = m.whois(ctx, own, r.To, c.node)
+		}
+		if err == nil {
+			data, err = m.try(ctx, r, own, c)
+			if api.CodeOf(err) != api.CodePeerUnreachable {
+				return data, err
+			}
+		}
+		if failed == nil || api.CodeOf(failed) == api.CodePeerUnreachable {
+			failed = err
+		}
+		if ctx.Err() != nil {
+			break
 		}
 	}
-	return nil, err
+	return nil, failed
 }
 
+// try sends r to a node that speaks for r.To. CodePeerUnreachable if nothing of
+// it was sent.
 func (m *Remote) try(ctx context.Context, r *router.Request, own *identity.Delegation, c candidate) ([]byte, error) {
-	if c.held == nil {
-		d, err := m.whois(ctx, own, r.To, c.node)
-		if err != nil {
-			return nil, err
-		}
-		c.held = d
-	}
 	f := &wire.Frame{Body: &wire.Frame_Open{Open: &wire.Open{
 		From: own.Raw, To: r.To[:], Protocol: r.Protocol, Instance: r.Instance,
 		Kind: kinds[r.Kind], Trace: r.Trace, HaveIssuedUs: c.held.Issued.UnixMicro(),
@@ -57,7 +66,7 @@ func (m *Remote) try(ctx context.Context, r *router.Request, own *identity.Deleg
 	if err != nil {
 		return nil, err
 	}
-	if err := m.replied(ctx, reply, c.node, r.To); err != nil {
+	if err := m.replied(ctx, r.From, reply, c.node, r.To); err != nil {
 		return nil, err
 	}
 	return data, checkJSON(data)
@@ -87,7 +96,7 @@ func (m *Remote) stream(ctx context.Context, r *router.Request, node identity.ID
 	if err != nil {
 		return err
 	}
-	if err := m.replied(ctx, reply, node, r.To); err != nil {
+	if err := m.replied(ctx, r.From, reply, node, r.To); err != nil {
 		if far != nil {
 			far.Reset(api.CodeAborted)
 			_ = far.Close()
@@ -107,29 +116,34 @@ func (m *Remote) stream(ctx context.Context, r *router.Request, node identity.ID
 	return router.Splice(near, far)
 }
 
-// whois asks node for its delegation of to.
+// whois asks node for its delegation of to. Nothing that has an outcome is sent,
+// so the error never says that one is not known.
 func (m *Remote) whois(ctx context.Context, own *identity.Delegation, to, node identity.ID) (*identity.Delegation, error) {
 	f := &wire.Frame{Body: &wire.Frame_Whois{Whois: &wire.Whois{From: own.Raw, To: to[:]}}}
 	reply, _, err := m.transport.Request(ctx, node, f, nil)
-	if err != nil {
+	if err == nil {
+		err = replyError(reply)
+	}
+	switch {
+	case api.CodeOf(err) == api.CodeOutcomeUnknown:
+		return nil, api.Errorf(api.CodePeerUnreachable, "peer not reachable: node %s broke off before it was sent the request", node.Short())
+	case err != nil:
 		return nil, err
 	}
-	if err := replyError(reply); err != nil {
-		return nil, err
-	}
-	return m.received(ctx, reply.GetDelegation(), node, to)
+	return m.received(ctx, own.Identity, reply.GetDelegation(), node, to)
 }
 
-// replied reads a reply's outcome, and keeps the delegation it may carry.
-func (m *Remote) replied(ctx context.Context, reply *wire.Reply, node, to identity.ID) error {
+// replied reads the outcome of what from sent, and keeps the delegation that the
+// reply may carry.
+func (m *Remote) replied(ctx context.Context, from identity.ID, reply *wire.Reply, node, to identity.ID) error {
 	if raw := reply.GetDelegation(); len(raw) > 0 {
 		// One that does not check out is ignored: the held one was good enough.
-		_, _ = m.received(ctx, raw, node, to)
+		_, _ = m.received(ctx, from, raw, node, to)
 	}
 	return replyError(reply)
 }
 
-func (m *Remote) received(ctx context.Context, raw []byte, node, to identity.ID) (*identity.Delegation, error) {
+func (m *Remote) received(ctx context.Context, owner identity.ID, raw []byte, node, to identity.ID) (*identity.Delegation, error) {
 	d, err := m.Verifier.Verify(raw, node, m.Now())
 	if err != nil {
 		return nil, api.Errorf(api.CodeRefused, "the peer's machine does not speak for %s: %v", to.Short(), err)
@@ -137,12 +151,12 @@ func (m *Remote) received(ctx context.Context, raw []byte, node, to identity.ID)
 	if d.Identity != to {
 		return nil, api.Errorf(api.CodeRefused, "the peer's machine answered for another identity than %s", to.Short())
 	}
-	m.learn(ctx, d)
+	m.learn(ctx, owner, d)
 	return d, nil
 }
 
 // Redeem uses a ticket for from: its inviter makes from a contact. On success
-// the inviter's delegation is in the book once it is a contact here: see Adopt.
+// the inviter's delegation is in the book once it is a contact of from's: see Adopt.
 func (m *Remote) Redeem(ctx context.Context, from identity.ID, t *identity.Ticket, d *identity.Delegation) error {
 	if d.Node == m.Node {
 		return m.Gate.Redeem(ctx, t.Identity, from, t.Secret)
@@ -162,10 +176,10 @@ func (m *Remote) Redeem(ctx context.Context, from identity.ID, t *identity.Ticke
 	if err != nil {
 		return err
 	}
-	if err := m.replied(ctx, reply, d.Node, t.Identity); err != nil {
+	if err := m.replied(ctx, from, reply, d.Node, t.Identity); err != nil {
 		return err
 	}
-	m.learn(ctx, d)
+	m.learn(ctx, from, d)
 	return nil
 }
 
@@ -176,6 +190,7 @@ var fromPeers = map[api.Code]bool{
 	api.CodeProtocolUnavailable: true, api.CodeOverBudget: true, api.CodeClockSkew: true, api.CodeExpired: true,
 	api.CodeTimeout: true, api.CodeCancelled: true, api.CodeStalled: true, api.CodeAborted: true,
 	api.CodeOffline: true, api.CodeTooLarge: true, api.CodeUnsupported: true, api.CodeHandlerFailed: true,
+	api.CodeOutcomeUnknown: true, // the program that served ended meanwhile
 }
 
 // replyError is the error that a reply tells, nil if it is none.

@@ -36,7 +36,7 @@ func TestNodeMustSpeakForTarget(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := newPair(t)
 			poser := p.node()
-			p.home.hinted[p.bob] = []identity.ID{poser.id}
+			p.home.hinted[p.out] = []identity.ID{poser.id}
 			raw := delegation(p, poser.id)
 			poser.answer = func(*wire.Frame) (*wire.Reply, []byte) { return &wire.Reply{Delegation: raw}, []byte(`"bob"`) }
 			got, err := p.call(`{"secret":1}`)
@@ -45,7 +45,7 @@ func TestNodeMustSpeakForTarget(t *testing.T) {
 				t.Errorf("answered %s", got)
 			}
 			p.wantSent(t, "whois")
-			if len(p.home.held[p.bob]) != 0 || len(p.home.lately.get(p.bob)) != 0 {
+			if len(p.home.held[p.out]) != 0 || len(p.home.lately.get(p.alice, p.bob)) != 0 {
 				t.Error("the false delegation is remembered")
 			}
 		})
@@ -63,14 +63,14 @@ func TestReplyCannotPlantADelegation(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := newPair(t)
 			held := p.far.delegate(p.bob, p.far.id, ttl)
-			p.home.holds(held)
+			p.home.holds(p.alice, held)
 			p.pass(time.Minute)
 			raw := delegation(p)
 			p.far.answer = func(*wire.Frame) (*wire.Reply, []byte) { return &wire.Reply{Delegation: raw}, []byte(`1`) }
 			if got, err := p.call(`1`); err != nil || got != `1` {
 				t.Errorf("%s, %v", got, err)
 			}
-			if h := p.home.held[p.bob]; len(h) != 1 || h[0] != held {
+			if h := p.home.held[p.out]; len(h) != 1 || h[0] != held {
 				t.Error("the book changed")
 			}
 			if len(p.home.lately.of) != 0 {
@@ -170,7 +170,7 @@ func TestClockSkew(t *testing.T) {
 	}
 	t.Run("the caller is told", func(t *testing.T) {
 		p := newPair(t)
-		p.home.holds(p.far.delegate(p.bob, p.far.id, ttl))
+		p.home.holds(p.alice, p.far.delegate(p.bob, p.far.id, ttl))
 		p.home.skew = time.Hour
 		_, err := p.call(`1`)
 		wantCode(t, err, api.CodeClockSkew)

@@ -12,24 +12,29 @@ const (
 	recentNodes      = 4 // of one identity
 )
 
-// recent holds the newest delegation of each identity and node heard of lately,
-// so that a caller who is no contact can be called back. It is bounded: the
-// identity first heard of is forgotten first, of its nodes the one issued first.
+// recent holds, for each identity of this node, the newest delegation of each
+// identity and node that it heard of lately, so that a caller who is no contact
+// can be called back, by who was called. It is bounded: the identity first heard
+// of is forgotten first, of its nodes the one issued first.
 type recent struct {
 	mu    sync.Mutex
-	of    map[identity.ID][]*identity.Delegation // newest first
-	order []identity.ID
+	of    map[heard][]*identity.Delegation // newest first
+	order []heard
 }
+
+// heard is who heard of whom.
+type heard struct{ owner, id identity.ID }
 
 func newRecent() *recent {
-	return &recent{of: make(map[identity.ID][]*identity.Delegation)}
+	return &recent{of: make(map[heard][]*identity.Delegation)}
 }
 
-// put remembers d, which was verified, and tells whether it is news.
-func (r *recent) put(d *identity.Delegation) (news bool) {
+// put remembers d, which was verified, for owner and tells whether it is news.
+func (r *recent) put(owner identity.ID, d *identity.Delegation) (news bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	have, known := r.of[d.Identity]
+	key := heard{owner, d.Identity}
+	have, known := r.of[key]
 	i := slices.IndexFunc(have, func(old *identity.Delegation) bool { return old.Node == d.Node })
 	if i >= 0 {
 		if !have[i].Issued.Before(d.Issued) {
@@ -42,17 +47,17 @@ func (r *recent) put(d *identity.Delegation) (news bool) {
 			delete(r.of, r.order[0])
 			r.order = r.order[1:]
 		}
-		r.order = append(r.order, d.Identity)
+		r.order = append(r.order, key)
 	}
 	at, _ := slices.BinarySearchFunc(have, d, func(a, b *identity.Delegation) int { return b.Issued.Compare(a.Issued) })
 	have = slices.Insert(have, at, d)
-	r.of[d.Identity] = have[:min(len(have), recentNodes)]
+	r.of[key] = have[:min(len(have), recentNodes)]
 	return true
 }
 
-// get returns what is remembered of id, newest first.
-func (r *recent) get(id identity.ID) []*identity.Delegation {
+// get returns what owner heard of id, newest first.
+func (r *recent) get(owner, id identity.ID) []*identity.Delegation {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.Clone(r.of[id])
+	return slices.Clone(r.of[heard{owner, id}])
 }

@@ -21,7 +21,7 @@ func (p *pair) invite() (*identity.Ticket, *identity.Delegation) {
 	p.far.tickets[ticket.Secret] = func(by identity.ID) error {
 		p.far.mu.Lock()
 		defer p.far.mu.Unlock()
-		p.far.contacts[by], p.far.granted[by] = true, true
+		p.far.contacts[heard{p.bob, by}], p.far.granted[by] = true, true
 		return nil
 	}
 	return ticket, d
@@ -31,7 +31,7 @@ func (p *pair) invite() (*identity.Ticket, *identity.Delegation) {
 func TestRedeem(t *testing.T) {
 	p := newPair(t)
 	p.far.granted = map[identity.ID]bool{}
-	p.home.hinted, p.home.contacts = map[identity.ID][]identity.ID{}, map[identity.ID]bool{}
+	p.home.hinted, p.home.contacts = map[heard][]identity.ID{}, map[heard]bool{}
 	p.home.serve(p.alice, answer)
 	p.far.serve(p.bob, answer)
 	p.home.granted[p.bob] = true
@@ -44,17 +44,17 @@ func TestRedeem(t *testing.T) {
 	if sent[0].to != p.far.id {
 		t.Error("the secret went elsewhere")
 	}
-	if got := p.far.held[p.alice]; len(got) != 1 || got[0].Node != p.home.id {
+	if got := p.far.held[p.back]; len(got) != 1 || got[0].Node != p.home.id {
 		t.Errorf("the inviter's book holds %d delegations", len(got))
 	}
-	if len(p.home.held[p.bob]) != 0 {
+	if len(p.home.held[p.out]) != 0 {
 		t.Error("kept before he is a contact here")
 	}
-	p.home.contacts[p.bob] = true
-	if err := p.home.Adopt(t.Context(), p.bob); err != nil {
+	p.home.contacts[p.out] = true
+	if err := p.home.Adopt(t.Context(), p.alice, p.bob); err != nil {
 		t.Fatal(err)
 	}
-	if got := p.home.held[p.bob]; len(got) != 1 || got[0].Node != p.far.id || !got[0].Issued.After(d.Issued) {
+	if got := p.home.held[p.out]; len(got) != 1 || got[0].Node != p.far.id || !got[0].Issued.After(d.Issued) {
 		t.Errorf("the user's book holds %+v, not the newest", got)
 	}
 	if _, err := p.call(`1`); err != nil {
@@ -95,7 +95,7 @@ func TestRedeemRefused(t *testing.T) {
 			if len(p.home.lately.of) != 0 {
 				t.Error("something is remembered of a ticket that was refused")
 			}
-			if len(p.far.held[p.alice]) != 0 {
+			if len(p.far.held[p.back]) != 0 {
 				t.Error("the inviter kept something")
 			}
 		})
@@ -109,8 +109,8 @@ func TestRedeemFailsAfterwards(t *testing.T) {
 	p.far.failing = errors.New("disk full at /var")
 	wantCode(t, p.home.Redeem(t.Context(), p.alice, ticket, d), api.CodeHandlerFailed)
 	p.far.failing = nil
-	if err := p.home.Redeem(t.Context(), p.alice, ticket, d); err != nil || len(p.far.held[p.alice]) != 1 {
-		t.Errorf("the second try: %v, %d held", err, len(p.far.held[p.alice]))
+	if err := p.home.Redeem(t.Context(), p.alice, ticket, d); err != nil || len(p.far.held[p.back]) != 1 {
+		t.Errorf("the second try: %v, %d held", err, len(p.far.held[p.back]))
 	}
 }
 
@@ -143,8 +143,8 @@ func TestRedeemOnTheSameNode(t *testing.T) {
 	p := newPair(t)
 	ticket, d := p.invite()
 	carol := p.far.user()
-	if err := p.far.Redeem(t.Context(), carol, ticket, d); err != nil || !p.far.contacts[carol] {
-		t.Errorf("%v, contact: %v", err, p.far.contacts[carol])
+	if err := p.far.Redeem(t.Context(), carol, ticket, d); err != nil || !p.far.contacts[heard{p.bob, carol}] {
+		t.Errorf("%v, contact: %v", err, p.far.contacts[heard{p.bob, carol}])
 	}
 	ticket.Secret = identity.NewSecret()
 	wantCode(t, p.far.Redeem(t.Context(), carol, ticket, d), api.CodeRefused)
@@ -159,7 +159,7 @@ func TestRedeemLearnsFromTheTicket(t *testing.T) {
 	if err := p.home.Redeem(t.Context(), p.alice, ticket, d); err != nil {
 		t.Fatal(err)
 	}
-	if got := p.home.held[p.bob]; len(got) != 1 || !got[0].Issued.Equal(d.Issued) {
+	if got := p.home.held[p.out]; len(got) != 1 || !got[0].Issued.Equal(d.Issued) {
 		t.Errorf("the book holds %d delegations", len(got))
 	}
 }
@@ -201,23 +201,23 @@ func TestHintsWhileRedeeming(t *testing.T) {
 
 // TestStrangersMemoryIsBounded: identities are free to make.
 func TestStrangersMemoryIsBounded(t *testing.T) {
-	r := newRecent()
+	r, owner := newRecent(), identity.ID{9}
 	id := func(i int) identity.ID { return identity.ID{byte(i), byte(i >> 8), byte(i >> 16), 1} }
 	base := time.Unix(1_800_000_000, 0)
 	const many = 3 * recentIdentities
 	for i := range many {
-		r.put(&identity.Delegation{Identity: id(i), Node: id(i), Issued: base})
+		r.put(owner, &identity.Delegation{Identity: id(i), Node: id(i), Issued: base})
 	}
 	if len(r.of) != recentIdentities || len(r.order) != recentIdentities || cap(r.order) > 4*recentIdentities {
 		t.Errorf("%d identities, order of %d (%d)", len(r.of), len(r.order), cap(r.order))
 	}
-	if r.get(id(0)) != nil || len(r.get(id(many-1))) != 1 {
+	if r.get(owner, id(0)) != nil || len(r.get(owner, id(many-1))) != 1 {
 		t.Error("the wrong ones were forgotten")
 	}
 	for i := range 10 * recentNodes {
-		r.put(&identity.Delegation{Identity: id(many - 1), Node: id(many + i), Issued: base.Add(time.Duration(i) * time.Second)})
+		r.put(owner, &identity.Delegation{Identity: id(many - 1), Node: id(many + i), Issued: base.Add(time.Duration(i) * time.Second)})
 	}
-	got := r.get(id(many - 1))
+	got := r.get(owner, id(many-1))
 	if len(got) != recentNodes || got[0].Node != id(many+10*recentNodes-1) {
 		t.Errorf("%d nodes of one identity, newest first: %v", len(got), got[0].Node == id(many+10*recentNodes-1))
 	}
@@ -225,7 +225,7 @@ func TestStrangersMemoryIsBounded(t *testing.T) {
 
 // TestRecentKeepsTheNewest of each node, and tells what is news.
 func TestRecentKeepsTheNewest(t *testing.T) {
-	r := newRecent()
+	r, owner := newRecent(), identity.ID{9}
 	who, a, b := identity.ID{1}, identity.ID{2}, identity.ID{3}
 	base := time.Unix(1_800_000_000, 0)
 	for _, c := range []struct {
@@ -242,9 +242,9 @@ func TestRecentKeepsTheNewest(t *testing.T) {
 		{a, 6, true, []time.Duration{7, 6}},
 		{a, 9, true, []time.Duration{9, 7}},
 	} {
-		news := r.put(&identity.Delegation{Identity: who, Node: c.node, Issued: base.Add(c.at)})
+		news := r.put(owner, &identity.Delegation{Identity: who, Node: c.node, Issued: base.Add(c.at)})
 		var order []time.Duration
-		for _, d := range r.get(who) {
+		for _, d := range r.get(owner, who) {
 			order = append(order, d.Issued.Sub(base))
 		}
 		if news != c.news || !slices.Equal(order, c.order) {
@@ -268,7 +268,11 @@ func TestConcurrentTraffic(t *testing.T) {
 			}
 		})
 		wg.Go(func() { _ = p.home.Redeem(t.Context(), p.alice, ticket, d); p.home.Hints(p.far.id) })
-		wg.Go(func() { _ = p.home.Adopt(t.Context(), p.bob); p.home.Nodes(p.alice, p.bob); p.pass(time.Second) })
+		wg.Go(func() {
+			_ = p.home.Adopt(t.Context(), p.alice, p.bob)
+			p.home.Nodes(p.alice, p.bob)
+			p.pass(time.Second)
+		})
 	}
 	wg.Wait()
 }

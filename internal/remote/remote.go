@@ -31,14 +31,17 @@ type Delegator interface {
 	Delegation(id identity.ID) (*identity.Delegation, error)
 }
 
-// Book is durable memory of where contacts live.
+// Book is durable memory of where contacts live. All of it is owner's, an
+// identity of this node: it shows nothing of what other owners know.
 type Book interface {
-	// Delegations returns those held of id that have not expired, newest first.
-	Delegations(id identity.ID) []*identity.Delegation
-	// PutDelegation keeps d if its identity is a contact of someone here.
-	PutDelegation(ctx context.Context, d *identity.Delegation) error
-	// Nodes returns the nodes that owner may try for id: those known to speak for
-	// it, and those that owner named.
+	// Delegations returns those that owner holds of id and that have not expired,
+	// newest first.
+	Delegations(owner, id identity.ID) []*identity.Delegation
+	// PutDelegation keeps d if its identity is a contact of owner's. It is cheap
+	// if d is known.
+	PutDelegation(ctx context.Context, owner identity.ID, d *identity.Delegation) error
+	// Nodes returns the nodes that owner may try for id: those it knows to speak
+	// for id, and those that its user named.
 	Nodes(owner, id identity.ID) []identity.ID
 }
 
@@ -122,22 +125,23 @@ func (m *Remote) hinted(node identity.ID, addresses []string) (forget func()) {
 	}
 }
 
-// Adopt writes what is known of id to the book; called when id became a contact.
-func (m *Remote) Adopt(ctx context.Context, id identity.ID) error {
-	for _, d := range m.lately.get(id) {
-		if err := m.Book.PutDelegation(ctx, d); err != nil {
+// Adopt writes what owner knows of id to the book; called when id became a
+// contact of owner's.
+func (m *Remote) Adopt(ctx context.Context, owner, id identity.ID) error {
+	for _, d := range m.lately.get(owner, id) {
+		if err := m.Book.PutDelegation(ctx, owner, d); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// learn remembers a delegation that was verified. The book is told only where
-// that is news: this is the hot path. A failing disk costs one look-up later,
-// so the error is not the caller's.
-func (m *Remote) learn(ctx context.Context, d *identity.Delegation) {
-	if m.lately.put(d) {
-		_ = m.Book.PutDelegation(ctx, d)
+// learn remembers for owner, who sent or was sent it, a delegation that was
+// verified. The book is told only where that is news: this is the hot path. A
+// failing disk costs one look-up later, so the error is not the caller's.
+func (m *Remote) learn(ctx context.Context, owner identity.ID, d *identity.Delegation) {
+	if m.lately.put(owner, d) {
+		_ = m.Book.PutDelegation(ctx, owner, d)
 	}
 }
 
@@ -148,6 +152,7 @@ type candidate struct {
 	held *identity.Delegation
 }
 
+// candidates are the nodes that from knows for to; others may know more.
 func (m *Remote) candidates(from, to identity.ID) []candidate {
 	var out []candidate
 	seen := make(map[identity.ID]bool, 2)
@@ -158,8 +163,10 @@ func (m *Remote) candidates(from, to identity.ID) []candidate {
 		}
 	}
 	now := m.Now()
-	for _, d := range append(m.Book.Delegations(to), m.lately.get(to)...) {
-		if now.Before(d.Expires) {
+	for _, d := range append(m.Book.Delegations(from, to), m.lately.get(from, to)...) {
+		// Another owner may have been sent what revokes it. The signature was
+		// checked before, so this costs a hash.
+		if d, err := m.Verifier.Verify(d.Raw, d.Node, now); err == nil {
 			add(d.Node, d)
 		}
 	}

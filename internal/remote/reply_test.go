@@ -17,7 +17,7 @@ import (
 func told(t *testing.T, reply *wire.Reply, data string) (string, error) {
 	t.Helper()
 	p := newPair(t)
-	p.home.holds(p.far.delegate(p.bob, p.far.id, ttl))
+	p.home.holds(p.alice, p.far.delegate(p.bob, p.far.id, ttl))
 	p.far.answer = func(*wire.Frame) (*wire.Reply, []byte) { return reply, []byte(data) }
 	return p.call(`1`)
 }
@@ -58,12 +58,13 @@ func TestPeersTexts(t *testing.T) {
 func TestPeersCodes(t *testing.T) {
 	passes := []api.Code{api.CodeBadRequest, api.CodeNotFound, api.CodeConflict, api.CodeRefused, api.CodeProtocolUnavailable,
 		api.CodeOverBudget, api.CodeClockSkew, api.CodeExpired, api.CodeTimeout, api.CodeCancelled, api.CodeStalled,
-		api.CodeAborted, api.CodeOffline, api.CodeTooLarge, api.CodeUnsupported, api.CodeHandlerFailed}
+		api.CodeAborted, api.CodeOffline, api.CodeTooLarge, api.CodeUnsupported, api.CodeHandlerFailed,
+		api.CodeOutcomeUnknown} // the program that served ended meanwhile
 	for _, code := range passes {
 		_, err := told(t, &wire.Reply{Code: string(code), Message: "m"}, "")
 		wantCode(t, err, code)
 	}
-	for _, code := range []api.Code{api.CodePeerUnreachable, api.CodeOutcomeUnknown, api.CodeUnavailable, api.CodeLocked,
+	for _, code := range []api.Code{api.CodePeerUnreachable, api.CodeUnavailable, api.CodeLocked,
 		api.CodeNotPermitted, api.CodeInternal, "ok", "success", "peer_unreachable2"} {
 		_, err := told(t, &wire.Reply{Code: string(code), Message: "m"}, "")
 		wantCode(t, err, api.CodeHandlerFailed)
@@ -120,6 +121,17 @@ func TestNoDataWithAnError(t *testing.T) {
 	if err != nil || data != nil || reply.Code != string(api.CodeConflict) {
 		t.Errorf("%v %s, %v", reply, data, err)
 	}
+}
+
+// TestEndOfAProgramCrosses: a program that ends during a call has the same
+// outcome on another node as on this one.
+func TestEndOfAProgramCrosses(t *testing.T) {
+	p := newPair(t)
+	p.far.serve(p.bob, func(context.Context, *router.Request) (json.RawMessage, error) {
+		return nil, api.Errorf(api.CodeOutcomeUnknown, "the program ended")
+	})
+	_, err := p.call(`1`)
+	wantCode(t, err, api.CodeOutcomeUnknown)
 }
 
 // TestProgramsErrorsCross: what a program says to its caller does.

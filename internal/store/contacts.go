@@ -51,7 +51,7 @@ func (s *Store) AddContact(ctx context.Context, n NewContact) error {
 		}
 		p.addContact(Contact{Owner: n.Owner, ID: n.ID, Name: n.Name, Added: s.now()})
 		if n.Delegation != nil && n.Delegation.Identity == n.ID {
-			p.putDelegation(st, n.Delegation)
+			p.putDelegation(st, n.Owner, n.Delegation)
 			p.setAddresses(n.Delegation.Node, cleanAddresses(n.Addresses))
 		}
 		if n.Address != "" {
@@ -174,8 +174,8 @@ func (s *Store) RenameContact(ctx context.Context, owner identity.ID, name, to s
 	})
 }
 
-// RemoveContact removes a contact with its grants and hints, and voids the
-// ticket that it used. A block stays. CodeNotFound.
+// RemoveContact removes a contact with its grants and what the owner knows of
+// its nodes, and voids the ticket that it used. A block stays. CodeNotFound.
 func (s *Store) RemoveContact(ctx context.Context, owner identity.ID, name string) error {
 	return s.write(ctx, func(st *state, p *plan) error {
 		id, ok := st.of(owner).byName[name]
@@ -185,6 +185,7 @@ func (s *Store) RemoveContact(ctx context.Context, owner identity.ID, name strin
 		p.exec("DELETE FROM contacts WHERE owner = ? AND id = ?", owner, id)
 		p.exec("DELETE FROM grants WHERE owner = ? AND who = ?", owner, id)
 		p.exec("DELETE FROM hints WHERE owner = ? AND id = ?", owner, id)
+		p.exec("DELETE FROM seen WHERE owner = ? AND id = ?", owner, id)
 		p.exec("UPDATE invites SET void = 1 WHERE owner = ? AND used_by = ?", owner, id)
 		p.forgetUnknown()
 		p.then(func(st *state) { st.dropContact(owner, id) })

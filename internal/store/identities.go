@@ -157,7 +157,7 @@ func (s *Store) RemoveIdentity(ctx context.Context, id identity.ID) error {
 		}
 		p.changes = append(p.changes, Change{Owner: id, Kind: IdentityRemoved, Name: i.Name})
 		p.exec("DELETE FROM identities WHERE id = ?", id)
-		for _, t := range []string{"contacts", "blocks", "grants", "invites", "hints"} {
+		for _, t := range []string{"contacts", "blocks", "grants", "invites", "hints", "seen"} {
 			p.exec("DELETE FROM "+t+" WHERE owner = ?", id)
 		}
 		p.forgetUnknown()

@@ -20,6 +20,7 @@ func load(ctx context.Context, db *sqlite.DB) (*state, error) {
 		l.grants()
 		l.invites()
 		l.delegations()
+		l.seen()
 		l.hints()
 		l.addresses()
 		l.meta()
@@ -136,6 +137,15 @@ func (l *loader) delegations() {
 		d.Identity, d.Node = toID(id), toID(node)
 		d.Issued, d.Expires = time.UnixMicro(issued), time.UnixMicro(expires)
 		l.st.putDelegation(&d)
+	})
+}
+
+// seen comes after contacts and delegations.
+func (l *loader) seen() {
+	l.each("SELECT owner, id, node FROM seen", func(scan func(...any)) {
+		var owner, id, node []byte
+		scan(&owner, &id, &node)
+		l.st.putSeen(toID(owner), toID(id), toID(node))
 	})
 }
 

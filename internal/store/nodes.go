@@ -23,32 +23,56 @@ const (
 	maxNodes = 32
 )
 
-// PutDelegation keeps d, which was verified, if its identity is a contact of
-// anybody here and it is the newest for its node; else it does nothing.
-func (s *Store) PutDelegation(ctx context.Context, d *identity.Delegation) error {
+// PutDelegation keeps d, which was verified and which owner, an identity of this
+// machine, came by, if its identity is a contact of owner's; else it does nothing.
+// Of an identity and node the newest is kept for all; that owner is told of it
+// is owner's own. What is known already costs no write.
+func (s *Store) PutDelegation(ctx context.Context, owner identity.ID, d *identity.Delegation) error {
+	if !read(s, func(st *state) bool { return st.news(owner, d) }) {
+		return nil // the hot path: no queueing behind writers
+	}
 	return s.write(ctx, func(st *state, p *plan) error {
-		if len(st.contactOf[d.Identity]) > 0 {
-			p.putDelegation(st, d)
+		if st.news(owner, d) {
+			p.putDelegation(st, owner, d)
 		}
 		return nil
 	})
 }
 
-func (p *plan) putDelegation(st *state, d *identity.Delegation) {
+// news tells whether PutDelegation has anything to write.
+func (st *state) news(owner identity.ID, d *identity.Delegation) bool {
+	o := st.of(owner)
+	if o.contacts[d.Identity] == nil {
+		return false
+	}
+	old := st.delegations[d.Identity][d.Node]
+	return old == nil || supersedes(d, old) || !o.hasSeen(d.Identity, d.Node)
+}
+
+func (p *plan) putDelegation(st *state, owner identity.ID, d *identity.Delegation) {
 	nodes := st.delegations[d.Identity]
-	if old, ok := nodes[d.Node]; ok && !supersedes(d, old) {
-		return
+	old := nodes[d.Node]
+	if old == nil && len(nodes) >= maxNodes {
+		p.dropDelegation(oldestDelegation(nodes))
 	}
-	if _, ok := nodes[d.Node]; !ok && len(nodes) >= maxNodes {
-		oldest := oldestDelegation(nodes)
-		p.exec("DELETE FROM delegations WHERE identity = ? AND node = ?", oldest.Identity, oldest.Node)
-		p.forgetUnknown()
-		p.then(func(st *state) { st.dropDelegation(oldest.Identity, oldest.Node) })
+	if old == nil || supersedes(d, old) {
+		p.exec(`INSERT INTO delegations (identity, node, issued, expires, raw) VALUES (?, ?, ?, ?, ?)
+			ON CONFLICT (identity, node) DO UPDATE SET issued = excluded.issued, expires = excluded.expires, raw = excluded.raw`,
+			d.Identity, d.Node, d.Issued, d.Expires, d.Raw)
+		p.then(func(st *state) { st.putDelegation(d) })
 	}
-	p.exec(`INSERT INTO delegations (identity, node, issued, expires, raw) VALUES (?, ?, ?, ?, ?)
-		ON CONFLICT (identity, node) DO UPDATE SET issued = excluded.issued, expires = excluded.expires, raw = excluded.raw`,
-		d.Identity, d.Node, d.Issued, d.Expires, d.Raw)
-	p.then(func(st *state) { st.putDelegation(d) })
+	if !st.of(owner).hasSeen(d.Identity, d.Node) {
+		// A row may be left of one that a damaged file lost its delegation of.
+		p.exec("INSERT INTO seen (owner, id, node) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", owner, d.Identity, d.Node)
+		p.then(func(st *state) { st.putSeen(owner, d.Identity, d.Node) })
+	}
+}
+
+func (p *plan) dropDelegation(d *identity.Delegation) {
+	p.exec("DELETE FROM delegations WHERE identity = ? AND node = ?", d.Identity, d.Node)
+	p.exec("DELETE FROM seen WHERE id = ? AND node = ?", d.Identity, d.Node)
+	p.forgetUnknown()
+	p.then(func(st *state) { st.dropDelegation(d.Identity, d.Node) })
 }
 
 // supersedes orders as identity.Verifier does: the later issued, and of two
@@ -67,21 +91,21 @@ func oldestDelegation(nodes map[identity.ID]*identity.Delegation) *identity.Dele
 	return oldest
 }
 
-// Delegations gives the unexpired delegations of an identity, the newest first,
-// one per node. They are shared: read only.
-func (s *Store) Delegations(id identity.ID) []*identity.Delegation {
+// Delegations gives the unexpired delegations that owner has seen of its contact
+// id, the newest first, one per node. They are shared: read only.
+func (s *Store) Delegations(owner, id identity.ID) []*identity.Delegation {
 	now := s.now()
-	return slices.DeleteFunc(s.allDelegations(id), func(d *identity.Delegation) bool { return !now.Before(d.Expires) })
+	list := read(s, func(st *state) []*identity.Delegation { return st.seenDelegations(owner, id) })
+	return slices.DeleteFunc(list, func(d *identity.Delegation) bool { return !now.Before(d.Expires) })
 }
 
-func (s *Store) allDelegations(id identity.ID) []*identity.Delegation {
-	list := read(s, func(st *state) []*identity.Delegation {
-		list := make([]*identity.Delegation, 0, len(st.delegations[id]))
-		for _, d := range st.delegations[id] {
-			list = append(list, d)
-		}
-		return list
-	})
+// seenDelegations copies them, expired or not, the newest first.
+func (st *state) seenDelegations(owner, id identity.ID) []*identity.Delegation {
+	seen := st.of(owner).seen[id]
+	list := make([]*identity.Delegation, 0, len(seen))
+	for node := range seen {
+		list = append(list, st.delegations[id][node])
+	}
 	slices.SortFunc(list, func(a, b *identity.Delegation) int {
 		return cmp.Or(b.Issued.Compare(a.Issued), bytes.Compare(a.Node[:], b.Node[:]))
 	})
@@ -176,7 +200,8 @@ func (p *plan) addHint(st *state, owner, id identity.ID, h hint, now time.Time) 
 }
 
 // Addresses tells where a node may be reached: what was learned, then what users
-// said. At most 16 of each.
+// said. At most 16 of each. It is for connecting, which users share, and tells of
+// all of them: what one may be shown is in AddressesFor.
 func (s *Store) Addresses(node identity.ID) []string {
 	return read(s, func(st *state) []string {
 		list := slices.Clone(st.addresses[node])
@@ -195,21 +220,43 @@ func (s *Store) Addresses(node identity.ID) []string {
 	})
 }
 
-// Nodes lists the nodes known for a contact of owner's: by the newest
-// delegation first, expired or not, then those that the user named. What other
-// users say of the same identity is not among them.
-func (s *Store) Nodes(owner, id identity.ID) []identity.ID {
-	var nodes []identity.ID
-	for _, d := range s.allDelegations(id) {
-		nodes = append(nodes, d.Node)
-	}
-	hints := read(s, func(st *state) []hint { return slices.Clone(st.of(owner).hints[id]) })
-	for _, h := range hints {
-		if !slices.Contains(nodes, h.node) {
-			nodes = append(nodes, h.node)
+// AddressesFor gives those of Addresses that owner knows itself for its contact
+// id: what was learned of the node if owner has seen that id lives there, and
+// what owner said.
+func (s *Store) AddressesFor(owner, id, node identity.ID) []string {
+	return read(s, func(st *state) []string {
+		o := st.of(owner)
+		var list []string
+		if o.hasSeen(id, node) {
+			list = slices.Clone(st.addresses[node])
 		}
-	}
-	return nodes
+		learned := len(list)
+		for _, h := range o.hints[id] {
+			if h.node == node && !slices.Contains(list, h.address) {
+				list = append(list, h.address)
+			}
+		}
+		slices.Sort(list[learned:])
+		return list
+	})
+}
+
+// Nodes lists the nodes that owner knows for its contact id: those it has seen by
+// the newest delegation first, expired or not, then those that its user named.
+// What others here know of the same identity is not among them.
+func (s *Store) Nodes(owner, id identity.ID) []identity.ID {
+	return read(s, func(st *state) []identity.ID {
+		var nodes []identity.ID
+		for _, d := range st.seenDelegations(owner, id) {
+			nodes = append(nodes, d.Node)
+		}
+		for _, h := range st.of(owner).hints[id] {
+			if !slices.Contains(nodes, h.node) {
+				nodes = append(nodes, h.node)
+			}
+		}
+		return nodes
+	})
 }
 
 // NodeKnown tells whether a contact of anybody here is known to live at node.
@@ -230,18 +277,13 @@ func (s *Store) KnownNodes() []identity.ID {
 	})
 }
 
-// ContactsAt lists owner's contacts that are known to live at node, by name.
+// ContactsAt lists owner's contacts that owner knows to live at node, by name.
 func (s *Store) ContactsAt(owner, node identity.ID) []Contact {
 	list := read(s, func(st *state) []Contact {
 		var list []Contact
 		o := st.of(owner)
 		for id := range st.nodeOf[node] {
-			c := o.contacts[id]
-			if c == nil {
-				continue
-			}
-			delegated := st.delegations[id][node] != nil
-			if delegated || slices.ContainsFunc(o.hints[id], func(h hint) bool { return h.node == node }) {
+			if c := o.contacts[id]; c != nil && (o.hasSeen(id, node) || o.hasHint(id, node)) {
 				list = append(list, o.full(c))
 			}
 		}

@@ -18,18 +18,19 @@ func TestDelegations(t *testing.T) {
 	who := id(10)
 	now := delegation(who, who, 10).Issued
 	s.now = func() time.Time { return now }
-	put := func(d *identity.Delegation) { t.Helper(); must(t, s.PutDelegation(ctx, d)) }
+	me := id(1)
+	put := func(d *identity.Delegation) { t.Helper(); must(t, s.PutDelegation(ctx, me, d)) }
 
 	put(delegation(who, id(20), 1)) // of a stranger
-	if s.NodeKnown(id(20)) || len(s.Delegations(who)) != 0 {
+	if s.NodeKnown(id(20)) || len(s.Delegations(me, who)) != 0 {
 		t.Error("a stranger's delegation is kept")
 	}
-	add(t, s, id(1), "bob", who)
+	add(t, s, me, "bob", who)
 	put(delegation(who, id(20), 1))
 	put(delegation(who, id(21), 3))
 	put(delegation(who, id(22), 2))
 	var nodes []identity.ID
-	for _, d := range s.Delegations(who) {
+	for _, d := range s.Delegations(me, who) {
 		nodes = append(nodes, d.Node)
 	}
 	if !slices.Equal(nodes, []identity.ID{id(21), id(22), id(20)}) {
@@ -45,7 +46,7 @@ func TestDelegations(t *testing.T) {
 	if !ok || !issued.Equal(revoking.Issued) || !expires.Equal(revoking.Expires) {
 		t.Errorf("%v %v %v", issued, expires, ok)
 	}
-	if list := s.Delegations(who); len(list) != 2 || list[0].Node != id(22) {
+	if list := s.Delegations(me, who); len(list) != 2 || list[0].Node != id(22) {
 		t.Errorf("an expired one is given to pick from: %+v", list)
 	}
 	same := *revoking
@@ -55,7 +56,7 @@ func TestDelegations(t *testing.T) {
 	if _, expires, _ := s.NewestDelegation(who, id(21)); !expires.Equal(same.Expires) {
 		t.Errorf("of two of the same µs the longer counts: %v", expires)
 	}
-	if !slices.Equal(s.Nodes(id(1), who), []identity.ID{id(21), id(22), id(20)}) {
+	if !slices.Equal(s.Nodes(me, who), []identity.ID{id(21), id(22), id(20)}) {
 		t.Error("Nodes forgets those whose delegation expired")
 	}
 	if _, _, ok := s.NewestDelegation(who, id(23)); ok {
@@ -67,7 +68,7 @@ func TestNodesOfAnIdentityAreBounded(t *testing.T) {
 	s := open(t)
 	add(t, s, id(1), "bob", id(10))
 	for n := range maxNodes + 3 {
-		must(t, s.PutDelegation(t.Context(), delegation(id(10), id(100+n), n+1)))
+		must(t, s.PutDelegation(t.Context(), id(1), delegation(id(10), id(100+n), n+1)))
 		must(t, s.SetAddresses(t.Context(), id(100+n), []string{"/a"}))
 	}
 	if n := len(s.Nodes(id(1), id(10))); n != maxNodes {
@@ -155,8 +156,8 @@ func TestNodesAreForgottenWithTheirContacts(t *testing.T) {
 	s, ctx := open(t), t.Context()
 	for owner := range 2 {
 		add(t, s, id(owner), "bob", id(10))
+		must(t, s.PutDelegation(ctx, id(owner), delegation(id(10), id(20), 1)))
 	}
-	must(t, s.PutDelegation(ctx, delegation(id(10), id(20), 1)))
 	must(t, s.SetAddresses(ctx, id(20), []string{"/a"}))
 	must(t, s.AddHint(ctx, id(0), id(10), id(21), "/b"))
 	if got := s.ContactsAt(id(1), id(20)); len(got) != 1 {
@@ -166,6 +167,12 @@ func TestNodesAreForgottenWithTheirContacts(t *testing.T) {
 	if !s.NodeKnown(id(20)) || s.NodeKnown(id(21)) || len(s.Addresses(id(21))) != 0 {
 		t.Error("not just the hint of who removed the contact is gone")
 	}
+	// It comes back without what was known of it.
+	add(t, s, id(0), "bob", id(10))
+	if got := s.Nodes(id(0), id(10)); len(got) != 0 {
+		t.Errorf("a removed contact left %v", got)
+	}
+	must(t, s.RemoveContact(ctx, id(0), "bob"))
 	must(t, s.RemoveContact(ctx, id(1), "bob"))
 	if s.NodeKnown(id(20)) || len(s.Addresses(id(20))) != 0 || len(s.KnownNodes()) != 0 {
 		t.Error("a node is remembered for nobody")

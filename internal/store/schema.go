@@ -54,6 +54,13 @@ CREATE TABLE delegations (
 	raw      BLOB NOT NULL,
 	PRIMARY KEY (identity, node)
 );
+-- which of an owner's contacts it knows, from that contact, to live at a node
+CREATE TABLE seen (
+	owner BLOB NOT NULL CHECK (length(owner) = 32),
+	id    BLOB NOT NULL CHECK (length(id) = 32),
+	node  BLOB NOT NULL CHECK (length(node) = 32),
+	PRIMARY KEY (owner, id, node)
+);
 CREATE TABLE addresses (
 	node     BLOB NOT NULL CHECK (length(node) = 32),
 	position INTEGER NOT NULL,

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
@@ -19,9 +20,12 @@ type state struct {
 	owners     map[identity.ID]*owned // every owner of anything
 	none       *owned                 // what others have: read only
 	// contactOf tells whose contact an identity is.
-	contactOf   map[identity.ID]set[identity.ID]
-	delegations map[identity.ID]map[identity.ID]*identity.Delegation // identity, node
-	addresses   map[identity.ID][]string                             // learned, by node
+	contactOf map[identity.ID]set[identity.ID]
+	// delegations are the newest of each identity and node, whoever brought them:
+	// so a revocation counts for everybody. Which of them an owner is told of is
+	// its own: see owned.seen.
+	delegations map[identity.ID]map[identity.ID]*identity.Delegation
+	addresses   map[identity.ID][]string // learned, by node
 	// nodeOf tells which identities are known to live at a node, and by how many
 	// delegations and hints.
 	nodeOf map[identity.ID]map[identity.ID]int
@@ -36,6 +40,9 @@ type owned struct {
 	grants   map[grantKey]time.Time
 	invites  map[[32]byte]*invite
 	hints    map[identity.ID][]hint // by contact
+	// seen are the nodes, by contact, whose delegation this owner came by itself.
+	// Without it an owner could tell whom others here have as a contact.
+	seen map[identity.ID]set[identity.ID]
 }
 
 type grantKey struct {
@@ -79,6 +86,7 @@ func newOwned() *owned {
 		grants:   make(map[grantKey]time.Time),
 		invites:  make(map[[32]byte]*invite),
 		hints:    make(map[identity.ID][]hint),
+		seen:     make(map[identity.ID]set[identity.ID]),
 	}
 }
 
@@ -139,6 +147,7 @@ func (st *state) dropContact(owner, id identity.ID) {
 		st.unlink(h.node, id)
 	}
 	delete(o.hints, id)
+	delete(o.seen, id)
 	delete(st.contactOf[id], owner)
 	if len(st.contactOf[id]) > 0 {
 		return
@@ -171,10 +180,38 @@ func (st *state) putDelegation(d *identity.Delegation) {
 }
 
 func (st *state) dropDelegation(id, node identity.ID) {
-	if _, ok := st.delegations[id][node]; ok {
-		delete(st.delegations[id], node)
-		st.unlink(node, id)
+	if _, ok := st.delegations[id][node]; !ok {
+		return
 	}
+	delete(st.delegations[id], node)
+	st.unlink(node, id)
+	for owner := range st.contactOf[id] {
+		o := st.of(owner)
+		if delete(o.seen[id], node); len(o.seen[id]) == 0 {
+			delete(o.seen, id)
+		}
+	}
+}
+
+// putSeen does nothing but for a contact whose delegation is there.
+func (st *state) putSeen(owner, id, node identity.ID) {
+	o := st.of(owner)
+	if o.contacts[id] == nil || st.delegations[id][node] == nil {
+		return
+	}
+	if o.seen[id] == nil {
+		o.seen[id] = make(set[identity.ID])
+	}
+	o.seen[id][node] = struct{}{}
+}
+
+func (o *owned) hasSeen(id, node identity.ID) bool {
+	_, ok := o.seen[id][node]
+	return ok
+}
+
+func (o *owned) hasHint(id, node identity.ID) bool {
+	return slices.ContainsFunc(o.hints[id], func(h hint) bool { return h.node == node })
 }
 
 func (st *state) putHint(owner, id identity.ID, h hint) {

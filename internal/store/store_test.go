@@ -144,7 +144,7 @@ func scribble(t *testing.T, s *Store, r *rand.Rand) {
 			return err
 		},
 		func() error {
-			return s.PutDelegation(ctx, delegation(someone(), id(200+r.IntN(40)), r.IntN(100)))
+			return s.PutDelegation(ctx, owner(), delegation(someone(), id(200+r.IntN(40)), r.IntN(100)))
 		},
 		func() error { return s.SetAddresses(ctx, id(200+r.IntN(40)), []string{"/a/" + name(), "/b"}) },
 		func() error { return s.SetMeta(ctx, name(), name()) },

@@ -108,7 +108,7 @@ func (v *Verbs) contactAdd(c call, a api.ContactAddArgs) (any, error) {
 	if err := v.Store.AddContact(c.ctx, n); err != nil {
 		return nil, err
 	}
-	if err := v.Remote.Adopt(c.ctx, n.ID); err != nil {
+	if err := v.Remote.Adopt(c.ctx, own.ID, n.ID); err != nil {
 		return nil, err
 	}
 	return v.contactNamed(own, a.Name)
@@ -138,7 +138,7 @@ func (v *Verbs) contactByTicket(c call, own roster.Resident, n store.NewContact,
 			return nil, err
 		}
 	}
-	if err := v.Remote.Adopt(c.ctx, n.ID); err != nil {
+	if err := v.Remote.Adopt(c.ctx, own.ID, n.ID); err != nil {
 		return nil, err
 	}
 	return v.contactNamed(own, n.Name)
@@ -172,7 +172,7 @@ func (v *Verbs) contact(c store.Contact) api.Contact {
 		Nodes: []string{}, Addresses: []string{}}
 	for _, node := range v.Store.Nodes(c.Owner, c.ID) {
 		out.Nodes = append(out.Nodes, node.String())
-		out.Addresses = append(out.Addresses, v.Store.Addresses(node)...)
+		out.Addresses = append(out.Addresses, v.Store.AddressesFor(c.Owner, c.ID, node)...)
 	}
 	return out
 }
