@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"regexp"
@@ -10,6 +11,7 @@ import (
 	"github.com/fastn-stack/fastnd/internal/ipc"
 	"github.com/fastn-stack/fastnd/internal/keystore"
 	"github.com/fastn-stack/fastnd/internal/p2p/p2ptest"
+	"github.com/fastn-stack/fastnd/internal/router"
 	"github.com/fastn-stack/fastnd/internal/testutil"
 	"github.com/fastn-stack/fastnd/service/api"
 )
@@ -240,4 +242,73 @@ func TestCallsSpeakOnlyForOnesOwn(t *testing.T) {
 	}
 	_, err = b.Target(limited(t), uid1002, own, "herfriend")
 	wantCode(t, err, api.CodeNotFound)
+}
+
+// Where somebody lives whom only 1001 knows, and whom all may call, is no help to
+// 1002: its contact of that id, and its calls, are those of an id that nobody knows.
+func TestContactsOfOthersAreUnknown(t *testing.T) {
+	testutil.LeakCheck(t)
+	w, far := newWorld(t), start(t, opts{})
+	verb[api.Grant](t, far.c, api.VerbGrantAdd, api.GrantArgs{Who: api.WhoAnyone, Protocol: api.ProtocolEcho})
+	c := w.must(uid1001, "hers", api.VerbContactAdd, api.ContactAddArgs{Name: "far", Ticket: far.invite(api.InviteArgs{})}).(api.Contact)
+	if len(c.Nodes) != 1 || len(c.Addresses) == 0 {
+		t.Fatalf("1001 does not know where its contact lives: %+v", c)
+	}
+	if err := w.echo(uid1001, "hers", c.ID52); err != nil {
+		t.Fatal(full(err))
+	}
+	const hint = "/ip4/192.0.2.1/udp/9/quic-v1/p2p/"
+	view := func(id, node string) string {
+		t.Helper()
+		var b bytes.Buffer
+		told := func(name string, args any) {
+			t.Helper()
+			data, err := w.from(uid1002, "", name, args)
+			text, marshalErr := json.Marshal(map[string]any{"data": data, "error": api.AsError(err)})
+			if marshalErr != nil {
+				t.Fatal(marshalErr)
+			}
+			b.WriteString(name + " " + string(text) + "\n")
+		}
+		call := func(target string) {
+			t.Helper()
+			err := w.echo(uid1002, "", target)
+			wantCode(t, err, api.CodePeerUnreachable)
+			b.WriteString("call " + full(err) + "\n")
+		}
+		call(id)
+		told(api.VerbContactAdd, api.ContactAddArgs{Name: "friend", ID: id})
+		told(api.VerbContactList, nil)
+		told(api.VerbPeerList, nil)
+		told(api.VerbPeerPing, api.TargetArgs{Target: "friend"})
+		call("friend")
+		call(id)
+		told(api.VerbContactRemove, api.NameArgs{Name: "friend"})
+		// Nor does one who names the node learn where others found it.
+		told(api.VerbContactAdd, api.ContactAddArgs{Name: "friend", ID: id, Address: hint + node})
+		told(api.VerbContactRemove, api.NameArgs{Name: "friend"})
+		return added.ReplaceAllString(strings.NewReplacer(id, "ID", id[:8], "ID", node, "NODE").Replace(b.String()), "TIME")
+	}
+	foreign, missing := view(c.ID52, c.Nodes[0]), view(p2ptest.Key(t).ID().String(), p2ptest.Key(t).ID().String())
+	wantSame(t, "contact of 1001", foreign, missing)
+	wantText(t, missing, `"nodes":[]`, `"addresses":[]`, `"nodes":["NODE"],"addresses":["/ip4/192.0.2.1/udp/9/quic-v1"]`, "no address of ID is known")
+}
+
+var added = regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+(Z|[+-]\d\d:\d\d)`)
+
+// echo calls Echo as the given user.
+func (w *world) echo(c ipc.Caller, from, target string) error {
+	w.t.Helper()
+	b, ctx := (*backend)(w.Daemon), limited(w.t)
+	own, err := b.Identity(ctx, c, from)
+	if err != nil {
+		w.t.Fatal(full(err))
+	}
+	to, err := b.Target(ctx, c, own, target)
+	if err != nil {
+		return err
+	}
+	_, err = b.Route(ctx, &router.Request{From: own, To: to, Protocol: api.ProtocolEcho, Instance: api.DefaultInstance,
+		Kind: router.Call, Payload: json.RawMessage(`{"message":"hello"}`), Timeout: patience})
+	return err
 }
