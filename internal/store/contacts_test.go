@@ -90,6 +90,7 @@ func TestRemoveIdentityTakesAllOfItsOwn(t *testing.T) {
 			"invite": err == nil, "node": s.NodeKnown(id(20 + o)), "delegated node": s.NodeKnown(id(40 + o)),
 			"addresses": len(s.Addresses(id(40+o))) > 0, "info": info, "hint": len(s.Nodes(id(o), id(10))) == 1,
 			"contacts": len(s.Contacts(id(o))) > 0, "seen": len(s.Nodes(id(o), id(30+o))) == 1,
+			"seen on disk": seenRows(t, s, id(o)) == 1,
 		} {
 			if got != want {
 				t.Errorf("identity %d: %s is %v, want %v", o, what, got, want)
