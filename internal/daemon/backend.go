@@ -128,7 +128,7 @@ func (b *backend) Listen(c ipc.Caller, owner identity.ID, protocol, instance str
 	if err != nil {
 		return nil, err
 	}
-	unregister, err := n.router.Listen(owner, protocol, instance, kinds, h)
+	unregister, err := n.router.Listen(c.UID, owner, protocol, instance, kinds, h)
 	if err != nil {
 		return nil, err
 	}

@@ -123,7 +123,7 @@ func (x *node) user() identity.ID {
 // serve makes h the handler of protocol "App" of id, which lives at x.
 func (x *node) serve(id identity.ID, h router.HandlerFunc) {
 	x.net.t.Helper()
-	if _, err := x.rt.Listen(id, "App", "", []router.Kind{router.Call, router.Stream}, h); err != nil {
+	if _, err := x.rt.Listen(0, id, "App", "", []router.Kind{router.Call, router.Stream}, h); err != nil {
 		x.net.t.Fatal(err)
 	}
 }
@@ -189,6 +189,7 @@ func (x *node) Incoming(owner, from identity.ID, _, _ string) error {
 
 func (x *node) Outgoing(identity.ID, identity.ID) error { return nil }
 
+func (x *node) Owner(identity.ID) (uint32, bool)                            { return 0, true }
 func (x *node) AcquirePeer(_, _ identity.ID, _ router.Kind) (func(), error) { return func() {}, nil }
 
 // book and gate are the node as Book and Gate.

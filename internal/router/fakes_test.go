@@ -27,6 +27,7 @@ type world struct {
 	mu       sync.Mutex
 	steps    []string
 	online   map[identity.ID]bool // those that live here
+	owner    map[identity.ID]uint32
 	incoming func(owner, from identity.ID, protocol, instance string) error
 	outgoing func(owner, to identity.ID) error
 	budget   error
@@ -70,6 +71,19 @@ func (w *world) Here(id identity.ID) (here, online bool) {
 	defer w.mu.Unlock()
 	online, here = w.online[id]
 	return here, online
+}
+
+// Owner: everything here is uid 1's, until it is given away.
+func (w *world) Owner(id identity.ID) (uid uint32, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, ok := w.online[id]; !ok {
+		return 0, false
+	}
+	if uid, given := w.owner[id]; given {
+		return uid, true
+	}
+	return 1, true
 }
 
 func (w *world) Incoming(owner, from identity.ID, protocol, instance string) error {
@@ -119,7 +133,7 @@ func (w *world) handler(name string) router.Handler {
 
 func (w *world) listen(t *testing.T, owner identity.ID, protocol string, h router.Handler, kinds ...router.Kind) {
 	t.Helper()
-	if _, err := w.rt.Listen(owner, protocol, "", kinds, h); err != nil {
+	if _, err := w.rt.Listen(1, owner, protocol, "", kinds, h); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -16,6 +16,8 @@ import (
 type Residence interface {
 	// Here tells whether id lives on this node, and whether it is served now.
 	Here(id identity.ID) (here, online bool)
+	// Owner tells whose identity of this node id is.
+	Owner(id identity.ID) (uid uint32, ok bool)
 }
 
 // Access decides who may do what.
@@ -60,6 +62,7 @@ type serviceKey struct {
 }
 
 type listener struct {
+	uid     uint32 // the user whose program it is
 	handler Handler
 	kinds   []Kind
 }
@@ -129,9 +132,7 @@ func (rt *Router) pick(r *Request, here, online bool) (Handler, error) {
 }
 
 func (rt *Router) handler(r *Request) (Handler, error) {
-	rt.mu.RLock()
-	l := rt.listeners[serviceKey{r.To, r.Protocol, r.Instance}]
-	rt.mu.RUnlock()
+	l := rt.listener(serviceKey{r.To, r.Protocol, r.Instance})
 	if l != nil && slices.Contains(l.kinds, r.Kind) {
 		return l.handler, nil
 	}
@@ -147,6 +148,21 @@ func (rt *Router) handler(r *Request) (Handler, error) {
 	}
 	return nil, api.Errorf(api.CodeProtocolUnavailable, "nobody serves %s there now", what).
 		WithHint("the other side serves a protocol of its own with: fastn listen %s", r.Protocol)
+}
+
+// listener returns who serves key, nil if nobody does. The program of a user
+// who owned the identity before serves it no more.
+func (rt *Router) listener(key serviceKey) *listener {
+	rt.mu.RLock()
+	l := rt.listeners[key]
+	rt.mu.RUnlock()
+	if l == nil {
+		return nil
+	}
+	if uid, ok := rt.parts.Residence.Owner(key.owner); !ok || uid != l.uid {
+		return nil
+	}
+	return l
 }
 
 // enter makes r one of those that Recheck looks at, until leave is called.
@@ -225,19 +241,26 @@ func Ended(ctx context.Context) *api.Error {
 	return api.AsError(cause)
 }
 
-// Listen makes h the handler of a protocol of owner until unregister is called.
-// A protocol that is listened for already is a conflict.
-func (rt *Router) Listen(owner identity.ID, protocol, instance string, kinds []Kind, h Handler) (unregister func(), err error) {
+// Listen makes h, of a program of uid, the handler of a protocol of owner until
+// unregister is called. It is a conflict if another program serves it already,
+// or if every node does.
+func (rt *Router) Listen(uid uint32, owner identity.ID, protocol, instance string, kinds []Kind, h Handler) (unregister func(), err error) {
 	if instance == "" {
 		instance = api.DefaultInstance
 	}
+	if rt.parts.Builtin[protocol] != nil && instance == api.DefaultInstance {
+		return nil, api.Errorf(api.CodeConflict, "%s is built in", protocol).
+			WithHint("choose another name for the protocol, or listen with an instance")
+	}
 	key := serviceKey{owner, protocol, instance}
-	l := &listener{handler: h, kinds: kinds}
+	if rt.listener(key) != nil {
+		return nil, takenError(protocol, instance)
+	}
+	l := &listener{uid: uid, handler: h, kinds: kinds}
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
-	if rt.listeners[key] != nil {
-		return nil, api.Errorf(api.CodeConflict, "another program listens for %s (instance %s) already", protocol, instance).
-			WithHint("end that program, or listen with another instance")
+	if other := rt.listeners[key]; other != nil && other.uid == uid {
+		return nil, takenError(protocol, instance)
 	}
 	rt.listeners[key] = l
 	var once sync.Once
@@ -250,6 +273,11 @@ func (rt *Router) Listen(owner identity.ID, protocol, instance string, kinds []K
 			}
 		})
 	}, nil
+}
+
+func takenError(protocol, instance string) error {
+	return api.Errorf(api.CodeConflict, "another program listens for %s (instance %s) already", protocol, instance).
+		WithHint("end that program, or listen with another instance")
 }
 
 // Forget ends every registration of owner, which is an identity of this node no
@@ -265,8 +293,9 @@ func (rt *Router) Listening(owner identity.ID) []string {
 	rt.mu.RLock()
 	defer rt.mu.RUnlock()
 	var out []string
-	for k := range rt.listeners {
-		if k.owner == owner {
+	uid, ok := rt.parts.Residence.Owner(owner)
+	for k, l := range rt.listeners {
+		if k.owner == owner && ok && l.uid == uid {
 			out = append(out, k.protocol)
 		}
 	}

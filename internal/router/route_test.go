@@ -41,12 +41,6 @@ func TestOneHandler(t *testing.T) {
 		"program of an instance": {
 			router.Request{From: alice, To: bob, Protocol: "App", Instance: "two", Kind: router.Call},
 			[]string{in("App/two"), "bob's second"}, ""},
-		"program before built-in": {
-			router.Request{From: bob, To: alice, Protocol: "Built", Kind: router.Call},
-			[]string{in("Built/default"), "alice's own"}, ""},
-		"built-in where the program takes other kinds": {
-			router.Request{From: bob, To: alice, Protocol: "Built", Kind: router.Stream},
-			[]string{in("Built/default"), "built-in"}, ""},
 		"another node": {
 			router.Request{From: alice, To: carol, Protocol: "App", Kind: router.Call},
 			[]string{"access out", "another node"}, ""},
@@ -70,8 +64,7 @@ func TestOneHandler(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld()
 			w.listen(t, bob, "App", w.handler("bob's program"), router.Call, router.Stream)
-			w.listen(t, alice, "Built", w.handler("alice's own"), router.Call)
-			if _, err := w.rt.Listen(bob, "App", "two", []router.Kind{router.Call}, w.handler("bob's second")); err != nil {
+			if _, err := w.rt.Listen(1, bob, "App", "two", []router.Kind{router.Call}, w.handler("bob's second")); err != nil {
 				t.Fatal(err)
 			}
 			data, err := w.rt.Route(t.Context(), &c.r)
