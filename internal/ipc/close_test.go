@@ -183,7 +183,7 @@ func TestSubscribe(t *testing.T) {
 	if a := c.want(c.ask(`{"id":"s","type":"subscribe"}`), "s", "ok"); string(a.Data) != `{"cursor":1}` {
 		t.Errorf("answer %s", a.Data)
 	}
-	c.want(c.ask(`{"id":"f","type":"subscribe","data":{"kinds":["b"],"cursor":0}}`), "f", "ok")
+	c.want(c.ask(`{"id":"f","type":"subscribe","data":{"kinds":["reloaded"],"cursor":0}}`), "f", "ok")
 	b.Events.Publish(api.Event{Kind: "a", Text: "x < y"})
 	event := func(want string) api.Event {
 		t.Helper()
@@ -197,7 +197,7 @@ func TestSubscribe(t *testing.T) {
 	if e := event("s"); e.Kind != "a" || e.Text != "x < y" || e.Cursor != 2 || e.Gap {
 		t.Errorf("event %+v", e)
 	}
-	b.Events.Publish(api.Event{Kind: "b"})
+	b.Events.Publish(api.Event{Kind: api.EventReloaded})
 	seen := map[string]api.Event{}
 	for range 2 {
 		a := c.answer()
@@ -207,12 +207,29 @@ func TestSubscribe(t *testing.T) {
 		}
 		seen[*a.ID] = e
 	}
-	if seen["s"].Kind != "b" || seen["f"].Kind != "b" {
+	if seen["s"].Kind != api.EventReloaded || seen["f"].Kind != api.EventReloaded {
 		t.Errorf("events %+v", seen)
 	}
 	c.want(c.ask(`{"id":"s","type":"hello"}`), "s", "bad_request") // its id is in use
 	c.Close()
 	eventually(t, "the budget returns", func() bool { return b.InUse(ipc.BudgetRequests) == 0 })
+}
+
+// Who asks for events that never come is told so, and what was meant.
+func TestSubscribeUnknownKind(t *testing.T) {
+	path, _, _ := serve(t, ipc.Options{})
+	c := dial(t, path)
+	a := c.want(c.ask(`{"id":"1","type":"subscribe","data":{"kinds":["contact_added","peer_conected"]}}`), "1", "bad_request")
+	if string(a.Data) != `"\"data\": there is no kind of event \"peer_conected\""` || a.Hint != `did you mean "peer_connected"?` {
+		t.Errorf("%s, hint %s", a.Data, a.Hint)
+	}
+	a = c.want(c.ask(`{"id":"1","type":"subscribe","data":{"kinds":["?"]}}`), "1", "bad_request")
+	if !strings.Contains(a.Hint, api.EventListenEnded) {
+		t.Errorf("hint %s", a.Hint)
+	}
+	for _, kind := range api.EventKinds() {
+		c.want(c.ask(`{"id":"`+kind+`","type":"subscribe","data":{"kinds":["`+kind+`"]}}`), kind, "ok")
+	}
 }
 
 // A subscriber that stops reading is not cut off, costs the others nothing and

@@ -189,10 +189,12 @@ func replyError(e *api.Error) (*api.Error, error) {
 	return e, nil
 }
 
+// maxShown is how much of a client's text an error repeats, in bytes.
+const maxShown = 64
+
 func shorten(s string) string {
-	const most = 64
-	if len(s) > most {
-		return s[:most] + "…"
+	if len(s) > maxShown {
+		return s[:maxShown] + "…"
 	}
 	return s
 }

@@ -2,7 +2,10 @@ package ipc
 
 import (
 	"context"
+	"encoding/json"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/fastn-stack/fastnd/service/api"
 )
@@ -15,8 +18,8 @@ type subscription struct{ cancel context.CancelFunc }
 func (s *subscription) end() { s.cancel() }
 
 func (c *conn) serveSubscribe(r *api.Request, _ []*os.File) {
-	var args api.SubscribeArgs
-	if err := api.DecodeArgs(r.Data, &args); err != nil {
+	args, err := subscribeArgs(r.Data)
+	if err != nil {
 		c.fail(r.ID, false, api.AsError(err))
 		return
 	}
@@ -37,6 +40,26 @@ func (c *conn) serveSubscribe(r *api.Request, _ []*os.File) {
 		c.forget(r.ID)
 		release()
 	})
+}
+
+// subscribeArgs refuses kinds that do not exist: who asked for one would wait for
+// ever.
+func subscribeArgs(data json.RawMessage) (args api.SubscribeArgs, err error) {
+	if err := api.DecodeArgs(data, &args); err != nil {
+		return args, err
+	}
+	kinds := api.EventKinds()
+	for _, k := range args.Kinds {
+		if slices.Contains(kinds, k) {
+			continue
+		}
+		e := api.Errorf(api.CodeBadRequest, `"data": there is no kind of event %q`, shorten(k))
+		if near := nearest(k, kinds); near != "" {
+			return args, e.WithHint("did you mean %q?", near)
+		}
+		return args, e.WithHint("the kinds are %s", strings.Join(kinds, ", "))
+	}
+	return args, nil
 }
 
 // tellEvents answers a subscription and tells its events until ctx ends or the

@@ -1,6 +1,7 @@
 package ipc
 
 import (
+	"maps"
 	"os"
 	"slices"
 
@@ -124,26 +125,25 @@ func isUUID(s string) bool {
 
 // unknownType names the type that is most like the unknown one.
 func (s *Server) unknownType(name string) error {
-	nearest, least := "", len(name)/2+1
-	names := make([]string, 0, len(s.types))
-	for n := range s.types {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	if len(name) <= 64 { // no use, and no time, for a longer one
-		for _, n := range names {
-			if d := distance(name, n); d < least {
-				nearest, least = n, d
-			}
-		}
-	} else {
-		name = name[:64] + "…"
-	}
-	e := api.Errorf(api.CodeUnsupported, "unknown request type %q", name)
-	if nearest != "" {
-		return e.WithHint("did you mean %q?", nearest)
+	e := api.Errorf(api.CodeUnsupported, "unknown request type %q", shorten(name))
+	if near := nearest(name, slices.Sorted(maps.Keys(s.types))); near != "" {
+		return e.WithHint("did you mean %q?", near)
 	}
 	return e.WithHint("the types are in PROTOCOL.md; a newer client may need a newer daemon")
+}
+
+// nearest is the one of names that name may be a slip for, or "".
+func nearest(name string, names []string) string {
+	if len(name) > maxShown {
+		return "" // none is that long, and it would take its time
+	}
+	near, least := "", len(name)/2+1
+	for _, n := range names {
+		if d := distance(name, n); d < least {
+			near, least = n, d
+		}
+	}
+	return near
 }
 
 // distance is the Levenshtein distance of a and b in bytes.

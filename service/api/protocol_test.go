@@ -7,6 +7,7 @@ import (
 	"go/token"
 	"os"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -90,6 +91,14 @@ func TestProtocolIsComplete(t *testing.T) {
 		if !strings.Contains(text, "\n| `"+v.Name+"` |") {
 			t.Errorf("%q is not in the table of verbs", v.Name)
 		}
+	}
+}
+
+func TestEventKinds(t *testing.T) {
+	want := constants(t, "Event")
+	slices.Sort(want)
+	if got := api.EventKinds(); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

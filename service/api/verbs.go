@@ -338,9 +338,19 @@ const (
 	EventPeerDisconnected = "peer_disconnected"
 	EventContactAdded     = "contact_added"
 	EventContactRemoved   = "contact_removed"
+	EventContactRenamed   = "contact_renamed"
+	EventContactBlocked   = "contact_blocked"
+	EventContactUnblocked = "contact_unblocked"
 	EventGrantChanged     = "grant_changed"
 	EventIdentityChanged  = "identity_changed"
 	EventListening        = "listening"
 	EventListenEnded      = "listen_ended"
 	EventReloaded         = "reloaded"
 )
+
+// EventKinds lists every kind of event, sorted.
+func EventKinds() []string {
+	return []string{EventContactAdded, EventContactBlocked, EventContactRemoved, EventContactRenamed, EventContactUnblocked,
+		EventGrantChanged, EventIdentityChanged, EventListenEnded, EventListening,
+		EventPeerConnected, EventPeerDisconnected, EventReloaded}
+}
