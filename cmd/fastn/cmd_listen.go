@@ -103,14 +103,19 @@ func (c *listenCmd) serveOne(a *app, in *incoming) {
 	} else {
 		a.note("%s from %s", in.Kind, callerName(in))
 	}
-	var err error
-	if in.Kind == "call" {
-		err = c.answerCall(a, in)
-	} else {
-		err = c.serveStream(a, in)
+	// What fails is told before the peer learns of it: who then interrupts this
+	// command finds out why. It is told once.
+	told := false
+	tell := func(err error) {
+		if err != nil && !told && a.ctx.Err() == nil {
+			told = true
+			a.note("%s from %s: %v", in.Kind, callerName(in), err)
+		}
 	}
-	if err != nil && a.ctx.Err() == nil {
-		a.note("%s from %s: %v", in.Kind, callerName(in), err)
+	if in.Kind == "call" {
+		tell(c.answerCall(a, in, tell))
+	} else {
+		tell(c.serveStream(a, in, tell))
 	}
 }
 

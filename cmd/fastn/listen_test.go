@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,12 +21,14 @@ import (
 type fakeStream struct {
 	*net.UnixConn
 	once    sync.Once
+	told    atomic.Bool // that the program failed
+	unsaid  atomic.Bool // reset before that was told
 	reset   chan struct{}
 	aborted chan struct{} // closed by the test: the peer aborted
 }
 
 func (f *fakeStream) Reset() error {
-	f.once.Do(func() { close(f.reset); _ = f.Close() })
+	f.once.Do(func() { f.unsaid.Store(!f.told.Load()); close(f.reset); _ = f.Close() })
 	return nil
 }
 
@@ -85,7 +88,7 @@ func serving(t *testing.T, a *app, script string) (*fakeStream, *net.UnixConn, <
 		Accept: func(context.Context) (stream, error) { return s, nil }}
 	c := &listenCmd{Command: []string{"sh", "-c", script}}
 	done := make(chan error, 1)
-	go func() { done <- c.serveStream(a, in) }()
+	go func() { done <- c.serveStream(a, in, func(error) { s.told.Store(true) }) }()
 	return s, peer, done
 }
 
@@ -104,7 +107,8 @@ func TestServeStream(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			testutil.LeakCheck(t)
 			s, peer, done := serving(t, testApp(t), test.script)
-			if _, err := io.WriteString(peer, test.send); err != nil {
+			_, err := io.WriteString(peer, test.send)
+			if err != nil && !test.reset { // one that fails at once may have ended the stream already
 				t.Fatal(err)
 			}
 			_ = peer.CloseWrite()
@@ -117,6 +121,9 @@ func TestServeStream(t *testing.T) {
 			}
 			if s.wasReset() != test.reset {
 				t.Errorf("reset %v, want %v", s.wasReset(), test.reset)
+			}
+			if s.unsaid.Load() {
+				t.Error("the peer learnt of the failure first")
 			}
 		})
 	}
@@ -195,13 +202,17 @@ func TestAnswerCall(t *testing.T) {
 			testutil.LeakCheck(t)
 			var got json.RawMessage
 			var fail *api.Error
+			var told error
 			in := &incoming{Incoming: api.Incoming{Kind: "call", Data: json.RawMessage(test.data)},
 				Gone: make(chan struct{}),
 				Reply: func(_ context.Context, data json.RawMessage, f *api.Error) error {
 					got, fail = data, f
+					if (told != nil) != (f != nil) {
+						t.Errorf("told %v before the reply %v", told, f)
+					}
 					return nil
 				}}
-			err := (&listenCmd{Command: []string{"sh", "-c", test.script}}).answerCall(testApp(t), in)
+			err := (&listenCmd{Command: []string{"sh", "-c", test.script}}).answerCall(testApp(t), in, func(err error) { told = err })
 			if string(got) != test.want || (fail != nil) != (test.code != "") || fail != nil && fail.Code != test.code {
 				t.Errorf("answered %q, %v, want %q, %s", got, fail, test.want, test.code)
 			}
@@ -222,7 +233,7 @@ func TestAnswerCallGone(t *testing.T) {
 			t.Error("a reply nobody waits for")
 			return nil
 		}}
-	if err := (&listenCmd{Command: []string{"sleep", "1000"}}).answerCall(testApp(t), in); err == nil {
+	if err := (&listenCmd{Command: []string{"sleep", "1000"}}).answerCall(testApp(t), in, func(error) {}); err == nil {
 		t.Error("no error")
 	}
 }

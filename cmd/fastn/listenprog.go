@@ -39,8 +39,9 @@ func (c *listenCmd) program(ctx context.Context, a *app, in *incoming) *exec.Cmd
 	return cmd
 }
 
-// answerCall gives the data to a program and replies with what it prints.
-func (c *listenCmd) answerCall(a *app, in *incoming) error {
+// answerCall gives the data to a program and replies with what it prints. tell
+// is as for serveStream.
+func (c *listenCmd) answerCall(a *app, in *incoming, tell func(error)) error {
 	ctx, cancel := context.WithCancel(a.ctx)
 	var helper sync.WaitGroup
 	defer helper.Wait()
@@ -62,6 +63,9 @@ func (c *listenCmd) answerCall(a *app, in *incoming) error {
 	case <-in.Gone:
 		return errors.New("the caller went away")
 	default:
+	}
+	if fail != nil {
+		tell(fail)
 	}
 	// An interruption of ours still tells the caller that it failed.
 	reply, cancelReply := context.WithTimeout(context.WithoutCancel(a.ctx), endGrace)
@@ -103,8 +107,9 @@ func (l *limited) Write(p []byte) (int, error) {
 	return l.buf.Write(p)
 }
 
-// serveStream gives a stream to a program as its standard input and output.
-func (c *listenCmd) serveStream(a *app, in *incoming) error {
+// serveStream gives a stream to a program as its standard input and output. A
+// failure that the peer is to learn of goes to tell before, and is returned too.
+func (c *listenCmd) serveStream(a *app, in *incoming, tell func(error)) error {
 	s, err := in.Accept(a.ctx)
 	if err != nil {
 		return err
@@ -115,10 +120,11 @@ func (c *listenCmd) serveStream(a *app, in *incoming) error {
 	input, output, err := startPiped(cmd)
 	if err != nil {
 		cancel()
+		tell(err)
 		_ = s.Reset()
 		return err
 	}
-	p := &piped{stream: s, cmd: cmd, input: input, output: output,
+	p := &piped{stream: s, cmd: cmd, input: input, output: output, tell: tell,
 		exited: make(chan error, 1), fed: make(chan struct{}), drained: make(chan struct{})}
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
@@ -165,6 +171,7 @@ type piped struct {
 	stream        stream
 	cmd           *exec.Cmd
 	input, output *os.File      // our ends of its pipes
+	tell          func(error)   // told of a program that failed, before the peer learns of it
 	exited        chan error    // one value: how the program ended
 	fed           chan struct{} // closed when the peer's bytes ended, or nobody reads them
 	drained       chan struct{} // closed when the program's output ended
@@ -226,6 +233,8 @@ func (p *piped) finish() error {
 		}
 	}
 	if err != nil {
+		err = failed("%s: %v", p.cmd.Path, err)
+		p.tell(err)
 		p.abortDrained()
 	} else {
 		<-p.drained
@@ -233,8 +242,5 @@ func (p *piped) finish() error {
 	}
 	<-p.fed
 	<-p.drained
-	if err != nil {
-		return failed("%s: %v", p.cmd.Path, err)
-	}
-	return nil
+	return err
 }
