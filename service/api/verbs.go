@@ -346,6 +346,7 @@ const (
 	EventListening        = "listening"
 	EventListenEnded      = "listen_ended"
 	EventReloaded         = "reloaded"
+	EventGap              = "gap" // earlier events are lost; told whatever kinds are asked for
 )
 
 // EventKinds lists every kind of event, sorted.
