@@ -19,6 +19,17 @@ func waitHangup(uc *net.UnixConn) error {
 	return raw.Read(func(fd uintptr) bool { return hungUp(int32(fd)) })
 }
 
+// peerClosed tells whether the peer of uc has closed the connection altogether. It
+// cannot be told from a shutdown of the peer's direction once ours is shut down.
+func peerClosed(uc *net.UnixConn) (closed bool) {
+	raw, err := uc.SyscallConn()
+	if err != nil {
+		return true
+	}
+	err = raw.Control(func(fd uintptr) { closed = hungUp(int32(fd)) })
+	return closed || err != nil
+}
+
 func hungUp(fd int32) bool {
 	p := []unix.PollFd{{Fd: fd}}
 	for {

@@ -319,15 +319,19 @@ func TestStreamResetWhileOpening(t *testing.T) {
 // ends once its last bytes had time.
 func TestGoneAfterCleanEnd(t *testing.T) {
 	path, b, _ := serve(t, ipc.Options{GoneGrace: 20 * time.Millisecond})
+	ended := make(chan struct{})
 	onStream(b, func(ctx context.Context, conn router.Conn) error {
 		if _, err := io.ReadAll(conn); err != nil {
 			t.Errorf("the clean end came as %v", err)
 		}
+		close(ended)
 		<-ctx.Done() // as when the far side says nothing
 		return ctx.Err()
 	})
 	c := openTest(t, path)
 	c.write("all I had")
+	c.CloseWrite()
+	<-ended
 	c.Close()
 	if res := result(t, path); res.Clean || res.Code != api.CodeCancelled {
 		t.Errorf("result %+v, want cancelled", res)

@@ -10,8 +10,8 @@ import (
 )
 
 // streamConn is the router.Conn over the raw connection of a local client. An
-// end of file is the client's clean end, as it may shut down its direction and
-// read on; a client that closes while there is more for it has aborted.
+// end of file is the client's clean end only while the client is there, or once
+// our direction to it has ended: one that was killed ends its file too.
 type streamConn struct {
 	uc    *net.UnixConn
 	ended chan struct{} // closed at the client's clean end
@@ -46,6 +46,10 @@ func (s *streamConn) Read(p []byte) (int, error) {
 func (s *streamConn) sawEnd() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.why == nil && !s.writeEnd && peerClosed(s.uc) {
+		s.why = errClosedEarly()
+		s.uc.Close()
+	}
 	if s.why != nil {
 		return s.why
 	}
@@ -65,18 +69,24 @@ func (s *streamConn) Write(p []byte) (int, error) {
 }
 
 func (s *streamConn) CloseWrite() error {
-	if err := s.uc.CloseWrite(); err != nil {
+	// In one with the note of it: the client may see the end and close at once.
+	s.mu.Lock()
+	err := s.uc.CloseWrite()
+	s.writeEnd = s.writeEnd || err == nil
+	s.mu.Unlock()
+	if err != nil {
 		return s.broken()
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.writeEnd = true
 	return nil
 }
 
 // broken is the error of a connection that failed without our doing.
 func (s *streamConn) broken() error {
-	return s.abort(api.Errorf(api.CodeAborted, "the client closed the stream before its end"))
+	return s.abort(errClosedEarly())
+}
+
+func errClosedEarly() *api.Error {
+	return api.Errorf(api.CodeAborted, "the client closed the stream before its end")
 }
 
 // Reset ends both directions. The client sees an end of file; stream.result
