@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
+	"strconv"
 
 	"github.com/fastn-stack/fastnd/internal/access"
 	"github.com/fastn-stack/fastnd/internal/identity"
@@ -35,20 +38,29 @@ func (b *backend) Admit(conn *net.UnixConn) (ipc.Caller, func(), error) {
 	if err != nil {
 		return ipc.Caller{}, nil, err
 	}
-	c := ipc.Caller{UID: cred.UID, GID: cred.GID, PID: cred.PID, User: peercred.UserName(cred.UID)}
-	if int(cred.PID) == os.Getpid() {
+	c := ipc.Caller{UID: cred.UID, GID: cred.GID, PID: cred.PID}
+	if int(cred.PID) == os.Getpid() && cred.UID == b.policy.OwnUID {
+		c.User = b.names.get(cred.UID)
 		return c, func() {}, nil // the watchdog's probe: free, so that a full budget does not look like a hang
 	}
-	if c.Admin, err = b.policy.Check(cred); err != nil {
-		b.log.Info("refused a client", "uid", cred.UID, "pid", cred.PID, "error", err)
+	// What costs nothing is asked first: a name may have to be fetched from far.
+	admin, err := b.policy.Check(cred)
+	if err != nil {
+		b.log.Info("refused a client", "uid", cred.UID, peerOf(cred.UID), "error", err)
 		return c, nil, err
 	}
 	release, refusal := b.budgets.AcquireUID(cred.UID, access.Connections)
 	if refusal != nil {
-		b.log.Warn("a user's connections are used up", systemd.MsgBudgetExhausted.Attr(), "uid", cred.UID, "error", refusal)
+		b.log.Warn("a user's connections are used up", systemd.MsgBudgetExhausted.Attr(), "uid", cred.UID, peerOf(cred.UID), "error", refusal)
 		return c, nil, refusal
 	}
+	c.Admin, c.User = admin, b.names.get(cred.UID)
 	return c, release, nil
+}
+
+// peerOf makes a local user one whose records are limited like a peer's.
+func peerOf(uid uint32) slog.Attr {
+	return slog.String(systemd.PeerKey, "uid "+strconv.FormatUint(uint64(uid), 10))
 }
 
 func (b *backend) Hello(c ipc.Caller, args api.HelloArgs) api.Hello {
@@ -98,7 +110,15 @@ func (b *backend) Route(ctx context.Context, r *router.Request) (json.RawMessage
 	if err != nil {
 		return nil, err
 	}
-	return n.router.Route(ctx, r)
+	if r.Trace == "" {
+		r.Trace = strconv.FormatUint(rand.Uint64(), 36)
+	}
+	data, err := n.router.Route(ctx, r)
+	if err != nil {
+		n.d.log.Debug("a local request failed", "trace", r.Trace, "from", r.From.String(), "to", r.To.String(),
+			"protocol", r.Protocol, "kind", r.Kind.String(), "error", err)
+	}
+	return data, err
 }
 
 func (b *backend) Verb(ctx context.Context, c ipc.Caller, r *api.Request, files []*os.File) (any, error) {
@@ -134,7 +154,7 @@ func (b *backend) Listen(c ipc.Caller, owner identity.ID, protocol, instance str
 	}
 	e := api.Event{Kind: api.EventListening, Identity: owner.String(), Protocol: protocol, Text: "a program serves " + protocol}
 	b.hub.Publish(e, c.UID)
-	release := n.keepReachable(owner, protocol+" "+instance)
+	release := n.reach.serve(owner, protocol+" "+instance)
 	return func() {
 		release()
 		unregister()

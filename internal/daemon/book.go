@@ -57,7 +57,7 @@ func (b *book) keep(ctx context.Context, node identity.ID) {
 		return
 	}
 	if err := b.n.store.SetAddresses(ctx, node, addrs); err != nil {
-		b.n.d.log.Warn("cannot keep a node's addresses", "node", node.String(), "error", err)
+		b.n.d.log.Warn("cannot keep a node's addresses", "peer", node.String(), "error", err)
 	}
 }
 
@@ -75,5 +75,6 @@ func (b *book) PutDelegation(ctx context.Context, owner identity.ID, d *identity
 		return err
 	}
 	b.keep(ctx, d.Node)
+	b.n.reach.changed(owner)
 	return nil
 }

@@ -39,6 +39,7 @@ type Daemon struct {
 	hub     *events.Hub
 	server  *ipc.Server
 	budgets *access.Budgets
+	names   userNames
 	started time.Time
 	stopped chan struct{} // closed by daemon.stop
 	stop    sync.Once
@@ -50,6 +51,7 @@ type Daemon struct {
 	underNode config.Config // what the node was started with, guarded by reloading
 	node      atomic.Pointer[node]
 	locked    atomic.Pointer[api.Problem]
+	stopping  atomic.Bool                   // peers' requests are taken no more
 	problems  atomic.Pointer[[]api.Problem] // of the last reload
 }
 
@@ -70,7 +72,7 @@ func New(ctx context.Context, o Options) (*Daemon, error) {
 	d.journal = systemd.OpenLog("fastnd", d.level, o.Stderr)
 	d.log = slog.New(systemd.QuietPeers(d.journal))
 	d.policy = &peercred.Policy{PerUser: o.perUser(), OwnUID: uint32(os.Geteuid()), Group: "fastn", AdminGroup: "fastn-admin"}
-	d.budgets = access.NewBudgets(limits(config.Default().Budgets), peercred.UserName)
+	d.budgets = access.NewBudgets(limits(config.Default().Budgets), d.names.get)
 	d.server = ipc.New((*backend)(d), d.log, ipc.Options{})
 	d.problems.Store(&[]api.Problem{})
 	if cfgErr != nil {
@@ -161,6 +163,7 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
 
 // Close ends what is left in reverse order of New. It may be called once.
 func (d *Daemon) Close() error {
+	d.stopping.Store(true)
 	d.server.Close()
 	var errs []error
 	d.reloading.Lock()

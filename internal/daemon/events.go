@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"context"
+
 	"github.com/fastn-stack/fastnd/internal/p2p"
 	"github.com/fastn-stack/fastnd/internal/store"
 	"github.com/fastn-stack/fastnd/service/api"
@@ -11,6 +13,10 @@ import (
 func (n *node) changed(c store.Change) {
 	if c.Kind.Withdraws() {
 		n.router.Recheck(c.Owner, c.Who, cuts[c.Kind])
+	}
+	switch c.Kind {
+	case store.ContactAdded, store.ContactRemoved, store.ContactBlocked, store.ContactUnblocked:
+		n.reach.changed(c.Owner)
 	}
 	if c.Kind == store.IdentityRemoved {
 		n.router.Forget(c.Owner)
@@ -34,8 +40,8 @@ var eventKinds = map[store.ChangeKind]string{
 	store.IdentityAdded: api.EventIdentityChanged, store.IdentityRenamed: api.EventIdentityChanged,
 	store.IdentityOnline: api.EventIdentityChanged, store.IdentityOffline: api.EventIdentityChanged,
 	store.ContactAdded: api.EventContactAdded, store.ContactRemoved: api.EventContactRemoved,
-	store.ContactRenamed: api.EventContactAdded, store.ContactBlocked: api.EventContactRemoved,
-	store.ContactUnblocked: api.EventContactAdded,
+	store.ContactRenamed: api.EventContactRenamed, store.ContactBlocked: api.EventContactBlocked,
+	store.ContactUnblocked: api.EventContactUnblocked,
 	store.GrantAdded:       api.EventGrantChanged, store.GrantRemoved: api.EventGrantChanged,
 }
 
@@ -56,14 +62,15 @@ func (n *node) peerEvent(e p2p.Event) {
 		return // so early that nobody subscribed yet
 	}
 	if e.Kind == p2p.EventConnected {
-		n.host.Unprotect(e.Node, movedTag)
+		if err := n.reach.connected(context.Background(), e.Node); err != nil {
+			n.d.log.Warn("cannot note that a node knows our port", "peer", e.Node.String(), "error", err)
+		}
 	}
 	kind, text := api.EventPeerConnected, "connected, "+e.Path
 	if e.Kind == p2p.EventDisconnected {
 		kind, text = api.EventPeerDisconnected, "disconnected"
 	}
-	n.d.log.Debug("peer "+e.Kind, "node", e.Node.String(), "path", e.Path, "address", e.Addr)
-
+	n.d.log.Debug("peer "+e.Kind, "peer", e.Node.String(), "path", e.Path, "address", e.Addr)
 	for _, own := range n.roster.All() {
 		for _, c := range n.store.ContactsAt(own.ID, e.Node) {
 			n.d.hub.Publish(api.Event{Kind: kind, Identity: own.ID.String(), Contact: c.Name, Node: e.Node.String(),

@@ -86,11 +86,12 @@ func (g *gate) Refused(from, node identity.ID, ip netip.Addr) {
 	if g.store.IsContact(from) {
 		return
 	}
+	g.refused.Add(1)
 	if from.IsZero() {
 		from = node // else all that were not proven would share one rate
 	}
 	if g.d.budgets.Refused(from, node, ip) {
-		g.d.log.Debug("a stranger's opens are over their rate", "node", node.String(), "refused", g.d.budgets.RefusedOpens(node))
+		g.d.log.Debug("a stranger's opens are over their rate", "peer", node.String(), "refused", g.d.budgets.RefusedOpens(node))
 	}
 }
 
@@ -143,6 +144,9 @@ func (f *frames) ServeFrame(ctx context.Context, from p2p.Peer, frame *wire.Fram
 	case <-f.ready:
 	case <-ctx.Done():
 		return wire.ReplyError(api.Errorf(api.CodeTimeout, "the peer's machine is starting")), nil
+	}
+	if f.d.stopping.Load() {
+		return wire.ReplyError(api.Errorf(api.CodeOffline, "the peer's daemon is stopping").WithHint("try again in a moment")), nil
 	}
 	return f.remote.ServeFrame(ctx, from.Node, from.IP, frame, payload, accept)
 }

@@ -40,8 +40,10 @@ type node struct {
 	remote   *remote.Remote
 	host     *p2p.Host
 	book     *book
+	reach    *reach
 	verbs    *verbs.Verbs
 
+	refused     atomic.Uint64                // opens of strangers, since the start
 	keyProblems atomic.Pointer[[]keyProblem] // replaced by each reload
 	// ready is closed when host and remote know each other: peers can be there
 	// before p2p.New has returned.
@@ -75,7 +77,7 @@ func newNode(ctx context.Context, d *Daemon) (_ *node, err error) {
 	}
 	cfg := d.config
 	n.roster = roster.New(key.ID(), entries, n.keystore, names{n.store}, cfg.Identity.DelegationTTL.Std(), d.o.clock())
-	n.book = newBook(n)
+	n.book, n.reach = newBook(n), newReach(n)
 	n.remote = remote.New(remote.Parts{
 		Node: key.ID(), Delegator: n.roster, Book: n.book, Gate: (*gate)(n),
 		Verifier: identity.NewVerifier(n.store), Now: d.o.clock(),
@@ -83,7 +85,7 @@ func newNode(ctx context.Context, d *Daemon) (_ *node, err error) {
 	handlers := builtin.Handlers()
 	n.router = router.New(router.Parts{Residence: n.roster, Access: (*gate)(n), Budget: (*gate)(n), Builtin: handlers, Remote: n.remote})
 	n.store.OnChange(n.changed)
-	if err := n.listen(key); err != nil {
+	if err := n.listen(ctx, key); err != nil {
 		return nil, err
 	}
 	n.verbs = &verbs.Verbs{Roster: n.roster, Store: n.store, Host: n.host, Router: n.router, Remote: n.remote,
@@ -162,7 +164,7 @@ func (n *node) openStore(ctx context.Context) error {
 // the kernel's buffers, which count too.
 const memoryShare = 0.9
 
-func (n *node) listen(key identity.Key) error {
+func (n *node) listen(ctx context.Context, key identity.Key) error {
 	cfg := n.d.config
 	o := p2p.Options{
 		Key: key, Port: cfg.P2P.Port, Listen: cfg.P2P.Listen, QUIC: cfg.P2P.QUIC, TCP: cfg.P2P.TCP,
@@ -199,7 +201,7 @@ func (n *node) listen(key identity.Key) error {
 	n.remote.Connect(host, n.route)
 	close(n.ready)
 	if cfg.P2P.Port == 0 {
-		return n.keepPort()
+		return n.keepPort(ctx)
 	}
 	return nil
 }
@@ -216,26 +218,32 @@ func staticPeers(cfg config.Config) (map[identity.ID][]string, error) {
 	return out, nil
 }
 
+// route is for what peers ask.
 func (n *node) route(ctx context.Context, r *router.Request) (json.RawMessage, error) {
-	return n.router.Route(ctx, r)
+	data, err := n.router.Route(ctx, r)
+	if err != nil {
+		n.d.log.Debug("a peer's request failed", "peer", r.Node.String(), "trace", r.Trace, "from", r.From.String(), "to", r.To.String(),
+			"protocol", r.Protocol, "kind", r.Kind.String(), "error", err)
+	}
+	return data, err
 }
 
-const portFile = "p2p.port"
+// portKey is where the store keeps the port of a daemon that may choose it.
+const portKey = "p2p.port"
 
 // keptPort is the port that an earlier start took; 0 if there was none.
 func (n *node) keptPort() int {
-	b, err := os.ReadFile(filepath.Join(n.d.place.dir, portFile))
-	if err != nil {
-		return 0
-	}
-	port, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	kept, _ := n.store.Meta(portKey)
+	port, err := strconv.Atoi(kept)
 	if err != nil || port < 1 || port > math.MaxUint16 {
 		return 0
 	}
 	return port
 }
 
-func (n *node) keepPort() error {
+// keepPort remembers the port, and has contacts told if it is another one.
+func (n *node) keepPort(ctx context.Context) error {
+	defer n.reach.resume()
 	ports := n.host.Ports()
 	if len(ports) == 0 {
 		return nil
@@ -245,13 +253,13 @@ func (n *node) keepPort() error {
 	if strconv.Itoa(kept) == port {
 		return nil
 	}
-	if err := os.WriteFile(filepath.Join(n.d.place.dir, portFile), []byte(port+"\n"), 0o600); err != nil {
+	if err := n.store.SetMeta(ctx, portKey, port); err != nil {
 		return fmt.Errorf("keep the port: %w", err)
 	}
-	if kept != 0 {
-		n.tellMoved()
+	if kept == 0 {
+		return nil
 	}
-	return nil
+	return n.reach.moved(ctx)
 }
 
 func (n *node) announce(log *slog.Logger) {

@@ -3,6 +3,7 @@ package daemon
 import (
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -130,5 +131,29 @@ func TestHomeIsPrivate(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A home that others may write to is none of the user's own: they could put
+// their configuration and grants there.
+func TestOpenHomeIsRefused(t *testing.T) {
+	home := t.TempDir()
+	if err := os.Chmod(home, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	_, err := New(t.Context(), Options{Home: home, Stderr: io.Discard})
+	e := api.AsError(err)
+	if e == nil || e.Code != api.CodeNotPermitted || e.Hint != "chmod 700 "+shellQuote(home) {
+		t.Fatalf("%v, hint %q", err, Hint(err))
+	}
+	if out, err := exec.Command("sh", "-c", e.Hint).CombinedOutput(); err != nil {
+		t.Fatalf("the hint: %v: %s", err, out)
+	}
+	d, err := New(t.Context(), Options{Home: home, Stderr: io.Discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
 	}
 }

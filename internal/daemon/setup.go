@@ -133,6 +133,9 @@ func openHome(ctx context.Context, home string) (_ *place, err error) {
 	if err := os.MkdirAll(home, 0o700); err != nil {
 		return nil, fmt.Errorf("home: %w", err)
 	}
+	if err := private(home); err != nil {
+		return nil, err
+	}
 	p.lock, err = os.OpenFile(filepath.Join(home, homeLock), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("home: %w", err)
@@ -149,8 +152,7 @@ func openHome(ctx context.Context, home string) (_ *place, err error) {
 	if err := os.Remove(p.socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("clear the old socket: %w", err)
 	}
-	// The umask makes the socket 0600 from its first moment; nobody else is let
-	// into the folder anyway.
+	// The umask makes the socket 0600 from its first moment.
 	old := unix.Umask(0o177)
 	p.listener, err = (&net.ListenConfig{}).Listen(ctx, "unix", p.socket)
 	unix.Umask(old)
@@ -158,6 +160,24 @@ func openHome(ctx context.Context, home string) (_ *place, err error) {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
 	return p, nil
+}
+
+// private refuses a home in which somebody else could put files of theirs in the
+// place of ours.
+func private(home string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(home, &st); err != nil {
+		return fmt.Errorf("home: %w", err)
+	}
+	if me := os.Geteuid(); int(st.Uid) != me {
+		return api.Errorf(api.CodeNotPermitted, "the home %s belongs to uid %d, this is uid %d", home, st.Uid, me).
+			WithHint("choose a home of your own with --home")
+	}
+	if st.Mode&0o022 != 0 {
+		return api.Errorf(api.CodeNotPermitted, "the home %s has mode %04o: others could change what is in it", home, st.Mode&0o7777).
+			WithHint("chmod 700 %s", shellQuote(home))
+	}
+	return nil
 }
 
 // Close releases the socket and lets another daemon in.

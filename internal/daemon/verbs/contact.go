@@ -2,11 +2,12 @@ package verbs
 
 import (
 	"crypto/sha256"
-	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/roster"
@@ -296,28 +297,8 @@ func bare(addrs []string) []string {
 
 // anyPublic tells whether one of the addresses can be reached from anywhere.
 func anyPublic(addrs []string) bool {
-	for _, a := range addrs {
-		parts := strings.SplitN(a, "/", 4)
-		if len(parts) < 3 {
-			continue
-		}
-		switch parts[1] {
-		case "dns", "dns4", "dns6", "dnsaddr":
-			return true
-		case "ip4", "ip6":
-			if ip, err := netip.ParseAddr(parts[2]); err == nil && publicIP(ip) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-func publicIP(ip netip.Addr) bool {
-	return ip.IsGlobalUnicast() && !ip.IsPrivate() && !sharedSpace(ip)
-}
-
-// sharedSpace is the range between a provider's NAT and its customers (RFC 6598).
-func sharedSpace(ip netip.Addr) bool {
-	return netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64, 0, 0}), 10).Contains(ip)
+	return slices.ContainsFunc(addrs, func(s string) bool {
+		m, err := multiaddr.NewMultiaddr(s)
+		return err == nil && manet.IsPublicAddr(m)
+	})
 }

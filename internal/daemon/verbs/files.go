@@ -2,6 +2,7 @@ package verbs
 
 import (
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -11,6 +12,37 @@ import (
 
 // keyReadTimeout bounds how long the key of an import may take to arrive.
 const keyReadTimeout = 10 * time.Second
+
+// filesAtOnce bounds the files of one user that are read or written at a time: a
+// file system of the user's own making (FUSE) can make that take for ever, which
+// costs a thread, and no deadline ends it.
+const filesAtOnce = 2
+
+// fileTurns counts them. The zero value is ready.
+type fileTurns struct {
+	mu   sync.Mutex
+	used map[uint32]int
+}
+
+func (t *fileTurns) enter(uid uint32) (leave func(), err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.used[uid] >= filesAtOnce {
+		return nil, api.Errorf(api.CodeOverBudget, "over budget: %d key files of yours are being read or written", filesAtOnce).
+			WithHint("wait until one of them is done")
+	}
+	if t.used == nil {
+		t.used = make(map[uint32]int)
+	}
+	t.used[uid]++
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.used[uid]--; t.used[uid] == 0 {
+			delete(t.used, uid)
+		}
+	}, nil
+}
 
 // onlyOwn refuses to write a key where others can read it: the file must be the
 // caller's own regular file, empty, without rights for anybody else.
@@ -34,8 +66,8 @@ func onlyOwn(f *os.File, uid uint32) error {
 	return nil
 }
 
-// readable makes sure that reading f cannot hang: a regular file, or a pipe or
-// socket with a deadline.
+// readable refuses what has no end: f is a regular file, or a pipe or socket,
+// which gets a deadline.
 func readable(f *os.File) error {
 	var st unix.Stat_t
 	if err := fstat(f, &st); err != nil {

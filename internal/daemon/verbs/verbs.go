@@ -32,6 +32,8 @@ type Verbs struct {
 	Events  *events.Hub
 	Builtin []string // protocols every identity serves
 	Now     func() time.Time
+
+	files fileTurns
 }
 
 // call is one request under way.
@@ -92,6 +94,13 @@ func (v *Verbs) Do(ctx context.Context, caller ipc.Caller, r *api.Request, files
 	do := v.handlers()[r.Type]
 	if do == nil {
 		return nil, api.Errorf(api.CodeUnsupported, "unknown request type %q", r.Type)
+	}
+	if len(files) > 0 {
+		leave, err := v.files.enter(caller.UID)
+		if err != nil {
+			return nil, err
+		}
+		defer leave()
 	}
 	c := call{ctx: ctx, caller: caller, from: r.From, data: r.Data}
 	if len(files) == 1 {
