@@ -35,7 +35,7 @@ func (m *Remote) ServeFrame(ctx context.Context, node identity.ID, ip netip.Addr
 		err = api.Errorf(api.CodeUnsupported, "unknown kind of frame")
 	}
 	if err != nil {
-		if api.CodeOf(err) == api.CodeRefused {
+		if api.CodeOf(err) == api.CodeRefused || wasSkewed(from, err) && !m.known(node) {
 			m.Gate.Refused(from, node, ip)
 		}
 		delegation := reply.GetDelegation()
@@ -47,6 +47,12 @@ func (m *Remote) ServeFrame(ctx context.Context, node identity.ID, ip netip.Addr
 		return reply, nil
 	}
 	return reply, data
+}
+
+// wasSkewed tells that err refuses the sender's delegation for its times. Each
+// costs a check of a signature: what is refused is not remembered.
+func wasSkewed(from identity.ID, err error) bool {
+	return from.IsZero() && api.CodeOf(err) == api.CodeClockSkew
 }
 
 // sender proves who sent a frame meant for to, which remembers it. The error is

@@ -1,6 +1,8 @@
 package remote
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/router"
 	"github.com/fastn-stack/fastnd/internal/wire"
 	"github.com/fastn-stack/fastnd/service/api"
 )
@@ -163,11 +166,31 @@ func TestClockSkew(t *testing.T) {
 					t.Errorf("%s: %v", what, reply)
 				}
 			}
-			if len(p.far.refused) != 0 {
-				t.Error("a wrong clock counts as a refused open")
+			if !slices.Equal(p.far.refused, make([]identity.ID, 4)) {
+				t.Errorf("of 4 wrong times were counted %v", p.far.refused)
 			}
 		})
 	}
+	t.Run("of a known node", func(t *testing.T) {
+		p := newPair(t)
+		p.far.Known = func(node identity.ID) bool { return node == p.home.id }
+		p.home.skew = time.Hour
+		reply, _, err := p.home.ask(p.far.id, open(p.home.delegate(p.alice, p.home.id, ttl).Raw, p.bob), "")
+		if err != nil || reply.Code != string(api.CodeClockSkew) || len(p.far.refused) != 0 {
+			t.Errorf("%v, %v; counted %v", reply, err, p.far.refused)
+		}
+	})
+	t.Run("of a program here", func(t *testing.T) {
+		p := newPair(t)
+		p.far.serve(p.bob, func(context.Context, *router.Request) (json.RawMessage, error) {
+			return nil, api.Errorf(api.CodeClockSkew, "the times in the data disagree")
+		})
+		_, err := p.call(`1`)
+		wantCode(t, err, api.CodeClockSkew)
+		if len(p.far.refused) != 0 {
+			t.Errorf("counted %v", p.far.refused)
+		}
+	})
 	t.Run("the caller is told", func(t *testing.T) {
 		p := newPair(t)
 		p.home.holds(p.alice, p.far.delegate(p.bob, p.far.id, ttl))

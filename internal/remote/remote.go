@@ -53,14 +53,15 @@ type Gate interface {
 	// twice: before from is proven, then it is zero and only the node counts, and
 	// after, when identity and address count too.
 	Limited(from, node identity.ID, ip netip.Addr) bool
-	// Refused counts a refused open. from is zero if it was not proven.
+	// Refused counts a refused open, or what a stranger's node sent with a wrong
+	// time. from is zero if it was not proven.
 	Refused(from, node identity.ID, ip netip.Addr)
 	// Redeem uses a ticket of owner for by: both in one transaction. The error
 	// is what by is told.
 	Redeem(ctx context.Context, owner, by identity.ID, secret identity.Secret) error
 }
 
-// Parts are what Remote stands on; all are needed.
+// Parts are what Remote stands on; all are needed but those that say otherwise.
 type Parts struct {
 	Node      identity.ID
 	Delegator Delegator
@@ -68,7 +69,12 @@ type Parts struct {
 	Gate      Gate
 	Verifier  *identity.Verifier
 	Now       func() time.Time
+	// Known tells whether a contact of anybody here lives at node; such a node's
+	// wrong clock does not count as a refused open. Nil knows none.
+	Known func(node identity.ID) bool
 }
+
+func (p *Parts) known(node identity.ID) bool { return p.Known != nil && p.Known(node) }
 
 // Remote is safe for concurrent use.
 type Remote struct {
