@@ -25,9 +25,11 @@ type NewContact struct {
 	Name      string
 
 	Delegation *identity.Delegation // verified; nil if none is held
-	Addresses  []string             // of Delegation's node
-	Node       identity.ID          // that the user named, with HintAddress
-	Address    string
+	// Addresses are where a ticket says that Delegation's node listens. They
+	// count until something is learned of the node, and not where it was.
+	Addresses []string
+	Node      identity.ID // that the user named, with HintAddress
+	Address   string
 }
 
 // AddContact adds a contact. CodeConflict if the name is taken or the id is a
@@ -52,7 +54,10 @@ func (s *Store) AddContact(ctx context.Context, n NewContact) error {
 		p.addContact(Contact{Owner: n.Owner, ID: n.ID, Name: n.Name, Added: s.now()})
 		if n.Delegation != nil && n.Delegation.Identity == n.ID {
 			p.putDelegation(st, n.Owner, n.Delegation)
-			p.setAddresses(n.Delegation.Node, cleanAddresses(n.Addresses))
+			// What is learned is everybody's: no ticket takes a node from the others.
+			if len(st.addresses[n.Delegation.Node]) == 0 {
+				p.setAddresses(n.Delegation.Node, cleanAddresses(n.Addresses))
+			}
 		}
 		if n.Address != "" {
 			return p.addHint(st, n.Owner, n.ID, hint{n.Node, n.Address}, s.now())

@@ -113,6 +113,28 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
+// A ticket is written by whoever gives it away: its addresses do not replace what
+// is known of a node that others here need too.
+func TestTicketsReplaceNoAddresses(t *testing.T) {
+	s, ctx := open(t), t.Context()
+	shared := id(20)
+	ticket := func(owner, who identity.ID, addresses ...string) NewContact {
+		return NewContact{Owner: owner, ID: who, Name: "c-" + who.Short(), Delegation: delegation(who, shared, 1), Addresses: addresses}
+	}
+	must(t, s.AddContact(ctx, ticket(id(1), id(10), "/first")))
+	if got := s.Addresses(shared); !slices.Equal(got, []string{"/first"}) {
+		t.Errorf("before anything was learned: %q", got)
+	}
+	must(t, s.SetAddresses(ctx, shared, []string{"/learned"}))
+	must(t, s.AddContact(ctx, ticket(id(2), id(11), "/bogus")))
+	if got := s.Addresses(shared); !slices.Equal(got, []string{"/learned"}) {
+		t.Errorf("a ticket made it %q", got)
+	}
+	if got := s.AddressesFor(id(2), id(11), shared); !slices.Equal(got, []string{"/learned"}) {
+		t.Errorf("its user is shown %q", got)
+	}
+}
+
 func TestHints(t *testing.T) {
 	s, ctx := open(t), t.Context()
 	me, you, bob := id(1), id(2), id(10)
