@@ -34,8 +34,9 @@ type disk struct {
 	mu      sync.Mutex
 	keys    map[identity.ID]Entry
 	names   map[identity.ID]kept
-	made    int   // keys that Create made
-	failing error // of SetIdentity
+	made    int                       // keys that Create made
+	failing error                     // of SetIdentity
+	longest map[identity.ID]time.Time // of the tickets that are out
 }
 
 type kept struct {
@@ -45,7 +46,7 @@ type kept struct {
 }
 
 func newDisk() *disk {
-	return &disk{keys: make(map[identity.ID]Entry), names: make(map[identity.ID]kept)}
+	return &disk{keys: make(map[identity.ID]Entry), names: make(map[identity.ID]kept), longest: make(map[identity.ID]time.Time)}
 }
 
 func (d *disk) Create(uid uint32) (identity.Key, error) {
@@ -98,6 +99,12 @@ func (d *disk) RemoveIdentity(_ context.Context, id identity.ID) error {
 	defer d.mu.Unlock()
 	delete(d.names, id)
 	return nil
+}
+
+func (d *disk) LongestInvite(id identity.ID) time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.longest[id]
 }
 
 // refuse makes what is stored of id refused.

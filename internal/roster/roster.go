@@ -30,6 +30,9 @@ type Names interface {
 	SetIdentity(ctx context.Context, id identity.ID, uid uint32, name string, online bool) error
 	// RemoveIdentity forgets id with its contacts, grants and invitations.
 	RemoveIdentity(ctx context.Context, id identity.ID) error
+	// LongestInvite tells when the last of id's tickets that can still be used
+	// ends; the zero time if there is none.
+	LongestInvite(id identity.ID) time.Time
 }
 
 // Entry is a key found in the keystore. With Refused set there is no Key, and
@@ -328,15 +331,14 @@ func (r *Roster) Delegation(id identity.ID) (*identity.Delegation, error) {
 	if d != nil && !now.Before(d.Issued) && now.Before(d.Issued.Add(min(r.life(), d.Expires.Sub(d.Issued))/2)) {
 		return d, nil
 	}
-	return r.issue(p, live, now, r.life())
+	return r.issue(p, live, now, 0)
 }
 
 // Issue puts a new delegation of id in force that lives for atLeast, as one in
-// a ticket must. Nor does it live shorter than others do: of an identity and
-// node the newest bounds the older ones, wherever it is seen.
+// a ticket must. Nor does it live shorter than others do: see issue.
 func (r *Roster) Issue(id identity.ID, atLeast time.Duration) (*identity.Delegation, error) {
 	p, live := r.snapshot(id)
-	return r.issue(p, live, r.now(), max(r.life(), atLeast))
+	return r.issue(p, live, r.now(), atLeast)
 }
 
 // snapshot returns a copy of id's resident, and that itself; nil if there is none.
@@ -349,13 +351,19 @@ func (r *Roster) snapshot(id identity.ID) (p Resident, live *Resident) {
 	return p, live
 }
 
-func (r *Roster) issue(p Resident, live *Resident, now time.Time, life time.Duration) (*identity.Delegation, error) {
+// issue makes a delegation that lives for atLeast, for the configured time, and
+// as long as every ticket of the identity that is out. Of an identity and node
+// the newest bounds the older ones, wherever it is seen, so that a shorter one
+// voids the tickets: to revoke is to issue one that ends earlier, knowingly.
+func (r *Roster) issue(p Resident, live *Resident, now time.Time, atLeast time.Duration) (*identity.Delegation, error) {
 	if live == nil {
 		return nil, api.Errorf(api.CodeNotFound, "no such identity")
 	}
 	if err := p.Usable(); err != nil {
 		return nil, err
 	}
+	now = now.Truncate(time.Microsecond) // as delegations have it
+	life := max(atLeast, r.life(), r.names.LongestInvite(p.ID).Sub(now))
 	d, err := identity.Delegate(p.key, r.node, now, life)
 	if err != nil {
 		return nil, err

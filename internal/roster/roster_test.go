@@ -297,6 +297,51 @@ func TestIssueShortensNothing(t *testing.T) {
 	wantCode(t, err, api.CodeNotFound)
 }
 
+// TestRenewalsVoidNoTicket: who has seen each delegation since can still use a
+// ticket in its last moment, also where delegations live shorter than tickets.
+func TestRenewalsVoidNoTicket(t *testing.T) {
+	for name, c := range map[string]struct{ ttl, ticket time.Duration }{
+		"month": {ttl, 30 * 24 * time.Hour}, "day": {time.Hour, 24 * time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDisk()
+			r, clock := start(d)
+			r.SetTTL(c.ttl)
+			id := create(t, r, alice, "alice").ID
+			v := identity.NewVerifier(nil)
+			ticket, err := r.Issue(id, c.ticket)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ends := clock.Now().Add(c.ticket)
+			d.longest[id] = ends
+			for clock.Now().Before(ends) {
+				renewed, err := r.Delegation(id)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if most := clock.Now().Add(max(c.ttl, ends.Sub(clock.Now()))); renewed.Expires.After(most) {
+					t.Fatalf("ends %v after what is needed", renewed.Expires.Sub(most))
+				}
+				for _, d := range []*identity.Delegation{renewed, ticket} {
+					if _, err := v.Verify(d.Raw, node, clock.Now()); err != nil {
+						t.Fatalf("%v before its end: %v", ends.Sub(clock.Now()), err)
+					}
+				}
+				clock.move(c.ttl/2 - time.Second)
+				if clock.Now().Add(c.ttl).After(ends) {
+					r.Load(d.entries()) // restarted
+				}
+			}
+			// Used, or past: delegations live as configured again.
+			clock.move(c.ttl)
+			if d, err := r.Delegation(id); err != nil || d.Expires.Sub(d.Issued) != c.ttl {
+				t.Errorf("afterwards %+v, %v", d, err)
+			}
+		})
+	}
+}
+
 // TestChangedLife: what is in force is renewed in its own time, or sooner where
 // delegations are to live shorter.
 func TestChangedLife(t *testing.T) {

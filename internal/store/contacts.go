@@ -25,8 +25,8 @@ type NewContact struct {
 	Name      string
 
 	Delegation *identity.Delegation // verified; nil if none is held
-	// Addresses are where a ticket says that Delegation's node listens. They
-	// count until something is learned of the node, and not where it was.
+	// Addresses are where a ticket says that Delegation's node listens; they
+	// count only while nothing was learned of that node.
 	Addresses []string
 	Node      identity.ID // that the user named, with HintAddress
 	Address   string

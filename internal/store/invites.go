@@ -63,6 +63,19 @@ func (o *owned) openInvites(now time.Time) int {
 	return n
 }
 
+// LongestInvite tells when the last of owner's tickets that can still be used
+// ends, which may be in the past; the zero time if there is none.
+func (s *Store) LongestInvite(owner identity.ID) time.Time {
+	return read(s, func(st *state) (last time.Time) {
+		for _, inv := range st.of(owner).invites {
+			if inv.usedBy.IsZero() && inv.expires.After(last) {
+				last = inv.expires
+			}
+		}
+		return last
+	})
+}
+
 // sweepInvites forgets tickets that ended long ago.
 func (p *plan) sweepInvites(now time.Time) {
 	limit := now.Add(-inviteMemory)

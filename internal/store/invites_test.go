@@ -53,6 +53,24 @@ func wantRefused(t *testing.T, s *Store, by int, want error) {
 	}
 }
 
+// TestLongestInvite: of those that can still be used, whoever else has longer ones.
+func TestLongestInvite(t *testing.T) {
+	s, ctx := open(t), t.Context()
+	want := func(want time.Time) {
+		t.Helper()
+		if got := s.LongestInvite(id(1)); !got.Equal(want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	}
+	want(time.Time{})
+	must(t, s.AddInvite(ctx, id(1), hashOf(secret(2)), "", far))
+	must(t, s.AddInvite(ctx, id(1), hashOf(secret(1)), "", far.Add(time.Hour)))
+	must(t, s.AddInvite(ctx, id(2), hashOf(secret(3)), "", far.Add(2*time.Hour)))
+	want(far.Add(time.Hour))
+	wantRedeemed(t, s, 10, id(10).String()[:8], false)
+	want(far)
+}
+
 func TestRedeemMakesAContact(t *testing.T) {
 	s := invited(t)
 	wantRedeemed(t, s, 10, "bob", false)
