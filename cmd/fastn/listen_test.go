@@ -25,6 +25,35 @@ type fakeStream struct {
 	unsaid  atomic.Bool // reset before that was told
 	reset   chan struct{}
 	aborted chan struct{} // closed by the test: the peer aborted
+	probed  chan struct{} // closed by a write of nothing
+	ends    atomic.Int32  // of 2 directions
+	clean   chan struct{} // closed at the second end
+}
+
+func (f *fakeStream) end() {
+	if f.ends.Add(1) == 2 {
+		close(f.clean)
+	}
+}
+
+func (f *fakeStream) Read(p []byte) (int, error) {
+	n, err := f.UnixConn.Read(p)
+	if err == io.EOF {
+		f.end()
+	}
+	return n, err
+}
+
+func (f *fakeStream) Write(p []byte) (int, error) {
+	if len(p) == 0 {
+		close(f.probed) // once at most
+	}
+	return f.UnixConn.Write(p)
+}
+
+func (f *fakeStream) CloseWrite() error {
+	defer f.end()
+	return f.UnixConn.CloseWrite()
 }
 
 func (f *fakeStream) Reset() error {
@@ -36,6 +65,8 @@ func (f *fakeStream) Result(ctx context.Context) (api.StreamResult, error) {
 	select {
 	case <-f.aborted:
 		return api.StreamResult{Code: api.CodeAborted, Reason: "by the test"}, nil
+	case <-f.clean:
+		return api.StreamResult{Clean: true}, nil
 	case <-ctx.Done():
 		return api.StreamResult{}, ctx.Err()
 	}
@@ -67,7 +98,7 @@ func streamPair(t *testing.T) (*fakeStream, *net.UnixConn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { peer.Close(); conn.Close() })
-	return &fakeStream{UnixConn: conn, reset: make(chan struct{}), aborted: make(chan struct{})}, peer
+	return &fakeStream{UnixConn: conn, reset: make(chan struct{}), aborted: make(chan struct{}), probed: make(chan struct{}), clean: make(chan struct{})}, peer
 }
 
 func testApp(t *testing.T) *app {
@@ -165,6 +196,29 @@ func TestServeStreamPeerAborts(t *testing.T) {
 		}
 	case <-time.After(30 * time.Second):
 		t.Fatal("the program was not ended")
+	}
+}
+
+// A program never reads a clean end of a stream that was aborted.
+func TestServeStreamAbortIsNoEnd(t *testing.T) {
+	testutil.LeakCheck(t)
+	whole := t.TempDir() + "/whole"
+	s, peer, done := serving(t, testApp(t), `echo up; cat > /dev/null; touch `+whole)
+	if _, err := io.ReadFull(peer, make([]byte, 3)); err != nil {
+		t.Fatal(err)
+	}
+	peer.Close() // as the daemon does, before it tells the result
+	select {
+	case <-s.probed:
+	case err := <-done:
+		t.Errorf("ended before the result, error %v", err)
+	}
+	close(s.aborted)
+	if err := <-done; err == nil {
+		t.Error("no error")
+	}
+	if _, err := os.Stat(whole); err == nil {
+		t.Error("the program took a part for the whole")
 	}
 }
 

@@ -117,6 +117,8 @@ func (c *listenCmd) serveStream(a *app, in *incoming, tell func(error)) error {
 	defer s.Close()
 	ctx, cancel := context.WithCancel(a.ctx)
 	cmd := c.program(ctx, a, in)
+	signalled, signal := make(chan struct{}), cmd.Cancel
+	cmd.Cancel = func() error { defer close(signalled); return signal() }
 	input, output, err := startPiped(cmd)
 	if err != nil {
 		cancel()
@@ -124,20 +126,30 @@ func (c *listenCmd) serveStream(a *app, in *incoming, tell func(error)) error {
 		_ = s.Reset()
 		return err
 	}
-	p := &piped{stream: s, cmd: cmd, input: input, output: output, tell: tell,
+	p := &piped{stream: s, cmd: cmd, input: input, output: output, tell: tell, cancel: cancel,
+		over: make(chan struct{}), waited: make(chan struct{}),
 		exited: make(chan error, 1), fed: make(chan struct{}), drained: make(chan struct{})}
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
 	defer cancel()
-	helpers.Go(func() { p.exited <- cmd.Wait() })
+	helpers.Go(func() { p.exited <- cmd.Wait(); close(p.waited) })
 	helpers.Go(p.feed)
 	helpers.Go(p.drain)
 	helpers.Go(func() { // an abort reads as an end: only the result tells
-		if res, err := s.Result(ctx); err == nil && !res.Clean {
+		defer close(p.over)
+		res, err := s.Result(ctx)
+		p.clean = err == nil && res.Clean
+		if err == nil && !res.Clean {
 			cancel()
 		}
 	})
-	stop := context.AfterFunc(ctx, p.abort)
+	stop := context.AfterFunc(ctx, func() {
+		select { // its input ends after it was told to end: it must not take that for the whole
+		case <-signalled:
+		case <-p.waited:
+		}
+		p.abort()
+	})
 	defer stop()
 	return p.finish()
 }
@@ -172,7 +184,11 @@ type piped struct {
 	cmd           *exec.Cmd
 	input, output *os.File      // our ends of its pipes
 	tell          func(error)   // told of a program that failed, before the peer learns of it
+	cancel        func()        // tells the program to end, then calls abort
+	over          chan struct{} // closed when clean is set
+	clean         bool          // the stream came to its end in both directions
 	exited        chan error    // one value: how the program ended
+	waited        chan struct{} // closed behind it
 	fed           chan struct{} // closed when the peer's bytes ended, or nobody reads them
 	drained       chan struct{} // closed when the program's output ended
 }
@@ -199,6 +215,14 @@ func (p *piped) abortDrained() {
 func (p *piped) feed() {
 	defer close(p.fed)
 	_, err := copyBytes(p.input, p.stream)
+	if err == nil && p.gone() {
+		// Aborted, or the daemon died: a program that read an end now would
+		// take what it got for the whole.
+		if <-p.over; !p.clean {
+			p.cancel()
+			return
+		}
+	}
 	_ = p.input.Close()
 	if errors.Is(err, syscall.EPIPE) && fromOutput(err) {
 		// The program reads no more, which is its right. What the peer still
@@ -207,6 +231,14 @@ func (p *piped) feed() {
 			_ = p.stream.Reset()
 		}
 	}
+}
+
+// gone tells, at the end of the peer's bytes, the end of the whole stream from
+// that of one direction: only to the latter something can be written, if only
+// nothing. After our own end every end is the whole stream's.
+func (p *piped) gone() bool {
+	_, err := p.stream.Write(nil)
+	return err != nil
 }
 
 func (p *piped) drain() {
