@@ -211,7 +211,7 @@ func TestServeStreamAbortIsNoEnd(t *testing.T) {
 	select {
 	case <-s.probed:
 	case err := <-done:
-		t.Errorf("ended before the result, error %v", err)
+		t.Fatalf("ended before the result, error %v", err)
 	}
 	close(s.aborted)
 	if err := <-done; err == nil {
