@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/service/api"
@@ -86,8 +85,7 @@ func NewBudgets(l Limits, userName func(uid uint32) string) *Budgets {
 	if userName == nil {
 		userName = func(uid uint32) string { return fmt.Sprintf("uid %d", uid) }
 	}
-	b := &Budgets{userName: userName}
-	b.strangers.now = time.Now
+	b := &Budgets{userName: userName, strangers: newStrangers()}
 	b.SetLimits(l)
 	return b
 }

@@ -318,7 +318,7 @@ func TestStrangersAreBounded(t *testing.T) {
 	}
 	s := &b.strangers
 	for name, n := range map[string]int{
-		"identities": len(s.identities.items), "nodes": s.nodes.order.Len(), "networks": len(s.networks.items),
+		"identities": s.identities.Len(), "nodes": s.nodes.Len(), "networks": s.networks.Len(),
 	} {
 		if n != remembered {
 			t.Errorf("%d %s are remembered", n, name)

@@ -1,12 +1,12 @@
 package access
 
 import (
-	"container/list"
 	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/lru"
 )
 
 // remembered bounds how many identities, nodes and addresses are watched; of
@@ -17,9 +17,14 @@ const remembered = 4096
 type strangers struct {
 	now        func() time.Time
 	mu         sync.Mutex
-	identities lru[identity.ID]
-	nodes      lru[identity.ID]
-	networks   lru[netip.Prefix]
+	identities buckets[identity.ID]
+	nodes      buckets[identity.ID]
+	networks   buckets[netip.Prefix]
+}
+
+func newStrangers() strangers {
+	return strangers{now: time.Now, identities: newBuckets[identity.ID](), nodes: newBuckets[identity.ID](),
+		networks: newBuckets[netip.Prefix]()}
 }
 
 // Refused counts an open that was refused because its sender is a stranger. It
@@ -58,8 +63,8 @@ func (b *Budgets) RefusedOpens(node identity.ID) uint64 {
 	s := &b.strangers
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e, ok := s.nodes.items[node]; ok {
-		return e.Value.(*bucket[identity.ID]).refusals
+	if b, ok := s.nodes.Peek(node); ok {
+		return b.refusals
 	}
 	return 0
 }
@@ -79,21 +84,20 @@ func network(ip netip.Addr) netip.Prefix {
 }
 
 // bucket is a token bucket that holds the tokens of one second.
-type bucket[K comparable] struct {
-	key      K
+type bucket struct {
 	tokens   float64
 	at       time.Time // when tokens was right
 	refusals uint64
 }
 
-func (b *bucket[K]) fill(now time.Time, rate int) {
+func (b *bucket) fill(now time.Time, rate int) {
 	if passed := now.Sub(b.at); passed > 0 {
 		b.tokens = min(b.tokens+passed.Seconds()*float64(rate), float64(rate))
 		b.at = now
 	}
 }
 
-func (b *bucket[K]) take(now time.Time, rate int) bool {
+func (b *bucket) take(now time.Time, rate int) bool {
 	b.fill(now, rate)
 	if b.tokens < 1 {
 		return false
@@ -102,36 +106,25 @@ func (b *bucket[K]) take(now time.Time, rate int) bool {
 	return true
 }
 
-// lru is a bounded map of buckets. Its zero value is empty.
-type lru[K comparable] struct {
-	order *list.List // of *bucket[K], most recent first
-	items map[K]*list.Element
-}
+type buckets[K comparable] struct{ *lru.Map[K, *bucket] }
+
+func newBuckets[K comparable]() buckets[K] { return buckets[K]{lru.New[K, *bucket](remembered)} }
 
 // get gives key's bucket; a new one is full.
-func (l *lru[K]) get(key K, now time.Time, rate int) *bucket[K] {
-	if e, ok := l.items[key]; ok {
-		l.order.MoveToFront(e)
-		return e.Value.(*bucket[K])
+func (s buckets[K]) get(key K, now time.Time, rate int) *bucket {
+	b, ok := s.Get(key)
+	if !ok {
+		b = &bucket{tokens: float64(rate), at: now}
+		s.Put(key, b)
 	}
-	if l.items == nil {
-		l.order, l.items = list.New(), make(map[K]*list.Element)
-	}
-	if l.order.Len() >= remembered {
-		oldest := l.order.Back()
-		delete(l.items, l.order.Remove(oldest).(*bucket[K]).key)
-	}
-	b := &bucket[K]{key: key, tokens: float64(rate), at: now}
-	l.items[key] = l.order.PushFront(b)
 	return b
 }
 
-func (l *lru[K]) empty(key K, now time.Time, rate int) bool {
-	e, ok := l.items[key]
+func (s buckets[K]) empty(key K, now time.Time, rate int) bool {
+	b, ok := s.Peek(key)
 	if !ok {
 		return false
 	}
-	b := e.Value.(*bucket[K])
 	b.fill(now, rate)
 	return b.tokens < 1
 }

@@ -149,7 +149,7 @@ func TestVerifyTable(t *testing.T) {
 					t.Fatalf("%v, %v; want %v", got, err, c.want)
 				}
 			}
-			if remembered := len(v.signed.items) + len(v.seen.items); (remembered > 0) != (c.want == nil) {
+			if remembered := v.signed.Len() + v.seen.Len(); (remembered > 0) != (c.want == nil) {
 				t.Errorf("%d things are remembered", remembered)
 			}
 		})

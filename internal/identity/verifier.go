@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/fastn-stack/fastnd/internal/lru"
 )
 
 const (
@@ -27,8 +29,8 @@ type Verifier struct {
 	onNewer func(*Delegation)
 
 	mu     sync.Mutex
-	signed *lru[[sha256.Size]byte, *Delegation]
-	seen   *lru[pair, span]
+	signed *lru.Map[[sha256.Size]byte, *Delegation]
+	seen   *lru.Map[pair, span]
 }
 
 type pair struct{ identity, node ID }
@@ -39,8 +41,8 @@ type span struct{ issued, expires time.Time }
 func NewVerifier(newest Newest) *Verifier {
 	return &Verifier{
 		newest: newest,
-		signed: newLRU[[sha256.Size]byte, *Delegation](signatureCache),
-		seen:   newLRU[pair, span](newestMemory),
+		signed: lru.New[[sha256.Size]byte, *Delegation](signatureCache),
+		seen:   lru.New[pair, span](newestMemory),
 	}
 }
 
@@ -76,7 +78,7 @@ func (v *Verifier) Verify(raw []byte, node ID, now time.Time) (*Delegation, erro
 func (v *Verifier) lookup(sum [sha256.Size]byte) (*Delegation, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.signed.get(sum)
+	return v.signed.Get(sum)
 }
 
 // accept lets an older delegation count at most until the newest one's end, and
@@ -87,7 +89,7 @@ func (v *Verifier) accept(sum [sha256.Size]byte, d *Delegation, now time.Time) (
 	mine := span{d.Issued, d.Expires}
 
 	v.mu.Lock()
-	known, _ := v.seen.get(key) // another call may have brought a newer one meanwhile
+	known, _ := v.seen.Get(key) // another call may have brought a newer one meanwhile
 	known = known.merge(recalled)
 	newer := mine.issued.After(known.issued)
 	if !newer && known.expires.Before(mine.expires) {
@@ -95,8 +97,8 @@ func (v *Verifier) accept(sum [sha256.Size]byte, d *Delegation, now time.Time) (
 	}
 	accepted := now.Before(mine.expires)
 	if accepted {
-		v.signed.put(sum, d)
-		v.seen.put(key, known.merge(mine))
+		v.signed.Put(sum, d)
+		v.seen.Put(key, known.merge(mine))
 	}
 	v.mu.Unlock()
 
@@ -114,7 +116,7 @@ func (v *Verifier) accept(sum [sha256.Size]byte, d *Delegation, now time.Time) (
 // for what memory does not have.
 func (v *Verifier) recall(key pair) span {
 	v.mu.Lock()
-	known, ok := v.seen.get(key)
+	known, ok := v.seen.Get(key)
 	v.mu.Unlock()
 	if ok || v.newest == nil {
 		return known

@@ -103,26 +103,6 @@ func TestOnNewer(t *testing.T) {
 	}
 }
 
-func TestMemoryIsBounded(t *testing.T) {
-	l := newLRU[int, int](3)
-	for i := range 10 {
-		l.put(i, i)
-		l.get(0) // keeps it recent
-	}
-	if len(l.items) != 3 || l.order.Len() != 3 {
-		t.Fatalf("%d items, %d in order", len(l.items), l.order.Len())
-	}
-	for _, k := range []int{0, 8, 9} {
-		if v, ok := l.get(k); !ok || v != k {
-			t.Errorf("%d is gone", k)
-		}
-	}
-	l.put(9, 99)
-	if v, _ := l.get(9); v != 99 || len(l.items) != 3 {
-		t.Errorf("put again: %d, %d items", v, len(l.items))
-	}
-}
-
 func TestVerifierConcurrently(t *testing.T) {
 	k, node := newKey(t), newKey(t).ID()
 	v := NewVerifier(nil)
