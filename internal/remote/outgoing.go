@@ -23,7 +23,7 @@ func (m *Remote) Serve(ctx context.Context, r *router.Request) (json.RawMessage,
 	nodes := m.candidates(r.From, r.To)
 	if len(nodes) == 0 {
 		return nil, api.Errorf(api.CodePeerUnreachable, "peer not reachable: no address of %s is known", r.To.Short()).
-			WithHint("ask the peer for a ticket (fastn invite), then: fastn contact add NAME TICKET")
+			WithHint(`ask the peer for a ticket, made there with fastn invite, then "fastn contact add NAME TICKET"`)
 	}
 	var failed error // what a node said is told rather than that another is not there
 	for _, c := range nodes {

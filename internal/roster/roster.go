@@ -187,7 +187,7 @@ func (r *Roster) Find(uid uint32, nameOrID string) (Resident, error) {
 		}
 	}
 	return Resident{}, api.Errorf(api.CodeNotFound, "you have no identity %q", shorten(nameOrID)).
-		WithHint("see yours with: fastn id list")
+		WithHint(`"fastn id list" shows yours`)
 }
 
 // Default returns the identity that speaks for uid when none is named: the one
@@ -236,7 +236,7 @@ func (r *Roster) pick(uid uint32, name string) (p Resident, ok bool, err error) 
 	}
 	if i < 0 {
 		return Resident{}, false, api.Errorf(api.CodeBadRequest, "you have %d identities and none is named %s", len(all), name).
-			WithHint("choose one: fastn --as %s …", all[0].Name)
+			WithHint(`choose one with --as; for one command, as in "fastn --as %s id show", or for all with $FASTN_AS`, all[0].Name)
 	}
 	return all[i], true, nil
 }
@@ -384,7 +384,7 @@ func (r *Roster) free(uid uint32, name string) error {
 	for _, p := range r.List(uid) {
 		if p.Name == name {
 			return api.Errorf(api.CodeConflict, "you have an identity named %s already", name).
-				WithHint("see yours with: fastn id list")
+				WithHint(`"fastn id list" shows yours`)
 		}
 	}
 	return nil

@@ -113,7 +113,7 @@ func (rt *Router) pick(r *Request, here, online bool) (Handler, error) {
 		switch {
 		case err == nil && !online:
 			return nil, api.Errorf(api.CodeOffline, "the identity is offline").
-				WithHint("its owner can serve it again with: fastn id online NAME")
+				WithHint("the other side, its owner, can serve it again with fastn id online NAME")
 		case err == nil:
 			return rt.handler(r)
 		case !r.Local() || !api.IsRefusal(err):
@@ -147,7 +147,7 @@ func (rt *Router) handler(r *Request) (Handler, error) {
 		what = fmt.Sprintf("%s as a %s", what, r.Kind)
 	}
 	return nil, api.Errorf(api.CodeProtocolUnavailable, "nobody serves %s there now", what).
-		WithHint("the other side serves a protocol of its own with: fastn listen %s", r.Protocol)
+		WithHint("the other side serves a protocol of its own with fastn listen %s", r.Protocol)
 }
 
 // listener returns who serves key, nil if nobody does. The program of a user
@@ -236,7 +236,7 @@ func Ended(ctx context.Context) *api.Error {
 		return api.Errorf(api.CodeCancelled, "the caller went away")
 	case cause == context.DeadlineExceeded:
 		return api.Errorf(api.CodeTimeout, "no answer in the time allowed").
-			WithHint("allow more with timeout_ms, or see whether the peer is there: fastn ping TARGET")
+			WithHint(`allow more with timeout_ms, or see whether the peer is there with "fastn ping TARGET"`)
 	}
 	return api.AsError(cause)
 }

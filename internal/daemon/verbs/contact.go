@@ -78,7 +78,7 @@ func (v *Verbs) nameFree(own roster.Resident, name string) error {
 	}
 	if c, err := v.Store.ContactByName(own.ID, name); err == nil {
 		return api.Errorf(api.CodeConflict, "you have a contact named %s already: %s", name, c.ID).
-			WithHint("choose another name, or rename that one: fastn contact rename %s NEWNAME", name)
+			WithHint(`choose another name, or rename that one with "fastn contact rename %s NEWNAME"`, name)
 	}
 	return nil
 }
@@ -151,11 +151,11 @@ func (v *Verbs) mayAdd(own roster.Resident, n store.NewContact, old store.Contac
 	}
 	if known {
 		return api.Errorf(api.CodeConflict, "%s is your contact %s already", n.ID.Short(), old.Name).
-			WithHint("rename it: fastn contact rename %s %s", old.Name, n.Name)
+			WithHint(`rename it with "fastn contact rename %s %s"`, old.Name, n.Name)
 	}
 	if v.Store.Blocked(own.ID, n.ID) {
 		return api.Errorf(api.CodeNotPermitted, "you blocked %s", n.ID.Short()).
-			WithHint("first: fastn contact unblock %s", n.ID)
+			WithHint(`first "fastn contact unblock %s"`, n.ID)
 	}
 	return v.nameFree(own, n.Name)
 }
@@ -272,7 +272,7 @@ func splitAddress(s string) (node identity.ID, addr string, err error) {
 	i := strings.LastIndex(s, "/p2p/")
 	if i <= 0 {
 		return node, "", api.Errorf(api.CodeBadRequest, "the address %q does not end in /p2p/NODEID", s).
-			WithHint("an address looks like %s; the other side sees its own with: fastn status", example)
+			WithHint("an address looks like %s; the other side sees its own with fastn status", example)
 	}
 	if node, err = identity.ParseID(s[i+len("/p2p/"):]); err != nil {
 		return node, "", api.Errorf(api.CodeBadRequest, "the address's node id: %v", err)
