@@ -34,6 +34,7 @@ type conn struct {
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
 	done   chan struct{} // closed when run returns
+	held   int           // bytes that the request being read counts; the reader's
 
 	mu       sync.Mutex
 	admitted bool
@@ -48,7 +49,10 @@ type conn struct {
 }
 
 // flight is a request whose id is in use.
-type flight struct{ long ender }
+type flight struct {
+	long ender
+	held int // bytes that it counts of its user's
+}
 
 // ender is a listener or subscription: it goes on behind its answer. end does
 // not wait, and may be called again.
@@ -67,6 +71,8 @@ func newConn(s *Server, uc *net.UnixConn) *conn {
 	c := &conn{s: s, uc: uc, done: make(chan struct{})}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.in.conn, c.in.arrived = uc, c.bytesArrived
+	c.in.take = func(n int) bool { return s.bytes.take(c.caller.UID, n) }
+	c.in.give = func(n int) { s.bytes.give(c.caller.UID, n) }
 	c.out.init(uc, s.o, func() { c.cut(nil) })
 	return c
 }
@@ -171,6 +177,8 @@ func (c *conn) readLines() ending {
 		case errors.Is(err, errLineTooLong):
 			c.fail("", true, api.Errorf(api.CodeTooLarge, "a line is longer than %d bytes; the connection ends", api.MaxLine))
 			return broken
+		case errors.Is(err, errNoRoom):
+			c.fail(c.in.skipped.id, c.in.skipped.noID, c.bytesOver())
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			if goOn, how := c.woken(); !goOn {
 				return how

@@ -8,14 +8,16 @@ import (
 	"github.com/fastn-stack/fastnd/service/api"
 )
 
-// take marks id as in use by a request that will be answered.
+// take marks id as in use by the request that was read last and will be answered.
+// It runs on the reading goroutine.
 func (c *conn) take(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.flights == nil {
 		c.flights = make(map[string]flight)
 	}
-	c.flights[id] = flight{}
+	c.flights[id] = flight{held: c.held}
+	c.held = 0
 	c.answers++
 }
 
@@ -27,7 +29,9 @@ func (c *conn) lengthen(id string, l ender) bool {
 	if c.ctx.Err() != nil || c.draining {
 		return false
 	}
-	c.flights[id] = flight{long: l}
+	f := c.flights[id]
+	f.long = l
+	c.flights[id] = f
 	c.longs++
 	return true
 }
@@ -46,6 +50,7 @@ func (c *conn) forget(id string) {
 	defer c.mu.Unlock()
 	f, ok := c.flights[id]
 	delete(c.flights, id)
+	c.s.bytes.give(c.caller.UID, f.held)
 	if ok && f.long != nil {
 		c.longs--
 		c.settled()

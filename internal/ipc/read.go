@@ -20,7 +20,10 @@ const (
 	oobSize = 16 + (api.MaxFiles+1)*4 + 4
 )
 
-var errLineTooLong = errors.New("line too long")
+var (
+	errLineTooLong = errors.New("line too long")
+	errNoRoom      = errors.New("no room for the line")
+)
 
 // lineReader cuts what a client sends into lines, and keeps the descriptors
 // that came with the bytes of each. One goroutine uses it.
@@ -28,8 +31,13 @@ type lineReader struct {
 	conn *net.UnixConn
 	// arrived is called for each read that brought bytes, before they are looked at.
 	arrived func()
+	// take asks for n bytes of buffer beyond the idle one, give gives them back.
+	take func(n int) bool
+	give func(n int)
 
 	buf        []byte
+	skipping   bool // there was no room for the line under way
+	skipped    lost
 	start, end int   // bytes not yet returned
 	scanned    int   // bytes before it hold no newline
 	base       int64 // offset of buf[0] in all that was ever read
@@ -44,6 +52,13 @@ type lineReader struct {
 type batch struct {
 	last  int64 // offset of that byte
 	files attached
+}
+
+// lost is a line that there was no room for.
+type lost struct {
+	id   string // if it could be read
+	noID bool
+	n    int // bytes that were thrown away
 }
 
 // attached are the descriptors of one line.
@@ -73,8 +88,9 @@ func (r *lineReader) buffered() int { return r.end - r.start }
 // next returns the next line without its newline, valid until the next call,
 // and its descriptors, which the caller closes. io.EOF comes at the end of what
 // the client sends, errLineTooLong once for a line of more than api.MaxLine
-// bytes; other errors are those of reading, and next may be called again after
-// a deadline. A last line without a newline is no line.
+// bytes, errNoRoom for one that take refused room for, which then is r.skipped;
+// other errors are those of reading, and next may be called again after errNoRoom
+// and a deadline. A last line without a newline is no line.
 func (r *lineReader) next() ([]byte, attached, error) {
 	for {
 		if i := bytes.IndexByte(r.buf[r.scanned:r.end], '\n'); i >= 0 {
@@ -82,39 +98,60 @@ func (r *lineReader) next() ([]byte, attached, error) {
 			line := r.buf[r.start:nl]
 			files := r.filesUntil(r.base + int64(nl))
 			r.start, r.scanned = nl+1, nl+1
-			if len(line) >= api.MaxLine {
+			skipping, skipped := r.skipping, r.skipped.n
+			r.skipping, r.skipped.n = false, 0
+			switch {
+			case len(line)+skipped >= api.MaxLine:
 				files.close()
 				return nil, attached{}, errLineTooLong
+			case skipping:
+				files.close()
+				return nil, attached{}, errNoRoom
 			}
 			return line, files, nil
 		}
 		r.scanned = r.end
-		if r.end-r.start >= api.MaxLine {
+		if r.end-r.start+r.skipped.n >= api.MaxLine {
 			return nil, attached{}, errLineTooLong
 		}
 		if r.eof {
 			return nil, attached{}, io.EOF
 		}
-		r.makeRoom()
+		if r.skipping {
+			r.skip()
+		} else {
+			r.makeRoom()
+		}
 		if err := r.fill(); err != nil {
 			return nil, attached{}, err
 		}
 	}
 }
 
-// own makes line, the one that next returned last, the caller's own. A large one
-// is given away with its buffer, which also keeps idle connections small.
-func (r *lineReader) own(part []byte) []byte {
-	if len(part) < idleBuffer {
-		return bytes.Clone(part)
+// own makes part, of the line that next returned last, the caller's own. A large
+// one is given away with its buffer if nothing else is in there, which also keeps
+// idle connections small. held is how much of take is the caller's now; there may
+// be none left to take.
+func (r *lineReader) own(part []byte) (owned []byte, held int, ok bool) {
+	switch {
+	case len(part) < idleBuffer:
+		return bytes.Clone(part), 0, true
+	case r.buffered() > 0:
+		if !r.take(len(part)) {
+			return nil, 0, false
+		}
+		return bytes.Clone(part), len(part), true
 	}
-	rest := r.buf[r.start:r.end]
-	fresh := make([]byte, max(idleBuffer, len(rest)))
-	r.base += int64(r.start)
-	r.scanned -= r.start
-	r.start, r.end = 0, copy(fresh, rest)
-	r.buf = fresh
-	return part
+	held = len(r.buf) - idleBuffer
+	r.buf = make([]byte, idleBuffer)
+	r.rebase()
+	return part, held, true
+}
+
+// rebase makes the buffer empty, with offsets as before.
+func (r *lineReader) rebase() {
+	r.base += int64(r.end)
+	r.start, r.end, r.scanned = 0, 0, 0
 }
 
 // makeRoom moves what is left to the front, and grows or shrinks the buffer.
@@ -122,9 +159,15 @@ func (r *lineReader) makeRoom() {
 	n := r.end - r.start
 	switch {
 	case n == 0 && len(r.buf) != idleBuffer:
-		r.buf = make([]byte, idleBuffer)
+		r.shrink()
+		return
 	case n == len(r.buf):
-		bigger := make([]byte, min(4*len(r.buf), api.MaxLine+1))
+		size := min(4*len(r.buf), api.MaxLine+1)
+		if !r.take(size - len(r.buf)) {
+			r.beginSkip()
+			return
+		}
+		bigger := make([]byte, size)
 		copy(bigger, r.buf[r.start:r.end])
 		r.buf = bigger
 	case r.start > 0 && r.end == len(r.buf), n == 0:
@@ -137,12 +180,38 @@ func (r *lineReader) makeRoom() {
 	r.start, r.end = 0, n
 }
 
+// shrink makes the buffer an empty one of idleBuffer bytes, as it is at first.
+func (r *lineReader) shrink() {
+	r.rebase()
+	r.give(r.held())
+	r.buf = make([]byte, idleBuffer)
+}
+
+// held is what the buffer counts of take.
+func (r *lineReader) held() int { return max(0, len(r.buf)-idleBuffer) }
+
+// beginSkip throws away the line under way, and what will follow of it.
+func (r *lineReader) beginSkip() {
+	_, id, ok, _ := api.ParseRequest(r.buf[r.start:r.end])
+	r.skipping, r.skipped = true, lost{id: id, noID: !ok}
+	r.skip()
+}
+
+func (r *lineReader) skip() {
+	r.skipped.n += r.buffered()
+	if r.held() > 0 {
+		r.shrink()
+		return
+	}
+	r.rebase()
+}
+
 func (r *lineReader) fill() error {
 	n, oobn, flags, _, err := r.conn.ReadMsgUnix(r.buf[r.end:], r.oob[:])
 	if n > 0 {
 		r.end += n
 		if oobn > 0 || flags&unix.MSG_CTRUNC != 0 {
-			r.take(r.oob[:oobn], flags)
+			r.keep(r.oob[:oobn], flags)
 		}
 		r.arrived()
 		return nil
@@ -154,8 +223,8 @@ func (r *lineReader) fill() error {
 	return nil
 }
 
-// take keeps the descriptors of the read that ended at r.end.
-func (r *lineReader) take(oob []byte, flags int) {
+// keep keeps the descriptors of the read that ended at r.end.
+func (r *lineReader) keep(oob []byte, flags int) {
 	b := batch{last: r.base + int64(r.end) - 1}
 	b.files.over = flags&unix.MSG_CTRUNC != 0
 	msgs, err := unix.ParseSocketControlMessage(oob)
@@ -196,8 +265,12 @@ func (r *lineReader) filesUntil(last int64) attached {
 	return a
 }
 
-// close closes the descriptors that no line took.
+// close closes the descriptors that no line took, and gives back what is held.
 func (r *lineReader) close() {
+	if h := r.held(); h > 0 {
+		r.give(h)
+	}
+	r.buf = nil
 	for i := range r.batches {
 		r.batches[i].files.close()
 	}

@@ -30,7 +30,13 @@ func (c *conn) request(line []byte, a attached) {
 		c.fail(r.ID, false, api.AsError(err))
 		return
 	}
-	r.Data = c.in.own(r.Data)
+	data, held, ok := c.in.own(r.Data)
+	if !ok {
+		c.fail(r.ID, false, c.bytesOver())
+		return
+	}
+	r.Data, c.held = data, held
+	defer c.giveHeld() // what is answered at once
 	files := a.files
 	a.files = nil // the type's now
 	t.serve(c, r, files)

@@ -23,6 +23,7 @@ type Server struct {
 	streams  streamTable
 	incoming incomingTable
 	buffers  bufferPool
+	bytes    byteBudget
 
 	// wg counts connections and accept loops.
 	wg sync.WaitGroup
@@ -37,6 +38,7 @@ type Server struct {
 func New(b Backend, log *slog.Logger, o Options) *Server {
 	s := &Server{backend: b, log: log, o: o.withDefaults(), types: requestTypes(),
 		listeners: make(map[net.Listener]struct{}), conns: make(map[*conn]struct{})}
+	s.bytes.most = s.o.RequestBytes
 	s.streams.init(s.o.StreamResults, api.StreamResultTTL)
 	return s
 }
