@@ -355,6 +355,6 @@ const (
 // EventKinds lists every kind of event, sorted.
 func EventKinds() []string {
 	return []string{EventContactAdded, EventContactBlocked, EventContactRemoved, EventContactRenamed, EventContactUnblocked,
-		EventGrantChanged, EventIdentityChanged, EventListenEnded, EventListening,
+		EventGap, EventGrantChanged, EventIdentityChanged, EventListenEnded, EventListening,
 		EventPeerConnected, EventPeerDisconnected, EventReloaded}
 }
