@@ -21,22 +21,53 @@ const (
 	// maxNodes bounds the nodes known for one identity; with more, the one whose
 	// delegation is the oldest is forgotten.
 	maxNodes = 32
+	// putsAtOnce is how many delegations of one identity are written as they come,
+	// enough for a new one of each of its nodes, and how many times the addresses
+	// of one node; after these one each putEvery. Peers send as many as they like,
+	// and each write waits for the disk.
+	putsAtOnce = 2 * maxNodes
+	putEvery   = time.Minute
+	// putsWatched bounds the identities and nodes whose rate is remembered.
+	putsWatched = 4096
 )
 
 // PutDelegation keeps d, which was verified and which owner, an identity of this
 // machine, came by, if its identity is a contact of owner's; else it does nothing.
 // Of an identity and node the newest is kept for all; that owner is told of it
-// is owner's own. What is known already costs no write.
+// is owner's own. What is known already costs no write; a newer one of an identity
+// whose writes come too fast counts at once, but is on the disk only with the
+// next that is written.
 func (s *Store) PutDelegation(ctx context.Context, owner identity.ID, d *identity.Delegation) error {
 	if !read(s, func(st *state) bool { return st.news(owner, d) }) {
 		return nil // the hot path: no queueing behind writers
 	}
 	return s.write(ctx, func(st *state, p *plan) error {
-		if st.news(owner, d) {
+		if !st.news(owner, d) {
+			return nil
+		}
+		if s.mayPut(d.Identity, s.now()) {
 			p.putDelegation(st, owner, d)
+		} else if old := st.delegations[d.Identity][d.Node]; old != nil && supersedes(d, old) {
+			p.then(func(st *state) { st.putDelegation(d) })
 		}
 		return nil
 	})
+}
+
+// mayPut takes one of an identity's or a node's writes; s.writing is held. What is kept is
+// until when those that were taken are paid for by the rate.
+func (s *Store) mayPut(id identity.ID, now time.Time) bool {
+	const most = putsAtOnce * putEvery
+	until, _ := s.puts.Get(id)
+	if until.Before(now) || until.After(now.Add(most)) { // or the clock was set back
+		until = now
+	}
+	until = until.Add(putEvery)
+	if until.After(now.Add(most)) {
+		return false
+	}
+	s.puts.Put(id, until)
+	return true
 }
 
 // news tells whether PutDelegation has anything to write.
@@ -127,12 +158,18 @@ func (s *Store) NewestDelegation(id, node identity.ID) (issued, expires time.Tim
 
 // SetAddresses replaces what was learned of where a node listens. Of addrs, at
 // most 16 are kept, none over 256 bytes or with control characters. Nothing is
-// stored for nodes that are not known.
+// stored for nodes that are not known. Those of a node that changes them too fast
+// count at once, but are on the disk only with the next that are written.
 func (s *Store) SetAddresses(ctx context.Context, node identity.ID, addrs []string) error {
 	addrs = cleanAddresses(addrs)
 	return s.write(ctx, func(st *state, p *plan) error {
-		if len(st.nodeOf[node]) > 0 && !slices.Equal(st.addresses[node], addrs) {
+		if len(st.nodeOf[node]) == 0 || slices.Equal(st.addresses[node], addrs) {
+			return nil
+		}
+		if s.mayPut(node, s.now()) {
 			p.setAddresses(node, addrs)
+		} else {
+			p.then(func(st *state) { st.addresses[node] = addrs })
 		}
 		return nil
 	})

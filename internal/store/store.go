@@ -4,7 +4,8 @@
 // Every object belongs to an identity of this machine, its owner; which user
 // owns that identity is the keystore's to say. All of it is also held in memory,
 // from which every look-up is answered. A write commits to the disk, then
-// changes the memory, then returns.
+// changes the memory, then returns; only what peers send too fast changes
+// the memory alone.
 //
 // Errors for users are *api.Error of CodeNotFound, CodeConflict, CodeBadRequest
 // or CodeOverBudget; any other error means that the disk failed.
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/lru"
 	"github.com/fastn-stack/fastnd/internal/sqlite"
 )
 
@@ -33,6 +35,7 @@ type Store struct {
 	// writing is held from the decision over the commit to the change of the
 	// memory, so that a writer decides on what is on the disk.
 	writing sync.Mutex
+	puts    *lru.Map[identity.ID, time.Time] // see mayPut; guarded by writing
 	// mu guards state; it is never held during I/O.
 	mu       sync.RWMutex
 	state    *state
@@ -47,7 +50,7 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	s := &Store{db: db, now: func() time.Time { return micro(time.Now()) }}
+	s := &Store{db: db, now: func() time.Time { return micro(time.Now()) }, puts: lru.New[identity.ID, time.Time](putsWatched)}
 	if s.state, err = load(ctx, db); err != nil {
 		_ = db.Close()
 		return nil, fmt.Errorf("store: load %s: %w", db.Path(), err)
@@ -170,20 +173,8 @@ func (s *Store) commit(ctx context.Context, decide func(st *state, p *plan) erro
 	if err := decide(s.state, &p); err != nil { // only writers change it
 		return nil, err
 	}
-	if len(p.stmts) == 0 {
-		return nil, nil
-	}
 	// A caller that goes away now must not leave disk and memory at odds.
-	ctx = context.WithoutCancel(ctx)
-	err := s.db.Update(ctx, func(tx *sql.Tx) error {
-		for _, q := range p.stmts {
-			if _, err := tx.ExecContext(ctx, q.sql, q.args...); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
+	if err := s.run(context.WithoutCancel(ctx), p.stmts); err != nil {
 		return nil, fmt.Errorf("store: write: %w", err)
 	}
 	s.mu.Lock()
@@ -192,6 +183,21 @@ func (s *Store) commit(ctx context.Context, decide func(st *state, p *plan) erro
 		fn(s.state)
 	}
 	return p.changes, nil
+}
+
+// run commits all or nothing.
+func (s *Store) run(ctx context.Context, stmts []stmt) error {
+	if len(stmts) == 0 {
+		return nil
+	}
+	return s.db.Update(ctx, func(tx *sql.Tx) error {
+		for _, q := range stmts {
+			if _, err := tx.ExecContext(ctx, q.sql, q.args...); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // read gives fn the state; fn must copy what it returns.
