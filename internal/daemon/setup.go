@@ -109,7 +109,7 @@ func openSystem() (*place, error) {
 	listeners := passed.Listeners[socketName]
 	if len(listeners) != 1 {
 		return nil, errors.Join(passed.Close(), api.Errorf(api.CodeInternal, "systemd passed %d control sockets, one is needed", len(listeners)).
-			WithHint("start it with: systemctl start fastn.socket; or run it for one user: fastn --home DIR daemon start"))
+			WithHint(`start it with "systemctl start fastn.socket"; or run it for one user with "fastn --home DIR daemon start"`))
 	}
 	p := &place{dir: systemState, listener: listeners[0], socket: listeners[0].Addr().String()}
 	if dir := os.Getenv("STATE_DIRECTORY"); dir != "" {
@@ -147,7 +147,7 @@ func openHome(ctx context.Context, home string) (_ *place, err error) {
 	}()
 	if err := unix.Flock(int(p.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, api.Errorf(api.CodeConflict, "another fastnd runs in %s", home).
-			WithHint("fastn --home %s daemon status", shellQuote(home))
+			WithHint(`"fastn --home %s daemon status" tells of it`, shellQuote(home))
 	}
 	if err := os.Remove(p.socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("clear the old socket: %w", err)

@@ -99,7 +99,8 @@ func (v *Verbs) contactAdd(c call, a api.ContactAddArgs) (any, error) {
 		return v.contactByTicket(c, own, n, a.Ticket)
 	}
 	if n.ID, err = identity.ParseID(a.ID); err != nil {
-		return nil, api.Errorf(api.CodeBadRequest, "the contact's id: %v", err)
+		return nil, api.Errorf(api.CodeBadRequest, "the contact's id: %v", err).
+			WithHint("ask for a ticket: the other side runs fastn invite; or for its id, which it sees with fastn id list")
 	}
 	if a.Address != "" {
 		if n.Node, n.Address, err = splitAddress(a.Address); err != nil {
