@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fastn-stack/fastnd/service/api"
 )
 
@@ -18,6 +20,9 @@ var past = time.Unix(1, 0)
 // sweepTime is how long a draining connection looks for requests that have
 // already arrived, so that they are answered and not dropped.
 const sweepTime = 5 * time.Millisecond
+
+// mostLingering is how many refused connections are lingered on at once.
+const mostLingering = 64
 
 // conn is one connection. Its own goroutine reads; each request that may take
 // time has a goroutine of its own, counted by wg.
@@ -81,8 +86,7 @@ func (c *conn) run() {
 	defer close(c.done)
 	caller, release, err := c.s.backend.Admit(c.uc)
 	if err != nil {
-		c.fail("", true, api.AsError(err))
-		c.linger()
+		c.refuse(api.AsError(err))
 		c.finish()
 		return
 	}
@@ -235,6 +239,29 @@ func (c *conn) woken() (goOn bool, how ending) {
 		c.setReadDeadline(time.Time{})
 	}
 	return true, gone
+}
+
+// refuse tells a client that it may not use the daemon. Few at a time are given
+// the time to come and read it: each costs a descriptor.
+func (c *conn) refuse(e *api.Error) {
+	select {
+	case c.s.lingering <- struct{}{}:
+		defer func() { <-c.s.lingering }()
+		c.fail("", true, e)
+		c.linger()
+		return
+	default:
+	}
+	raw, err := c.uc.SyscallConn()
+	if err != nil {
+		return
+	}
+	line := api.AppendError(nil, "", true, e)
+	// A socket just made has room, and one that is gone needs no line.
+	_ = raw.Write(func(fd uintptr) bool {
+		_ = unix.Sendto(int(fd), line, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
+		return true
+	})
 }
 
 // linger tells a client that may still be sending what was wrong: to close with

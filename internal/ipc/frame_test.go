@@ -3,6 +3,7 @@ package ipc_test
 import (
 	"errors"
 	"io"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -140,6 +141,35 @@ func TestRefusedConnection(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	c.eof()
+}
+
+// A crowd that is refused costs few descriptors, though each is told why.
+func TestRefusedCrowd(t *testing.T) {
+	testutil.LeakCheck(t)
+	b := ipctest.NewBackend()
+	b.Refuse = api.Errorf(api.CodeNotPermitted, "you are not in the group")
+	path, _ := serveBackend(t, b, ipc.Options{LingerTimeout: time.Hour})
+	before := descriptors(t)
+	const n = 300
+	for range n {
+		c := dial(t, path)
+		_, _ = io.WriteString(c.UnixConn, `{"id":"1","type":"hello"}`+"\n") // may be lost, the answer not
+		c.want(c.answer(), "null", "not_permitted")
+	}
+	const most, some = n + 70, n + 10
+	eventually(t, "the daemon has closed most", func() bool { return descriptors(t)-before <= most })
+	if descriptors(t)-before < some {
+		t.Error("none is lingered on, the test proved nothing")
+	}
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(all)
 }
 
 // A client that has said all it wants, as `nc -N` does, still gets its answers.

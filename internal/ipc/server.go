@@ -24,6 +24,8 @@ type Server struct {
 	incoming incomingTable
 	buffers  bufferPool
 	bytes    byteBudget
+	// lingering holds one for each refused connection that is lingered on.
+	lingering chan struct{}
 
 	// wg counts connections and accept loops.
 	wg sync.WaitGroup
@@ -36,7 +38,7 @@ type Server struct {
 
 // New makes a Server that answers by b.
 func New(b Backend, log *slog.Logger, o Options) *Server {
-	s := &Server{backend: b, log: log, o: o.withDefaults(), types: requestTypes(),
+	s := &Server{backend: b, log: log, o: o.withDefaults(), types: requestTypes(), lingering: make(chan struct{}, mostLingering),
 		listeners: make(map[net.Listener]struct{}), conns: make(map[*conn]struct{})}
 	s.bytes.most = s.o.RequestBytes
 	s.streams.init(s.o.StreamResults, api.StreamResultTTL)
