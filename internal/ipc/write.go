@@ -48,6 +48,7 @@ type writer struct {
 	spare    []byte
 	flushing bool
 	armed    bool // the write deadline is set
+	heavy    bool // an answer in pending alone goes beyond limit
 	err      error
 }
 
@@ -65,9 +66,8 @@ func (w *writer) begin(u urgency) error {
 			w.mu.Unlock()
 			return errQueueFull
 		}
-		if u == answer && !w.armed {
-			w.armed = true
-			w.setDeadline(time.Now().Add(w.timeout))
+		if u == answer {
+			w.arm()
 		}
 		w.changed.Wait()
 	}
@@ -93,6 +93,7 @@ func (w *writer) line(u urgency, id, status string, data []byte) (mustFlush bool
 		return false, err
 	}
 	w.pending = api.AppendAnswer(w.pending, id, status, data)
+	w.heavy = w.heavy || u == answer && len(w.pending) > w.limit
 	return w.end(), nil
 }
 
@@ -110,6 +111,10 @@ func (w *writer) flush() {
 	for len(w.pending) > 0 && w.err == nil {
 		buf := w.pending
 		w.pending, w.spare = w.spare, nil
+		if w.heavy { // nobody may come who waits for room
+			w.heavy = false
+			w.arm()
+		}
 		w.changed.Broadcast()
 		w.mu.Unlock()
 		_, err := w.conn.Write(buf)
@@ -140,6 +145,15 @@ func (w *writer) flush() {
 	w.mu.Unlock()
 	if failed {
 		w.cut()
+	}
+}
+
+// arm gives the client timeout to read what is being written, if it has no limit
+// yet. w.mu is held.
+func (w *writer) arm() {
+	if !w.armed {
+		w.armed = true
+		w.setDeadline(time.Now().Add(w.timeout))
 	}
 }
 

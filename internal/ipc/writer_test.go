@@ -68,6 +68,37 @@ func TestWriteDeadline(t *testing.T) {
 	})
 }
 
+// One large answer that is left unread costs the client its connection too, though
+// no other waits behind it; events never do.
+func TestWriteDeadlineOfLargeAnswer(t *testing.T) {
+	for _, tc := range []struct {
+		urgency
+		cut bool
+	}{{answer, true}, {patient, false}} {
+		synctest.Test(t, func(t *testing.T) {
+			w, far, wasCut := pipe(t, Options{WriteQueue: 100})
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				if mustFlush, err := w.line(tc.urgency, "id", api.StatusOK, bytes.Repeat([]byte("1"), 101)); err == nil && mustFlush {
+					w.flush()
+				}
+			})
+			time.Sleep(10*time.Second - time.Millisecond)
+			synctest.Wait()
+			if *wasCut {
+				t.Error("cut off too early")
+			}
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			if *wasCut != tc.cut {
+				t.Errorf("urgency %d: cut off is %v", tc.urgency, *wasCut)
+			}
+			far.Close()
+			wg.Wait()
+		})
+	}
+}
+
 func TestWriteUrgency(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, far, wasCut := pipe(t, Options{WriteQueue: 10})
