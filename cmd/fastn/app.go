@@ -18,6 +18,8 @@ type app struct {
 	outTTY bool // colours and escapes on standard output
 	errTTY bool
 	conn   daemon // opened on first use by daemon()
+
+	command string // the one that runs, as in "fastn id new"; "" before it is known
 }
 
 func newApp(ctx context.Context, std stdio) *app {

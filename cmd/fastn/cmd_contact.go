@@ -58,7 +58,7 @@ func (c *contactAddCmd) run(a *app) error {
 	}
 	if word == "" {
 		return usage("there is no ticket and no id").
-			WithHint(`give what "fastn invite" printed on the other machine`)
+			WithHint("give what fastn invite printed for the other side")
 	}
 	args := api.ContactAddArgs{Name: c.Name, Address: c.Address}
 	if strings.HasPrefix(word, ticketPrefix) {

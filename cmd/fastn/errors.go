@@ -46,9 +46,9 @@ func (a *app) printError(err error) {
 	b.WriteString(a.style(a.errTTY, "31", "fastn:"))
 	b.WriteByte(' ')
 	b.WriteString(visible(err.Error()))
-	if e.Hint != "" {
+	if hint := a.hint(e); hint != "" {
 		b.WriteString("\nhint: ")
-		b.WriteString(visible(a.here(e.Hint)))
+		b.WriteString(visible(hint))
 	}
 	b.WriteByte('\n')
 	_, _ = a.std.Err.Write(b.Bytes())

@@ -58,27 +58,6 @@ func inHome(dir string) (place, error) {
 	return place{socket: filepath.Join(abs, api.HomeSocket), home: abs}, nil
 }
 
-// here makes the fastn commands that a hint quotes reach the daemon and
-// identity that the flags chose. Hints do not quote what others are to run.
-func (a *app) here(hint string) string {
-	flags := ""
-	for _, f := range [][2]string{{"--home", a.flags.Home}, {"--socket", a.flags.Socket}, {"--as", a.flags.As}} {
-		if f[1] != "" {
-			flags += f[0] + " " + shellQuote(f[1]) + " "
-		}
-	}
-	if flags == "" {
-		return hint
-	}
-	parts := strings.Split(hint, `"fastn `)
-	for i, part := range parts[1:] {
-		if !strings.HasPrefix(part, "--") {
-			parts[i+1] = flags + part
-		}
-	}
-	return strings.Join(parts, `"fastn `)
-}
-
 func shellQuote(s string) string {
 	plain := s != ""
 	for _, r := range s {

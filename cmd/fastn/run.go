@@ -70,6 +70,7 @@ func (a *app) dispatch(args []string) error {
 	if !ok {
 		return api.Errorf(api.CodeInternal, "the command %q does nothing", parsed.Command())
 	}
+	a.command = parsed.Selected().FullPath()
 	return cmd.run(a)
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -143,7 +144,7 @@ func home(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // exits CODE PROGRAM ARG…: runs it and compares the exit code. A failure must
-// have printed two lines, the error and the hint, or one.
+// have printed the error and the hint, a line each, as the last two.
 func (h *hints) exits(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: exits CODE PROGRAM ARG…")
@@ -162,7 +163,12 @@ func (h *hints) exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("exit code %d, want %d\n%s", got, want, ts.ReadFile("stderr"))
 	}
+	if want != 0 && !twoLines.MatchString(ts.ReadFile("stderr")) {
+		ts.Fatalf("not an error and its hint:\n%s", ts.ReadFile("stderr"))
+	}
 }
+
+var twoLines = regexp.MustCompile(`(^|\n)fastn: [^\n]+\nhint: [^\n]+\n$`)
 
 // note keeps the fastn commands in the hint lines of standard error.
 func (h *hints) note(ts *testscript.TestScript) {
@@ -173,26 +179,15 @@ func (h *hints) note(ts *testscript.TestScript) {
 	}
 }
 
-// hintCommands finds the fastn commands in the hint lines: between double
-// quotes, or up to the line's end or the next clause.
+// hintCommands finds the fastn commands that hint lines quote: those that the
+// reader is to run.
 func hintCommands(stderr string) []string {
 	var out []string
 	for line := range strings.Lines(stderr) {
-		text, ok := strings.CutPrefix(strings.TrimSpace(line), "hint: ")
-		for ok {
-			before, after, found := strings.Cut(text, "fastn ")
-			if !found {
-				break
+		if text, ok := strings.CutPrefix(line, "hint: "); ok {
+			for _, m := range quotedCommand.FindAllStringSubmatch(text, -1) {
+				out = append(out, m[1])
 			}
-			end := ";"
-			if strings.HasSuffix(before, `"`) {
-				end = `"`
-			}
-			command, rest, _ := strings.Cut(after, end)
-			if name := topCommand(strings.Fields(command)); name != "" || strings.HasPrefix(command, "--") {
-				out = append(out, "fastn "+command)
-			}
-			text = rest
 		}
 	}
 	return out
