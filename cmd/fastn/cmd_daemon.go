@@ -21,7 +21,8 @@ type daemonCmd struct {
 
 func (*daemonCmd) Help() string {
 	return `With --home or FASTN_HOME these act on the per-user daemon of that folder. Without, they act on the
-system's daemon where one is installed, and name the systemctl command; else on ~/.fastn.
+system's daemon where one is installed, and name the systemctl command; else on ~/.fastn. A socket,
+from --socket or FASTN_SOCKET, can be asked for its status; it does not say what to start or stop.
 
 Example:
   fastn daemon start
@@ -36,9 +37,9 @@ func (a *app) ownDaemon() (p place, ok bool, err error) {
 		p, err = inHome(a.flags.Home)
 		return p, true, err
 	}
-	if a.flags.Socket != "" {
-		return place{}, false, usage("--socket does not say where the daemon lives").
-			WithHint("use --home with the daemon's folder")
+	if named := a.socketNamed(); named != "" {
+		return place{}, false, usage("%s does not say where the daemon lives", named).
+			WithHint("name the daemon's folder with --home")
 	}
 	if h := os.Getenv(api.EnvHome); h != "" {
 		p, err = inHome(h)
@@ -78,8 +79,12 @@ func report(p place, h *api.Hello) daemonReport {
 }
 
 func (*daemonStatusCmd) run(a *app) error {
-	if a.flags.Socket != "" {
-		return showDaemon(a, place{socket: a.flags.Socket})
+	if a.socketNamed() != "" {
+		p, err := a.locate()
+		if err != nil {
+			return err
+		}
+		return showDaemon(a, p)
 	}
 	p, own, err := a.ownDaemon()
 	if err != nil {
