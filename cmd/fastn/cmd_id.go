@@ -154,7 +154,7 @@ type idOfflineCmd struct {
 }
 
 func (*idOfflineCmd) Help() string {
-	return `Peers are answered as if the identity did not exist, until it is online again.
+	return `Contacts are told that the identity is offline, strangers nothing, until it is online again.
 
 Example:
   fastn id offline work`

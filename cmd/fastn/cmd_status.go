@@ -65,6 +65,10 @@ func (c *statusCmd) once(a *app, before string) error {
 		return err
 	}
 	b := bytes.NewBufferString(before)
+	if s.Daemon.Version != version {
+		h := &api.Hello{PerUser: s.Daemon.PerUser}
+		s.Problems = append([]api.Problem{{Text: skewText, Fix: a.restartHint(h)}}, s.Problems...)
+	}
 	a.problems(b, s.Problems)
 	pairs(b,
 		"node", nodeText(s.Node),
@@ -89,7 +93,7 @@ func (a *app) problems(b *bytes.Buffer, list []api.Problem) {
 	for _, p := range list {
 		b.WriteString(a.style(a.outTTY, "31", "problem:") + " " + visible(p.Text) + "\n")
 		if p.Fix != "" {
-			b.WriteString("    fix: " + visible(p.Fix) + "\n")
+			b.WriteString("    fix: " + visible(a.here(p.Fix)) + "\n")
 		}
 	}
 	if len(list) > 0 {
@@ -118,7 +122,7 @@ func (a *app) identities(b *bytes.Buffer, list []api.Identity) {
 		if i.Problem != "" {
 			state = "refused: " + i.Problem
 			if i.Fix != "" {
-				state += "; fix: " + i.Fix
+				state += "; fix: " + a.here(i.Fix)
 			}
 		}
 		rows = append(rows, []string{i.Name, i.ID52, i.Owner, state, strings.Join(i.Protocols, ", ")})

@@ -17,6 +17,8 @@ Example:
   fastn version`
 }
 
+const skewText = "the running daemon is not of this version"
+
 type versionOf struct {
 	Version  string `json:"version"`
 	Protocol int    `json:"protocol"`
@@ -36,7 +38,7 @@ func (*versionCmd) run(a *app) error {
 		v.Skew = *v.Daemon != v.Client
 	}
 	if v.Skew {
-		a.warn("the running daemon is not of this version", restartHint(h))
+		a.warn(skewText, a.restartHint(h))
 	}
 	if a.flags.JSON {
 		return a.printValue(v)
@@ -50,13 +52,6 @@ func (*versionCmd) run(a *app) error {
 	var b bytes.Buffer
 	pairs(&b, "fastn", fmt.Sprintf("%s (protocol %d)", version, api.Version), "fastnd", daemonText)
 	return a.write(&b)
-}
-
-func restartHint(h *api.Hello) string {
-	if h.PerUser {
-		return `to run the one that is installed: "fastn daemon stop", then "fastn daemon start"`
-	}
-	return `an administrator can run the one that is installed with "systemctl restart fastnd"`
 }
 
 func (a *app) hello() (*api.Hello, error) {

@@ -337,3 +337,29 @@ type fakeDaemon struct {
 }
 
 func (f fakeDaemon) Hello(context.Context) (api.Hello, error) { return f.hello, nil }
+
+func (f fakeDaemon) Verb(context.Context, string, any, ...*os.File) (json.RawMessage, error) {
+	return json.Marshal(api.Status{Daemon: api.DaemonStatus{Version: f.hello.Daemon, PerUser: true}})
+}
+
+func TestStatusTellsVersionSkew(t *testing.T) {
+	for daemon, told := range map[string]bool{version: false, "9.9": true} {
+		a := testApp(t)
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.std.Out, a.flags.Socket = w, "/x/daemon.sock"
+		a.conn = fakeDaemon{hello: api.Hello{Daemon: daemon}}
+		if err := (&statusCmd{}).run(a); err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+		var b bytes.Buffer
+		_, _ = b.ReadFrom(r)
+		want := "problem: the running daemon is not of this version\n    fix: to run the one that is installed: \"fastn --home /x daemon stop\", then "
+		if strings.HasPrefix(b.String(), want) != told {
+			t.Errorf("of daemon %s:\n%s", daemon, b.String())
+		}
+	}
+}
