@@ -16,6 +16,11 @@ import (
 	"github.com/fastn-stack/fastnd/service/api"
 )
 
+// maxIdentities is the budget of a uid. It is far above what a person has, and
+// bounds what one user costs the others: each has a key file, and a place in
+// memory. There is no setting for it.
+const maxIdentities = 64
+
 // Keys keeps private keys on disk; a key is durable when a call returns.
 type Keys interface {
 	Create(uid uint32) (identity.Key, error)
@@ -241,11 +246,12 @@ func (r *Roster) pick(uid uint32, name string) (p Resident, ok bool, err error) 
 	return all[i], true, nil
 }
 
-// Create makes a new identity of uid.
+// Create makes a new identity of uid. CodeConflict if it has one of that name,
+// CodeBadRequest if it may not be a name, CodeOverBudget if it has too many.
 func (r *Roster) Create(ctx context.Context, uid uint32, name string) (Resident, error) {
 	r.making.Lock()
 	defer r.making.Unlock()
-	if err := r.free(uid, name); err != nil {
+	if err := r.room(uid, name); err != nil {
 		return Resident{}, err
 	}
 	key, err := r.keys.Create(uid)
@@ -255,12 +261,12 @@ func (r *Roster) Create(ctx context.Context, uid uint32, name string) (Resident,
 	return r.enter(ctx, uid, name, key)
 }
 
-// Import takes over a key that was made elsewhere. A key that lives on this
+// Import is Create with a key that was made elsewhere. A key that lives on this
 // node already is a conflict; whose it is is not told.
 func (r *Roster) Import(ctx context.Context, uid uint32, name string, key identity.Key) (Resident, error) {
 	r.making.Lock()
 	defer r.making.Unlock()
-	if err := r.free(uid, name); err != nil {
+	if err := r.room(uid, name); err != nil {
 		return Resident{}, err
 	}
 	if here, _ := r.Here(key.ID()); here {
@@ -372,6 +378,18 @@ func (r *Roster) issue(p Resident, live *Resident, now time.Time, atLeast time.D
 	live.delegation = d
 	r.mu.Unlock()
 	return d, nil
+}
+
+// room tells whether uid may have one more identity, of that name.
+func (r *Roster) room(uid uint32, name string) error {
+	if err := r.free(uid, name); err != nil {
+		return err
+	}
+	if n := len(r.List(uid)); n >= maxIdentities {
+		return api.Errorf(api.CodeOverBudget, "over budget: you have %d of %d identities", n, maxIdentities).
+			WithHint(`remove one with "fastn id remove NAME"; "fastn id list" shows yours`)
+	}
+	return nil
 }
 
 func (r *Roster) free(uid uint32, name string) error {

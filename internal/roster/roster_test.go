@@ -112,6 +112,44 @@ func TestImport(t *testing.T) {
 	}
 }
 
+// TestIdentitiesAreBounded: of each user for itself, refused keys count too.
+func TestIdentitiesAreBounded(t *testing.T) {
+	d := newDisk()
+	r, _ := start(d)
+	for n := range maxIdentities {
+		p := create(t, r, alice, fmt.Sprint("n", n))
+		if n == 0 {
+			d.refuse(p.ID)
+			r.Load(d.entries())
+		}
+	}
+	for what, try := range map[string]func() (Resident, error){
+		"create": func() (Resident, error) { return r.Create(t.Context(), alice, "more") },
+		"import": func() (Resident, error) { return r.Import(t.Context(), alice, "more", newKey(t)) },
+	} {
+		_, err := try()
+		wantCode(t, err, api.CodeOverBudget)
+		if want := fmt.Sprintf("over budget: you have %d of %d identities", maxIdentities, maxIdentities); err == nil || api.AsError(err).Message != want {
+			t.Errorf("%s: told %v", what, err)
+		}
+	}
+	if len(d.keys) != maxIdentities {
+		t.Errorf("%d keys", len(d.keys))
+	}
+	create(t, r, bob, "more")
+	p, err := r.Find(alice, "n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err = r.Rename(t.Context(), p, "one"); err != nil {
+		t.Error("renaming needs no room:", err)
+	}
+	if err := r.Remove(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	create(t, r, alice, "more")
+}
+
 func TestRenameAndOnlineSurviveRestart(t *testing.T) {
 	d := newDisk()
 	r, _ := start(d)

@@ -34,7 +34,7 @@ type NewContact struct {
 
 // AddContact adds a contact. CodeConflict if the name is taken or the id is a
 // contact already: that one is never renamed or pointed elsewhere. CodeBadRequest
-// if it may not be a name.
+// if it may not be a name, CodeOverBudget if the owner has too many contacts.
 func (s *Store) AddContact(ctx context.Context, n NewContact) error {
 	if err := validContactName(n.Name); err != nil {
 		return err
@@ -50,6 +50,10 @@ func (s *Store) AddContact(ctx context.Context, n NewContact) error {
 		}
 		if err := o.contactNameFree(n.Name); err != nil {
 			return err
+		}
+		if len(o.contacts) >= maxContacts {
+			return st.overBudget(n.Owner, maxContacts, "contacts").
+				WithHint(`remove one with "fastn contact remove NAME"; "fastn contact list" shows yours`)
 		}
 		p.addContact(Contact{Owner: n.Owner, ID: n.ID, Name: n.Name, Added: s.now()})
 		if n.Delegation != nil && n.Delegation.Identity == n.ID {
@@ -200,7 +204,8 @@ func (s *Store) RemoveContact(ctx context.Context, owner identity.ID, name strin
 }
 
 // Block refuses who everything of owner's, be it a contact or not, and voids
-// the ticket that it used. Blocking again changes nothing.
+// the ticket that it used. Blocking again changes nothing. CodeOverBudget if the
+// owner has blocked too many.
 func (s *Store) Block(ctx context.Context, owner, who identity.ID) error {
 	if who == owner || who.IsZero() {
 		return api.Errorf(api.CodeBadRequest, "an identity cannot block itself").
@@ -210,6 +215,10 @@ func (s *Store) Block(ctx context.Context, owner, who identity.ID) error {
 		o := st.of(owner)
 		if _, ok := o.blocks[who]; ok {
 			return nil
+		}
+		if len(o.blocks) >= maxBlocks {
+			return st.overBudget(owner, maxBlocks, "blocks").
+				WithHint(`strangers are refused without one; end one with "fastn contact unblock NAME"`)
 		}
 		now := s.now()
 		p.exec("INSERT INTO blocks (owner, id, added) VALUES (?, ?, ?)", owner, who, now)

@@ -67,7 +67,8 @@ type Grant struct {
 
 // AddGrant gives a grant; giving it again changes nothing. An empty instance is
 // the default one. CodeNotFound if who is one contact and not the owner's,
-// CodeBadRequest if protocol or instance may not have that name.
+// CodeBadRequest if protocol or instance may not have that name, CodeOverBudget
+// if the owner has too many grants.
 func (s *Store) AddGrant(ctx context.Context, owner identity.ID, who Who, protocol, instance string) (Grant, error) {
 	instance = cmp.Or(instance, api.DefaultInstance)
 	g := Grant{Owner: owner, Who: who, Protocol: protocol, Instance: instance}
@@ -84,6 +85,10 @@ func (s *Store) AddGrant(ctx context.Context, owner identity.ID, who Who, protoc
 		var given bool
 		if g.Added, given = o.grants[k]; given {
 			return nil
+		}
+		if len(o.grants) >= maxGrants {
+			return st.overBudget(owner, maxGrants, "grants").
+				WithHint(`give one to "contacts" instead of one each, or remove one with "fastn grant remove WHO PROTOCOL"`)
 		}
 		g.Added = s.now()
 		p.exec("INSERT INTO grants (owner, who, protocol, instance, added) VALUES (?, ?, ?, ?, ?)",

@@ -96,7 +96,8 @@ func (p *plan) sweepInvites(now time.Time) {
 // none or taken the beginning of the id52; a contact that by is already keeps
 // its name. again tells that by used this ticket before and that contact
 // stands; then nothing changes. Errors: ErrNoTicket (a blocked by gets it too),
-// ErrTicketUsed, ErrTicketExpired. Call PutDelegation with by's delegation after.
+// ErrTicketUsed, ErrTicketExpired, and for by to read CodeOverBudget if owner has
+// too many contacts; then the ticket stays unused. Call PutDelegation with by's delegation after.
 func (s *Store) Redeem(ctx context.Context, owner identity.ID, secret identity.Secret, by identity.ID, now time.Time) (name string, again bool, err error) {
 	// Secrets are compared by their hashes only. How long that takes tells
 	// something of a hash, which is no help in guessing 32 random bytes.
@@ -121,6 +122,9 @@ func (s *Store) Redeem(ctx context.Context, owner identity.ID, secret identity.S
 		}
 		if !now.Before(inv.expires) {
 			return ErrTicketExpired
+		}
+		if contact == nil && len(o.contacts) >= maxContacts {
+			return errContactsFull()
 		}
 		p.exec("UPDATE invites SET used_by = ? WHERE hash = ?", by, hash[:])
 		p.then(func(st *state) { st.of(owner).invites[hash].usedBy = by })
