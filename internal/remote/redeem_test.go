@@ -201,25 +201,49 @@ func TestHintsWhileRedeeming(t *testing.T) {
 
 // TestStrangersMemoryIsBounded: identities are free to make.
 func TestStrangersMemoryIsBounded(t *testing.T) {
-	r, owner := newRecent(), identity.ID{9}
+	r := newRecent()
 	id := func(i int) identity.ID { return identity.ID{byte(i), byte(i >> 8), byte(i >> 16), 1} }
 	base := time.Unix(1_800_000_000, 0)
-	const many = 3 * recentIdentities
+	const many, owners = 3 * recentIdentities, recentIdentities/recentOfOwner + 1
+	hear := func(owner, who, node, seconds int) {
+		r.put(id(-owner), &identity.Delegation{Identity: id(who), Node: id(node), Issued: base.Add(time.Duration(seconds) * time.Second)})
+	}
+	want := func(owner, who, nodes int) {
+		t.Helper()
+		if got := r.get(id(-owner), id(who)); len(got) != nodes {
+			t.Errorf("%d nodes of %d are remembered for %d", len(got), who, owner)
+		}
+	}
+	// A flood at one owner takes nothing from another.
+	hear(2, 1, 1, 0)
 	for i := range many {
-		r.put(owner, &identity.Delegation{Identity: id(i), Node: id(i), Issued: base})
+		hear(1, i, i, 0)
+	}
+	if len(r.of) != recentOfOwner+1 {
+		t.Errorf("%d are remembered", len(r.of))
+	}
+	want(2, 1, 1)
+	want(1, many-recentOfOwner-1, 0)
+	want(1, many-recentOfOwner, 1)
+	want(1, many-1, 1)
+	// All owners together have a bound of their own.
+	for i := range many {
+		hear(i%owners, i, i, 0)
 	}
 	if len(r.of) != recentIdentities || len(r.order) != recentIdentities || cap(r.order) > 4*recentIdentities {
 		t.Errorf("%d identities, order of %d (%d)", len(r.of), len(r.order), cap(r.order))
 	}
-	if r.get(owner, id(0)) != nil || len(r.get(owner, id(many-1))) != 1 {
-		t.Error("the wrong ones were forgotten")
-	}
+	want((many-recentIdentities-1)%owners, many-recentIdentities-1, 0)
+	want((many-1)%owners, many-1, 1)
+	hear(owners, 1, 1, 0)
+	hear(owners, 2, 2, 0) // at the cost of the oldest, not of the own one
+	want(owners, 1, 1)
 	for i := range 10 * recentNodes {
-		r.put(owner, &identity.Delegation{Identity: id(many - 1), Node: id(many + i), Issued: base.Add(time.Duration(i) * time.Second)})
+		hear(1, many, i, i)
 	}
-	got := r.get(owner, id(many-1))
-	if len(got) != recentNodes || got[0].Node != id(many+10*recentNodes-1) {
-		t.Errorf("%d nodes of one identity, newest first: %v", len(got), got[0].Node == id(many+10*recentNodes-1))
+	want(1, many, recentNodes)
+	if got := r.get(id(-1), id(many)); got[0].Node != id(10*recentNodes-1) {
+		t.Error("not the newest first")
 	}
 }
 
