@@ -107,7 +107,7 @@ func openRefusal(dir *folder, name string, want kind, owner uint32, cause error)
 		return err
 	}
 	if errors.Is(cause, unix.EACCES) {
-		return unreadable(path, want)
+		return unreadable(path, want, owner)
 	}
 	return &fs.PathError{Op: "open", Path: path, Err: cause}
 }

@@ -13,7 +13,9 @@ type Refusal struct {
 	Path   string // as under the folder given to Open; quote it before showing it
 	Reason string
 	// Fix is what to do: a shell command for root if Command is true, else a
-	// phrase such as "restore … from a backup".
+	// phrase such as "restore … from a backup". What root is to paste follows no
+	// link, as whoever broke into the daemon may have planted one in its folder,
+	// or does so between the look at the file and the pasting.
 	Fix     string
 	Command bool
 }
@@ -51,22 +53,18 @@ func checkStat(path string, st *unix.Stat_t, want kind, owner uint32) error {
 	is := st.Mode & unix.S_IFMT
 	switch {
 	case is == unix.S_IFLNK:
-		return isLink(path)
+		return &Refusal{Path: path, Reason: "it is a symbolic link", Fix: replace(path, want)}
 	case want == wantFile && is != unix.S_IFREG, want == wantFolder && is != unix.S_IFDIR:
 		return &Refusal{
 			Path: path, Reason: fmt.Sprintf("it is a %s, not a %s", fileType(is), want),
 			Fix: restore(path, want),
 		}
 	}
-	if err := checkAccess(path, st, want, owner); err != nil {
-		return err
-	}
+	// Before its owner and mode: under its other name it may be another's file.
 	if want == wantFile && st.Nlink > 1 {
-		q := shellQuote(path)
-		return command(path, fmt.Sprintf("it has %d names (hard links)", st.Nlink),
-			fmt.Sprintf("cp -p -- %s %s && mv -f -- %s %s", q, shellQuote(path+".new"), shellQuote(path+".new"), q))
+		return &Refusal{Path: path, Reason: fmt.Sprintf("it has %d names (hard links)", st.Nlink), Fix: replace(path, want)}
 	}
-	return nil
+	return checkAccess(path, st, want, owner)
 }
 
 // checkAccess mends owner and mode in one command, so that it is run once.
@@ -74,11 +72,11 @@ func checkAccess(path string, st *unix.Stat_t, want kind, owner uint32) error {
 	var reasons, fixes []string
 	if st.Uid != owner {
 		reasons = append(reasons, fmt.Sprintf("it belongs to uid %d, not %d", st.Uid, owner))
-		fixes = append(fixes, fmt.Sprintf("chown %d %s", owner, shellQuote(path)))
+		fixes = append(fixes, fmt.Sprintf("chown -h %d %s", owner, shellQuote(path)))
 	}
 	if perm := st.Mode & 0o777; perm&0o077 != 0 {
 		reasons = append(reasons, fmt.Sprintf("others may use it (mode %04o)", perm))
-		fixes = append(fixes, fmt.Sprintf("chmod %o %s", want.mode(), shellQuote(path)))
+		fixes = append(fixes, chmod(path, want, owner))
 	}
 	if len(reasons) == 0 {
 		return nil
@@ -86,14 +84,21 @@ func checkAccess(path string, st *unix.Stat_t, want kind, owner uint32) error {
 	return command(path, strings.Join(reasons, ", "), strings.Join(fixes, " && "))
 }
 
-func isLink(path string) *Refusal {
-	q, tmp := shellQuote(path), shellQuote(path+".new")
-	return command(path, "it is a symbolic link",
-		fmt.Sprintf(`cp -aT -- "$(readlink -f -- %s)" %s && rm -- %s && mv -T -- %s %s`, q, tmp, q, tmp, q))
+// firstUserID is where the numbers of people begin, below are the system's own.
+const firstUserID = 1000
+
+// chmod follows links, so for the system's daemon root does it as the daemon's
+// user. A person who runs a daemon of their own is that user.
+func chmod(path string, want kind, owner uint32) string {
+	as := ""
+	if owner != 0 && owner < firstUserID {
+		as = fmt.Sprintf("setpriv --reuid=%d ", owner)
+	}
+	return fmt.Sprintf("%schmod %o %s", as, want.mode(), shellQuote(path))
 }
 
-func unreadable(path string, want kind) *Refusal {
-	return command(path, "its owner may not read it", fmt.Sprintf("chmod %o %s", want.mode(), shellQuote(path)))
+func unreadable(path string, want kind, owner uint32) *Refusal {
+	return command(path, "its owner may not read it", chmod(path, want, owner))
 }
 
 // broken is a refusal of what is in a file.
@@ -112,6 +117,11 @@ func command(path, reason, fix string) *Refusal {
 		r.Fix, r.Command = "move "+shellQuote(path)+" out of the keystore", false
 	}
 	return r
+}
+
+// replace is for what is not to be looked into, let alone copied by root.
+func replace(path string, what kind) string {
+	return fmt.Sprintf("move %s away and %s", shellQuote(path), restore(path, what))
 }
 
 func restore(path string, what kind) string {

@@ -62,13 +62,17 @@ func fileShapes(t *testing.T) map[string]shape {
 			must(t, os.Chown(p, 12345, -1))
 			must(t, os.Chmod(p, 0o666))
 		}},
-		"symbolic link": {"symbolic link", true, false, func(t *testing.T, p string) {
+		"symbolic link": {"symbolic link", false, false, func(t *testing.T, p string) {
 			target := filepath.Join(t.TempDir(), "the key")
 			must(t, os.Rename(p, target))
 			must(t, os.Symlink(target, p))
 		}},
 		"dangling link": {"symbolic link", false, false, replace(func(p string) error { return os.Symlink("nowhere", p) })},
-		"hard link": {"2 names", true, false, func(t *testing.T, p string) {
+		"hard link to another's file": {"2 names", false, true, func(t *testing.T, p string) {
+			must(t, os.Chown(p, 12345, -1))
+			must(t, os.Link(p, filepath.Join(t.TempDir(), "other name")))
+		}},
+		"hard link": {"2 names", false, false, func(t *testing.T, p string) {
 			must(t, os.Link(p, filepath.Join(t.TempDir(), "other name")))
 		}},
 		"named pipe": {"named pipe", false, false, replace(func(p string) error { return unix.Mkfifo(p, 0o600) })},
@@ -168,7 +172,7 @@ func TestRefusedFolders(t *testing.T) {
 		"mode 0755":     {"mode 0755", true, false, func(t *testing.T, p string) { must(t, os.Chmod(p, 0o755)) }},
 		"mode 0710":     {"mode 0710", true, false, func(t *testing.T, p string) { must(t, os.Chmod(p, 0o710)) }},
 		"another owner": {"belongs to uid 12345", true, true, func(t *testing.T, p string) { must(t, os.Chown(p, 12345, -1)) }},
-		"symbolic link": {"symbolic link", true, false, func(t *testing.T, p string) {
+		"symbolic link": {"symbolic link", false, false, func(t *testing.T, p string) {
 			target := filepath.Join(t.TempDir(), "it's moved")
 			must(t, os.Rename(p, target))
 			must(t, os.Symlink(target, p))
@@ -244,6 +248,58 @@ func TestUnreadable(t *testing.T) {
 	checkRefusal(t, s, path, func() error { key, err := ks.NodeKey(); return refused(key, err) })
 }
 
+// What root pastes for the system's daemon does no harm to what a link, planted
+// after the daemon looked, points to; and it mends where none was.
+func TestFixFollowsNoLink(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, whom it is about")
+	}
+	const daemon = 997
+	dir := t.TempDir()
+	for d := dir; d != os.TempDir(); d = filepath.Dir(d) {
+		must(t, os.Chmod(d, 0o755))
+	}
+	must(t, os.Chown(dir, daemon, daemon))
+	path, victim := filepath.Join(dir, "node.key"), filepath.Join(dir, "victim")
+	must(t, os.WriteFile(victim, nil, 0o644))
+	must(t, os.WriteFile(path, nil, 0o644))
+	fix := func() string {
+		var st unix.Stat_t
+		must(t, unix.Lstat(path, &st))
+		r, ok := errors.AsType[*Refusal](checkStat(path, &st, wantFile, daemon))
+		if !ok || !r.Command {
+			t.Fatalf("%v is not mended by a command", r)
+		}
+		return r.Fix
+	}
+	owned := fix()
+	must(t, os.Chown(path, daemon, daemon))
+	loose := fix()
+	before := snapshot(t, victim)
+	for _, command := range []string{owned, loose} {
+		must(t, os.Remove(path))
+		must(t, os.Symlink(victim, path))
+		must(t, os.Lchown(path, daemon, daemon))
+		_ = exec.Command("sh", "-c", command).Run()
+		if after := snapshot(t, victim); after != before {
+			t.Errorf("%q made %s of %s", command, after, before)
+		}
+		must(t, os.Remove(path))
+		must(t, os.WriteFile(path, nil, 0o644))
+		if command == loose {
+			must(t, os.Chown(path, daemon, daemon))
+		}
+		if out, err := exec.Command("sh", "-c", command).CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", command, err, out)
+		}
+		var st unix.Stat_t
+		must(t, unix.Lstat(path, &st))
+		if err := checkStat(path, &st, wantFile, daemon); err != nil {
+			t.Errorf("after %q: %v", command, err)
+		}
+	}
+}
+
 func spoil(t *testing.T, s shape, path string) {
 	t.Helper()
 	if s.root && os.Geteuid() != 0 {
@@ -270,8 +326,7 @@ func checkRefusal(t *testing.T, s shape, path string, read func() error) {
 	if r.Path != path || !strings.Contains(r.Reason, s.says) || !strings.Contains(err.Error(), shellQuote(path)) {
 		t.Errorf("%v, want %q about %s", err, s.says, path)
 	}
-	dangling := s.says == "symbolic link" && !s.command
-	if r.Command != s.command && !dangling || !r.Command && !strings.Contains(r.Fix, "restore the ") {
+	if r.Command != s.command || !r.Command && !strings.Contains(r.Fix, "restore the ") {
 		t.Errorf("fix %q, a command: %v", r.Fix, r.Command)
 	}
 	if !s.command {
