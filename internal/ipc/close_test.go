@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/ipc"
 	"github.com/fastn-stack/fastnd/internal/ipc/ipctest"
 	"github.com/fastn-stack/fastnd/internal/router"
@@ -56,6 +57,65 @@ func TestCloseDrains(t *testing.T) {
 	c.want(c.answer(), "1", "ok")
 	c.eof()
 	<-closed
+}
+
+// A program that was told of a call replies to it while the daemon stops; nothing
+// new comes to it.
+func TestCloseLetsProgramsReply(t *testing.T) {
+	testutil.LeakCheck(t)
+	b := ipctest.NewBackend()
+	path := ipctest.Socket(t)
+	_, stop := ipctest.Start(t, path, b, ipc.Options{DrainTimeout: patience})
+	l, c, streaming, probe := dial(t, path), dial(t, path), dial(t, path), dial(t, path)
+	l.want(l.ask(`{"id":"L","type":"listen","protocol":"Mine"}`), "L", "ok")
+	c.send(`{"id":"1","type":"call","target":"self","protocol":"Mine"}`, `{"id":"2","type":"call","target":"self","protocol":"Mine"}`)
+	first, second := l.incoming("L"), l.incoming("L")
+	streaming.send(`{"id":"s","type":"stream","target":"self","protocol":"Mine"}`)
+	l.incoming("L")
+	closed := make(chan struct{})
+	go func() { stop(); close(closed) }()
+	probe.eof()
+	streaming.want(streaming.answer(), "s", "protocol_unavailable") // raw connections are not waited for
+	l.want(l.ask(`{"id":"h","type":"hello"}`), "h", "unavailable")
+	to, err := identity.ParseID(first.To)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = b.Route(t.Context(), &router.Request{From: to, To: to, Protocol: "Mine", Instance: "default", Kind: router.Call})
+	if api.CodeOf(err) != api.CodeProtocolUnavailable {
+		t.Errorf("a new call gets %v", err)
+	}
+	for _, in := range []api.Incoming{first, second} {
+		l.want(l.ask(`{"id":"r","type":"reply","incoming":"`+in.Incoming+`","data":"done"}`), "r", "ok")
+		if a := c.answer(); a.Status != api.StatusOK || string(a.Data) != `"done"` {
+			t.Fatalf("answer %+v", a)
+		}
+	}
+	c.eof()
+	l.eof()
+	<-closed
+}
+
+// Programs that do not reply, or cannot, hold up a stop no longer than others.
+func TestCloseAndNoReply(t *testing.T) {
+	testutil.LeakCheck(t)
+	b := ipctest.NewBackend()
+	path := ipctest.Socket(t)
+	_, stop := ipctest.Start(t, path, b, ipc.Options{DrainTimeout: 200 * time.Millisecond})
+	l, half, c := dial(t, path), dial(t, path), dial(t, path)
+	for i, serving := range []*raw{l, half} {
+		protocol := fmt.Sprint("P", i)
+		serving.want(serving.ask(`{"id":"L","type":"listen","protocol":"`+protocol+`"}`), "L", "ok")
+		c.send(`{"id":"` + protocol + `","type":"call","target":"self","protocol":"` + protocol + `"}`)
+		serving.incoming("L")
+	}
+	half.CloseWrite()
+	stopped := make(chan struct{})
+	go func() { stop(); close(stopped) }()
+	c.want(c.answer(), "P1", "outcome_unknown")
+	<-stopped
+	l.eof()
+	half.eof()
 }
 
 // What does not finish in time is cancelled.

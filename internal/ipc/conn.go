@@ -59,9 +59,12 @@ type flight struct {
 	held int // bytes that it counts of its user's
 }
 
-// ender is a listener or subscription: it goes on behind its answer. end does
-// not wait, and may be called again.
-type ender interface{ end() }
+// ender is a listener or subscription: it goes on behind its answer. Neither method
+// waits, and both may be called again.
+type ender interface {
+	end()
+	drain() // takes nothing new, and ends once nothing is outstanding
+}
 
 // ending is how the reading of lines came to its end.
 type ending uint8
@@ -150,13 +153,21 @@ func (c *conn) isRaw() bool {
 	return c.opening != nil
 }
 
-// drain makes the connection answer what is in flight and end.
+// drain makes the connection answer what is in flight, take the replies to calls
+// that it was told of, and end.
 func (c *conn) drain() {
 	c.mu.Lock()
 	c.draining = true
+	half := c.half
 	c.wake()
 	c.mu.Unlock()
-	c.endLong()
+	if half { // no reply can come
+		c.endLong()
+		return
+	}
+	for _, l := range c.longOnes() {
+		l.drain()
+	}
 }
 
 // wake makes the reader call woken. A raw connection has no lines to be woken
@@ -200,10 +211,13 @@ func (c *conn) readLines() ending {
 func (c *conn) halfClosed() ending {
 	c.mu.Lock()
 	c.half = true
-	idle := c.answers == 0 && c.longs == 0
+	idle, draining := c.idle(), c.draining
 	c.mu.Unlock()
 	if idle {
 		return complete
+	}
+	if draining { // as in drain
+		c.endLong()
 	}
 	for {
 		err := waitHangup(c.uc)
@@ -215,6 +229,9 @@ func (c *conn) halfClosed() ending {
 		}
 	}
 }
+
+// idle tells that nothing is in flight. c.mu is held.
+func (c *conn) idle() bool { return c.answers == 0 && c.longs == 0 }
 
 // woken is called when the read deadline has passed, which is how others stop the
 // reader. It tells whether to go on reading, and if not, why.
@@ -228,11 +245,9 @@ func (c *conn) woken() (goOn bool, how ending) {
 	switch {
 	case c.ctx.Err() != nil:
 		return false, gone
-	case c.half && c.answers == 0 && c.longs == 0:
+	case c.idle() && (c.half || c.draining && c.swept):
 		return false, complete
-	case c.draining && c.answers == 0 && (c.swept || c.half):
-		return false, complete
-	case c.draining && c.answers == 0:
+	case c.idle() && c.draining:
 		c.swept = true
 		c.setReadDeadline(time.Now().Add(sweepTime))
 	default:

@@ -68,24 +68,28 @@ func (c *conn) answered() {
 
 // settled wakes a reader that waits for the last answer. c.mu is held.
 func (c *conn) settled() {
-	if c.answers == 0 && (c.draining || c.half && c.longs == 0) {
+	if c.idle() && (c.draining || c.half) {
 		c.wake()
 	}
 }
 
 // endLong ends listeners and subscriptions.
 func (c *conn) endLong() {
+	for _, l := range c.longOnes() {
+		l.end()
+	}
+}
+
+func (c *conn) longOnes() []ender {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	var longs []ender
 	for _, f := range c.flights {
 		if f.long != nil {
 			longs = append(longs, f.long)
 		}
 	}
-	c.mu.Unlock()
-	for _, l := range longs {
-		l.end()
-	}
+	return longs
 }
 
 // start does work in a goroutine of its own, counted as one request in flight,

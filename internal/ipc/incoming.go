@@ -30,13 +30,16 @@ func (l *listener) Serve(ctx context.Context, r *router.Request) (json.RawMessag
 func (l *listener) admit(ctx context.Context) error {
 	select {
 	case <-l.ready:
-	case <-l.done:
+	case <-l.stopping:
 		return l.errGone()
 	case <-ctx.Done():
 		return cause(ctx)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.stopped {
+		return l.errGone()
+	}
 	if l.told >= l.c.s.o.ListenerQueue {
 		return api.Errorf(api.CodeOverBudget, "the program that serves %s has not answered %d requests", l.protocol, l.told).
 			WithHint("try again later")
@@ -47,12 +50,16 @@ func (l *listener) admit(ctx context.Context) error {
 
 func (l *listener) leave() {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.told--
+	last := l.stopped && l.told == 0
+	l.mu.Unlock()
+	if last { // as drain waits for
+		l.end()
+	}
 }
 
 func (l *listener) errGone() *api.Error {
-	return api.Errorf(api.CodeProtocolUnavailable, "the program that served %s has ended", l.protocol)
+	return api.Errorf(api.CodeProtocolUnavailable, "the program that served %s has ended, or is stopping", l.protocol)
 }
 
 // cause is why ctx ended, as an *api.Error where it is known.
@@ -140,7 +147,7 @@ func (l *listener) serveStream(ctx context.Context, r *router.Request) error {
 		return l.splice(ctx, r, o)
 	case <-ctx.Done():
 		err, cancelled = cause(ctx), true
-	case <-l.done:
+	case <-l.stopping:
 		err = l.errGone()
 	case <-wait.C:
 		err, cancelled = api.Errorf(api.CodeProtocolUnavailable, "the program that serves %s did not accept the stream within %v", l.protocol, l.c.s.o.AcceptTimeout), true

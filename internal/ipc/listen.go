@@ -19,14 +19,16 @@ type listener struct {
 	owner              identity.ID
 	protocol, instance string
 	ready              chan struct{} // closed once "ok" is queued: nothing is told before
+	stopping           chan struct{} // closed when it takes nothing new
 	done               chan struct{} // closed when it has ended
-	endOnce            sync.Once
+	stopOnce, endOnce  sync.Once
 	unregister         func()
 	release            func()
 
-	mu    sync.Mutex
-	told  int                     // incoming ones that are outstanding
-	calls map[string]chan outcome // by incoming id
+	mu      sync.Mutex
+	stopped bool                    // stopping is closed
+	told    int                     // incoming ones that are outstanding
+	calls   map[string]chan outcome // by incoming id
 }
 
 // outcome is a program's answer to a call.
@@ -83,7 +85,7 @@ func (c *conn) listen(r *api.Request, kinds []router.Kind, release func()) error
 		return err
 	}
 	l := &listener{c: c, id: r.ID, owner: owner, protocol: r.Protocol, instance: instanceOf(r), release: release,
-		ready: make(chan struct{}), done: make(chan struct{}), calls: make(map[string]chan outcome)}
+		ready: make(chan struct{}), stopping: make(chan struct{}), done: make(chan struct{}), calls: make(map[string]chan outcome)}
 	l.unregister, err = c.s.backend.Listen(c.caller, owner, l.protocol, l.instance, kinds, l)
 	if err != nil {
 		return err
@@ -105,12 +107,34 @@ func (c *conn) listen(r *api.Request, kinds []router.Kind, release func()) error
 // end ends the registration and what waits for the program's answers. Streams
 // that it accepted go on.
 func (l *listener) end() {
+	l.stop()
 	l.endOnce.Do(func() {
-		l.unregister()
 		close(l.done)
 		l.c.forget(l.id)
 		l.release()
 	})
+}
+
+// stop refuses what comes from now on, and streams that wait for accept.
+func (l *listener) stop() {
+	l.stopOnce.Do(func() {
+		l.unregister()
+		l.mu.Lock()
+		l.stopped = true
+		l.mu.Unlock()
+		close(l.stopping)
+	})
+}
+
+// drain leaves the program the time to reply to the calls that it was told of.
+func (l *listener) drain() {
+	l.stop()
+	l.mu.Lock()
+	idle := l.told == 0
+	l.mu.Unlock()
+	if idle {
+		l.end()
+	}
 }
 
 func (c *conn) serveUnlisten(r *api.Request, _ []*os.File) {

@@ -46,7 +46,7 @@ func (c *conn) request(line []byte, a attached) {
 func (c *conn) check(r *api.Request, a attached) (requestType, error) {
 	t, known := c.s.types[r.Type]
 	switch {
-	case c.isDraining():
+	case r.Type != api.TypeReply && c.isDraining():
 		return t, errStopping()
 	case !known:
 		return t, c.s.unknownType(r.Type)

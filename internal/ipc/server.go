@@ -14,7 +14,8 @@ import (
 // Server serves the control socket. It runs from New to Close:
 //
 //	serving ──Close──▶ draining (new requests are answered "unavailable",
-//	answers in flight finish) ──all done, or DrainTimeout──▶ closed
+//	answers in flight finish, programs reply to the calls that they were
+//	told of) ──all done, or DrainTimeout──▶ closed
 type Server struct {
 	backend  Backend
 	log      *slog.Logger

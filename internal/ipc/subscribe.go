@@ -15,7 +15,8 @@ import (
 // costs no memory and finds a gap.
 type subscription struct{ cancel context.CancelFunc }
 
-func (s *subscription) end() { s.cancel() }
+func (s *subscription) end()   { s.cancel() }
+func (s *subscription) drain() { s.cancel() }
 
 func (c *conn) serveSubscribe(r *api.Request, _ []*os.File) {
 	args, err := subscribeArgs(r.Data)
