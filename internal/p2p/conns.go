@@ -3,6 +3,7 @@ package p2p
 import (
 	"context"
 	"errors"
+	"hash/maphash"
 	"net/netip"
 	"sync"
 
@@ -23,12 +24,13 @@ type connState struct {
 	raw      rawStreams
 	requests counter // incoming request streams
 	opening  counter // incoming streams without a first frame yet
-	payloads payloadBudget
+	budget   budget
 }
 
 // connTable holds the connections that are up.
 type connTable struct {
-	h *Host
+	h    *Host
+	seed maphash.Seed // of the hashes that tell senders apart
 
 	mu     sync.Mutex
 	conns  map[network.Conn]*connState
@@ -38,6 +40,7 @@ type connTable struct {
 
 func (t *connTable) init(h *Host) {
 	t.h = h
+	t.seed = maphash.MakeSeed()
 	t.conns = make(map[network.Conn]*connState)
 	t.shown = make(map[network.Conn]bool)
 	t.counts = make(map[identity.ID]int)
@@ -74,7 +77,7 @@ func (t *connTable) get(c network.Conn) (*connState, error) {
 	}
 	s.ctx, s.cancel = context.WithCancel(t.h.ctx)
 	s.raw.init(s)
-	s.payloads.init()
+	s.budget.init()
 	t.conns[c] = s
 	return s, nil
 }
@@ -165,7 +168,6 @@ func (t *connTable) list() []*connState {
 func (s *connState) end() {
 	s.cancel()
 	s.raw.end()
-	s.payloads.end()
 }
 
 func eventOf(kind string, s *connState) Event {

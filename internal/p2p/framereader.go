@@ -55,24 +55,26 @@ func (f *frameReader) wait() error {
 }
 
 // next reads one frame. admit, if not nil, is asked before memory is given to
-// a payload; the frame is returned even with an error once it was admitted.
-func (f *frameReader) next(admit func(*wire.Frame) error) (*wire.Frame, []byte, error) {
+// a payload. If it refuses, the payload is discarded, and the frame returned
+// with the refusal: a stream that others share is read on.
+func (f *frameReader) next(admit func(*wire.Frame) *api.Error) (_ *wire.Frame, payload []byte, refused *api.Error, err error) {
 	if err := f.wait(); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	f.inFrame = true
 	defer f.rest()
 	frame, err := wire.ReadHeader(f.br)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
+	progress := func() { f.armed = false }
 	if admit != nil {
-		if err := admit(frame); err != nil {
-			return nil, nil, err
+		if refused = admit(frame); refused != nil {
+			return frame, nil, refused, wire.DiscardPayload(f.br, frame, progress)
 		}
 	}
-	payload, err := wire.ReadPayload(f.br, frame, api.MaxPayload, func() { f.armed = false })
-	return frame, payload, err
+	payload, err = wire.ReadPayload(f.br, frame, api.MaxPayload, progress)
+	return frame, payload, nil, err
 }
 
 // rest ends the frame and takes the deadline off.

@@ -184,38 +184,6 @@ func TestIdleAfterASlowFrame(t *testing.T) {
 	})
 }
 
-// The payloads of one connection are bounded: its own requests wait, others'
-// do not.
-func TestPayloadsInFlightAreBounded(t *testing.T) {
-	testutil.LeakCheck(t)
-	g := newGate()
-	a, b := p2ptest.NewPairOf(t, g, g)
-	other := p2ptest.New(t, g, func(o *p2p.Options) {
-		book := p2ptest.NewBook()
-		book.Add(b.Node(), b.Addrs()...)
-		o.Book = book
-	})
-	big := make([]byte, 1<<20-4096)
-	copy(big, "hold x")
-	name := string(big[len("hold "):])
-	for range 20 {
-		go func() { _, _, _ = a.Request(t.Context(), b.Node(), p2ptest.Open(wire.Kind_KIND_CALL), big) }()
-	}
-	for range 16 {
-		recv(t, g.entered, "request")
-	}
-	select {
-	case <-g.entered:
-		t.Fatal("more than 16 MiB of payloads are held for one connection")
-	case <-time.After(200 * time.Millisecond):
-	}
-	call(t, other, b, []byte("hello"))
-	g.release(name)
-	for range 4 {
-		recv(t, g.entered, "request after others ended")
-	}
-}
-
 func TestTooManyRequestStreams(t *testing.T) {
 	hostile(t, func(*p2p.Options) {}, func(t *testing.T, raw host.Host, h *p2p.Host) {
 		var list []network.Stream

@@ -32,6 +32,7 @@ type node struct {
 	id identity.ID
 
 	pool pool
+	pace pace
 
 	mu       sync.Mutex
 	dialling *dial
@@ -60,6 +61,7 @@ func (t *nodeTable) get(id identity.ID) *node {
 	if !ok {
 		n = &node{h: t.h, id: id}
 		n.pool.init(n)
+		n.pace.init(t.h.o.Timing.Patience)
 		t.nodes[id] = n
 	}
 	return n

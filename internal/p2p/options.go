@@ -61,7 +61,8 @@ type Timing struct {
 	RedialMax  time.Duration // longest pause: 60 s
 	DialAgain  time.Duration // a failed dial is remembered this long: 1 s
 	Idle       time.Duration // a silent connection is dead: 30 s; kept alive at half of it
-	RequestCap int           // requests in flight on an incoming request stream: 1,024
+	Patience   time.Duration // how long large requests of one sender wait for another one to end: 2 s
+	RequestCap int           // requests of a connection in flight at once: 8,192
 }
 
 // AddressBook says where nodes live. Calls may be concurrent.
@@ -153,7 +154,8 @@ func (o Options) withDefaults() (Options, error) {
 	t.RedialMax = orDefault(t.RedialMax, time.Minute)
 	t.DialAgain = orDefault(t.DialAgain, time.Second)
 	t.Idle = orDefault(t.Idle, 30*time.Second)
-	t.RequestCap = orDefault(t.RequestCap, 1024)
+	t.Patience = orDefault(t.Patience, 2*time.Second)
+	t.RequestCap = orDefault(t.RequestCap, 8192)
 	return o, nil
 }
 

@@ -1,86 +1,161 @@
 package p2p
 
 import (
-	"errors"
+	"hash/maphash"
 	"sync"
 
 	"github.com/libp2p/go-libp2p/core/network"
 
 	"github.com/fastn-stack/fastnd/internal/wire"
+	"github.com/fastn-stack/fastnd/service/api"
 )
 
-// maxPayloads bounds the payloads a connection's requests hold, in bytes.
-const maxPayloads = 16 << 20
+const (
+	// maxPayloads bounds the payloads a connection's requests hold, in bytes.
+	maxPayloads = 64 << 20
+	// senderShare is how much of it one sender may hold, so that four greedy
+	// ones are needed before others are refused.
+	senderShare = maxPayloads / 4
+)
 
-// payloadBudget makes the reading of requests wait while too many payloads are
-// held for one connection: only the peer that sent them waits.
-type payloadBudget struct {
-	mu    sync.Mutex
-	cond  sync.Cond
-	bytes int
-	ended bool
+// budget counts what the requests of one connection hold. All users of the
+// other machine share the connection and its streams, so that nothing here
+// waits: what is too much is refused.
+type budget struct {
+	mu       sync.Mutex
+	requests int
+	bytes    int
+	senders  map[uint64]int // bytes by sender
 }
 
-func (b *payloadBudget) init() { b.cond.L = &b.mu }
+func (b *budget) init() { b.senders = make(map[uint64]int) }
 
-// take waits for n bytes; false if the connection ended.
-func (b *payloadBudget) take(n int) bool {
+// take counts one more request; with an error it was not.
+func (b *budget) take(maxRequests int, sender uint64, n int) *api.Error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for b.bytes+n > maxPayloads && b.bytes > 0 && !b.ended {
-		b.cond.Wait()
+	switch {
+	case b.requests >= maxRequests:
+		return overBudget("requests of your node")
+	case n > 0 && b.senders[sender]+n > senderShare:
+		return overBudget("payloads of your requests")
+	case n > 0 && b.bytes+n > maxPayloads:
+		return overBudget("payloads of your node's requests")
 	}
-	b.bytes += n
-	return !b.ended
+	b.requests++
+	b.add(sender, n)
+	return nil
 }
 
-func (b *payloadBudget) give(n int) {
+func (b *budget) give(sender uint64, n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.requests--
+	b.add(sender, -n)
+}
+
+func (b *budget) add(sender uint64, n int) {
 	if n == 0 {
 		return
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.bytes -= n
-	b.cond.Broadcast()
+	b.bytes += n
+	if b.senders[sender] += n; b.senders[sender] == 0 {
+		delete(b.senders, sender)
+	}
 }
 
-func (b *payloadBudget) end() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.ended = true
-	b.cond.Broadcast()
+func overBudget(what string) *api.Error {
+	return api.Errorf(api.CodeOverBudget, "over budget: too many %s are in flight on the peer's side", what).
+		WithHint("wait for answers, then repeat what was refused")
 }
 
-var errMemory = errors.New("the memory for requests of peers is used up")
+// holding is what one request holds of its connection's budget. The zero value
+// holds nothing.
+type holding struct {
+	c        *connState
+	scope    network.StreamScope
+	sender   uint64
+	bytes    int
+	reserved int // of these, at the resource manager
+}
 
-// admit makes room for the payload that f announces, before memory is given to
-// it. What it admits must be released, refunded if it could not be read.
-func (c *connState) admit(s network.Stream, f *wire.Frame) error {
-	n := int(f.PayloadSize)
-	if n == 0 {
+// hold counts a request with the payload that it announces, before memory is
+// given to that. With an error h holds nothing.
+func (c *connState) hold(h *holding, s network.Stream, f *wire.Frame) *api.Error {
+	from, counts := senderOf(f)
+	if !counts {
 		return nil
 	}
-	if !c.payloads.take(n) {
-		c.payloads.give(n)
-		return errConnGone
+	sender, n := maphash.Bytes(c.table.seed, from), int(f.PayloadSize)
+	if err := c.budget.take(c.table.h.o.Timing.RequestCap, sender, n); err != nil {
+		return err
 	}
-	if n > bulky && s.Scope().ReserveMemory(n, network.ReservationPriorityAlways) != nil {
-		c.payloads.give(n)
-		return errMemory
+	*h = holding{c: c, scope: s.Scope(), sender: sender, bytes: n}
+	if n > bulky {
+		if h.scope.ReserveMemory(n, network.ReservationPriorityAlways) != nil {
+			h.release()
+			return overBudget("payloads of all nodes' requests")
+		}
+		h.reserved = n
 	}
 	return nil
 }
 
-func (c *connState) release(s network.Stream, n int) {
-	c.payloads.give(n)
-	if n > bulky {
-		s.Scope().ReleaseMemory(n)
+// senderOf gives what tells senders apart: their delegation, which is opaque
+// here. Cancel and Reply are not counted.
+func senderOf(f *wire.Frame) (from []byte, counts bool) {
+	switch b := f.Body.(type) {
+	case *wire.Frame_Open:
+		return b.Open.From, true
+	case *wire.Frame_Whois:
+		return b.Whois.From, true
+	case *wire.Frame_Redeem:
+		return b.Redeem.From, true
 	}
+	return nil, false
 }
 
-// refund takes back what was admitted for a frame that did not arrive whole.
-func (c *connState) refund(s network.Stream, f *wire.Frame) {
-	if f != nil {
-		c.release(s, int(f.PayloadSize))
+// release gives back what h holds. Repeatable.
+func (h *holding) release() {
+	if h.c == nil {
+		return
 	}
+	h.c.budget.give(h.sender, h.bytes)
+	if h.reserved > 0 {
+		h.scope.ReleaseMemory(h.reserved)
+	}
+	*h = holding{}
+}
+
+// intake reads the requests of one stream and counts what they hold.
+type intake struct {
+	c     *connState
+	s     network.Stream
+	in    *frameReader
+	held  holding // by the frame being read
+	admit func(*wire.Frame) *api.Error
+}
+
+func newIntake(c *connState, s network.Stream, in *frameReader) *intake {
+	t := &intake{c: c, s: s, in: in}
+	t.admit = func(f *wire.Frame) *api.Error { return c.hold(&t.held, s, f) }
+	return t
+}
+
+// incoming is a frame that a peer sent. If it is refused its payload was
+// discarded and it holds nothing; else held must be released.
+type incoming struct {
+	f       *wire.Frame
+	payload []byte
+	held    holding
+	refused *api.Error
+}
+
+func (t *intake) next() (m incoming, err error) {
+	m.f, m.payload, m.refused, err = t.in.next(t.admit)
+	m.held, t.held = t.held, holding{}
+	if err != nil {
+		m.held.release()
+	}
+	return m, err
 }

@@ -176,7 +176,7 @@ func (r *reqStream) read() {
 	defer r.in.release()
 	for {
 		big := false
-		f, payload, err := r.in.next(func(f *wire.Frame) error {
+		f, payload, _, err := r.in.next(func(f *wire.Frame) *api.Error {
 			if big = f.PayloadSize > bulky; big {
 				r.bulk.Add(1)
 			}

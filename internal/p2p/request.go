@@ -21,6 +21,14 @@ import (
 // the peer is told), CodeTooLarge.
 func (h *Host) Request(ctx context.Context, node identity.ID, f *wire.Frame, payload []byte) (*wire.Reply, []byte, error) {
 	n := h.nodes.get(node)
+	if len(payload) > bulky {
+		from, _ := senderOf(f)
+		leave, err := n.pace.enter(ctx, from, len(payload))
+		if err != nil {
+			return nil, nil, err
+		}
+		defer leave()
+	}
 	for range 2 {
 		s, err := n.pool.get(ctx, len(payload) > bulky)
 		if err != nil {
@@ -91,7 +99,7 @@ func (o opening) do(ctx context.Context, f *wire.Frame, payload []byte) (conn *r
 		return nil, nil, nil, !complete && ctx.Err() == nil, o.lost(ctx)
 	}
 	in := newFrameReader(o.s, o.h.o.Timing.Header)
-	got, answer, err := in.next(nil)
+	got, answer, _, err := in.next(nil)
 	if !stop() || err != nil || got.GetReply() == nil {
 		in.release()
 		_ = o.s.ResetWithError(toResetCode(closeCode(err)))

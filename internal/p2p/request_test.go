@@ -1,6 +1,7 @@
 package p2p_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -10,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/p2p"
@@ -155,47 +158,50 @@ func TestManyCallsAtOnce(t *testing.T) {
 	})
 }
 
-func TestBudgetOfRequestsStopsTheReading(t *testing.T) {
-	testutil.LeakCheck(t)
-	g := newGate()
-	a, b := p2ptest.NewPairOf(t, g, g, func(o *p2p.Options) { o.Timing.RequestCap = 4 })
-	for range 6 {
-		go func() {
-			_, _, _ = a.Request(t.Context(), b.Node(), p2ptest.Open(wire.Kind_KIND_CALL), []byte("hold x"))
-		}()
-	}
-	for range 4 {
-		recv(t, g.entered, "request")
-	}
-	select {
-	case <-g.entered:
-		t.Fatal("more requests were served than the cap allows")
-	case <-time.After(200 * time.Millisecond):
-	}
-	g.release("x")
-	for range 2 {
-		recv(t, g.entered, "request after others ended")
-	}
-	call(t, a, b, []byte("and on"))
-}
-
-// Bulky requests that the peer does not take leave the way free for small ones.
+// Bulky requests that the peer does not read leave the way free for small ones.
 func TestBulkyRequestsDelayNoSmallOnes(t *testing.T) {
 	transports(t, func(t *testing.T, only p2ptest.Option) {
-		g := newGate()
-		a, b := p2ptest.NewPairOf(t, g, g, only, smallWindows, func(o *p2p.Options) { o.Timing.RequestCap = 1 })
-		call(t, a, b, nil)
-		big := append([]byte("hold "), make([]byte, 1<<20-5000)...)
+		book := p2ptest.NewBook()
+		a := p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), only, func(o *p2p.Options) {
+			o.Book, o.Timing.Patience = book, time.Millisecond
+		})
+		listen := "/ip4/127.0.0.1/tcp/0"
+		if len(a.Ports()) == 1 && strings.HasSuffix(a.Ports()[0], "udp") {
+			listen = "/ip4/127.0.0.1/udp/0/quic-v1"
+		}
+		raw := rawHost(t, listen)
+		stuck, done := make(chan bool, 8), make(chan bool)
+		raw.SetStreamHandler(p2p.Protocol, func(s network.Stream) {
+			defer s.Reset()
+			for in := bufio.NewReader(s); ; {
+				f, err := wire.ReadHeader(in)
+				if err != nil {
+					return
+				}
+				if f.PayloadSize > 1000 {
+					stuck <- true
+					<-done
+					return
+				}
+				p, _ := wire.ReadPayload(in, f, api.MaxPayload, nil)
+				_, _ = wire.WriteFrame(s, &wire.Frame{Number: f.Number, Body: &wire.Frame_Reply{Reply: &wire.Reply{}}}, p)
+			}
+		})
+		book.Add(rawID(t, raw), fmt.Sprint(raw.Addrs()[0]))
+		callNode(t, a, rawID(t, raw))
 		ctx, cancel := context.WithCancel(t.Context())
 		var calls sync.WaitGroup
-		for range 12 {
-			calls.Go(func() { _, _, _ = a.Request(ctx, b.Node(), p2ptest.Open(wire.Kind_KIND_CALL), big) })
+		for range 8 { // together less than stock libp2p's window of a connection
+			calls.Go(func() {
+				_, _, _ = a.Request(ctx, rawID(t, raw), p2ptest.Open(wire.Kind_KIND_CALL), make([]byte, 64<<10))
+			})
 		}
-		recv(t, g.entered, "request")
+		recv(t, stuck, "request")
 		for range 10 {
-			call(t, a, b, []byte("small"))
+			callNode(t, a, rawID(t, raw))
 		}
 		cancel()
+		close(done)
 		calls.Wait()
 	})
 }

@@ -37,40 +37,41 @@ func (h *Host) serveStream(s network.Stream) {
 	}
 	defer h.conns.forget(c)
 	in := newFrameReader(s, h.o.Timing.Header)
-	f, payload, ok := c.firstFrame(s, in)
+	t := newIntake(c, s, in)
+	m, ok := t.firstFrame()
 	if !ok {
 		in.release()
 		return
 	}
-	if f.GetOpen().GetKind() == wire.Kind_KIND_STREAM {
-		defer c.release(s, len(payload))
-		h.serveRaw(c, s, in, f, payload)
+	if m.f.GetOpen().GetKind() == wire.Kind_KIND_STREAM {
+		h.serveRaw(c, s, in, &m)
 		return
 	}
-	h.serveRequests(c, s, in, f, payload)
+	h.serveRequests(t, m)
 	in.release()
 }
 
-// firstFrame reads the frame that must come soon, and resets s if it does not.
-func (c *connState) firstFrame(s network.Stream, in *frameReader) (*wire.Frame, []byte, bool) {
-	if !c.opening.take(maxOpening) {
+// firstFrame reads the frame that must come soon, and resets the stream if it
+// does not.
+func (t *intake) firstFrame() (incoming, bool) {
+	s := t.s
+	if !t.c.opening.take(maxOpening) {
 		_ = s.ResetWithError(toResetCode(api.CodeOverBudget))
-		return nil, nil, false
+		return incoming{}, false
 	}
-	defer c.opening.give()
-	_ = s.SetReadDeadline(time.Now().Add(in.limit))
-	if err := in.wait(); err != nil {
+	defer t.c.opening.give()
+	_ = s.SetReadDeadline(time.Now().Add(t.in.limit))
+	if err := t.in.wait(); err != nil {
 		_ = s.ResetWithError(toResetCode(closeCode(err)))
-		return nil, nil, false
+		return incoming{}, false
 	}
 	_ = s.SetReadDeadline(time.Time{})
-	f, payload, err := in.next(func(f *wire.Frame) error { return c.admit(s, f) })
-	if err == nil && f.GetReply() == nil {
-		return f, payload, true
+	m, err := t.next()
+	if err == nil && m.f.GetReply() == nil {
+		return m, true
 	}
-	c.refund(s, f)
 	_ = s.ResetWithError(toResetCode(closeCode(err)))
-	return nil, nil, false
+	return incoming{}, false
 }
 
 // closeCode says why a stream is given up.
@@ -82,8 +83,6 @@ func closeCode(err error) api.Code {
 		return api.CodeTooLarge
 	case errors.Is(err, os.ErrDeadlineExceeded), isTimeout(err):
 		return api.CodeTimeout
-	case errors.Is(err, errMemory):
-		return api.CodeOverBudget
 	}
 	return api.CodeOf(err)
 }
@@ -94,10 +93,15 @@ func isTimeout(err error) bool {
 }
 
 // serveRaw lets the server answer an Open of a stream.
-func (h *Host) serveRaw(c *connState, s network.Stream, in *frameReader, f *wire.Frame, payload []byte) {
+func (h *Host) serveRaw(c *connState, s network.Stream, in *frameReader, m *incoming) {
+	defer m.held.release()
 	ctx, cancel := context.WithCancel(c.ctx)
 	defer cancel()
 	out := newFrameWriter(s, h.o.Timing.Write)
+	if m.refused != nil {
+		finishRaw(ctx, s, out, m.f.Number, wire.ReplyError(m.refused), nil)
+		return
+	}
 	var raw *rawStream
 	gone := watchReset(in, cancel)
 	accept := func(r *wire.Reply) (router.Conn, error) {
@@ -108,14 +112,15 @@ func (h *Host) serveRaw(c *connState, s network.Stream, in *frameReader, f *wire
 		if err := ctx.Err(); err != nil {
 			return nil, ctxError(ctx, "the stream was not accepted")
 		}
-		if err := writeReply(ctx, out, f.Number, r, nil); err != nil {
+		if err := writeReply(ctx, out, m.f.Number, r, nil); err != nil {
 			return nil, streamError(err)
 		}
+		m.held.release() // else it would count for as long as the stream lasts
 		_ = s.SetWriteDeadline(time.Time{})
 		raw = newRawStream(s, in.br, &c.raw)
 		return raw, nil
 	}
-	reply, answer := h.server.ServeFrame(ctx, c.peer, f, payload, accept)
+	reply, answer := h.server.ServeFrame(ctx, c.peer, m.f, m.payload, accept)
 	if raw != nil {
 		_ = raw.Close() // a handler that returns is done with it
 		return
@@ -124,7 +129,12 @@ func (h *Host) serveRaw(c *connState, s network.Stream, in *frameReader, f *wire
 	if reply == nil {
 		reply = wire.ReplyError(api.Errorf(api.CodeInternal, "the stream was not answered"))
 	}
-	if ctx.Err() != nil || writeReply(ctx, out, f.Number, reply, answer) != nil {
+	finishRaw(ctx, s, out, m.f.Number, reply, answer)
+}
+
+// finishRaw ends a stream that was not accepted.
+func finishRaw(ctx context.Context, s network.Stream, out *frameWriter, number uint64, reply *wire.Reply, answer []byte) {
+	if ctx.Err() != nil || writeReply(ctx, out, number, reply, answer) != nil {
 		_ = s.ResetWithError(toResetCode(api.CodeAborted))
 		return
 	}
@@ -174,139 +184,4 @@ func writeReply(ctx context.Context, out *frameWriter, number uint64, r *wire.Re
 	f.Body = &wire.Frame_Reply{Reply: wire.ReplyError(api.Errorf(api.CodeTooLarge, "the answer is longer than a frame may be"))}
 	_, _, err = out.write(ctx, f, nil)
 	return err
-}
-
-// requestStream is one incoming stream of requests.
-type requestStream struct {
-	h   *Host
-	c   *connState
-	s   network.Stream
-	in  *frameReader
-	out *frameWriter
-
-	ctx      context.Context
-	cancel   context.CancelFunc
-	slots    chan struct{}
-	wg       sync.WaitGroup
-	mu       sync.Mutex
-	inFlight map[uint64]context.CancelFunc
-}
-
-// serveRequests serves a stream of requests until the peer ends it, breaks the
-// protocol, or the connection is lost.
-func (h *Host) serveRequests(c *connState, s network.Stream, in *frameReader, f *wire.Frame, payload []byte) {
-	if !c.requests.take(maxRequestStreams) {
-		c.release(s, len(payload))
-		_ = s.ResetWithError(toResetCode(api.CodeOverBudget))
-		return
-	}
-	defer c.requests.give()
-	r := &requestStream{h: h, c: c, s: s, in: in, out: newFrameWriter(s, h.o.Timing.Write),
-		slots: make(chan struct{}, h.o.Timing.RequestCap), inFlight: make(map[uint64]context.CancelFunc)}
-	r.ctx, r.cancel = context.WithCancel(c.ctx)
-	err := r.loop(f, payload)
-	if err == nil { // the peer wants no more answers than those under way
-		r.wg.Wait()
-		r.cancel()
-		_ = s.Close()
-		return
-	}
-	r.cancel()
-	_ = s.ResetWithError(toResetCode(closeCode(err)))
-	r.wg.Wait()
-}
-
-// loop returns nil at the stream's clean end.
-func (r *requestStream) loop(f *wire.Frame, payload []byte) error {
-	admit := func(f *wire.Frame) error { return r.c.admit(r.s, f) }
-	for {
-		if err := r.dispatch(f, payload); err != nil {
-			r.c.release(r.s, len(payload))
-			return err
-		}
-		var err error
-		if f, payload, err = r.in.next(admit); err != nil {
-			r.c.refund(r.s, f)
-			if streamEnded(err) {
-				return nil
-			}
-			return err
-		}
-	}
-}
-
-// dispatch starts the work on one frame.
-func (r *requestStream) dispatch(f *wire.Frame, payload []byte) error {
-	switch b := f.Body.(type) {
-	case *wire.Frame_Cancel:
-		r.mu.Lock()
-		cancel := r.inFlight[f.Number]
-		r.mu.Unlock()
-		if cancel != nil {
-			cancel()
-		}
-		return nil
-	case *wire.Frame_Reply:
-		return wire.ErrMalformed
-	case *wire.Frame_Open:
-		if b.Open.Kind == wire.Kind_KIND_STREAM {
-			return wire.ErrMalformed
-		}
-	}
-	select {
-	case r.slots <- struct{}{}:
-	case <-r.ctx.Done():
-		return r.ctx.Err()
-	}
-	ctx, cancel := r.begin(f)
-	if cancel == nil {
-		return wire.ErrMalformed // the number is in use
-	}
-	r.wg.Add(1)
-	go r.serve(ctx, cancel, f, payload)
-	return nil
-}
-
-// begin makes the context of a request, nil if its number is taken.
-func (r *requestStream) begin(f *wire.Frame) (context.Context, context.CancelFunc) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if _, ok := r.inFlight[f.Number]; ok {
-		return nil, nil
-	}
-	var ctx context.Context
-	var cancel context.CancelFunc
-	if ms := f.GetOpen().GetTimeoutMs(); ms > 0 {
-		ctx, cancel = context.WithTimeout(r.ctx, time.Duration(ms)*time.Millisecond)
-	} else {
-		ctx, cancel = context.WithCancel(r.ctx)
-	}
-	r.inFlight[f.Number] = cancel
-	return ctx, cancel
-}
-
-func (r *requestStream) serve(ctx context.Context, cancel context.CancelFunc, f *wire.Frame, payload []byte) {
-	defer r.wg.Done()
-	defer func() { <-r.slots }()
-	defer r.c.release(r.s, len(payload))
-	reply, answer := r.h.server.ServeFrame(ctx, r.c.peer, f, payload, refuseAccept)
-	if reply == nil {
-		reply = &wire.Reply{}
-	}
-	// The number is free again once the answer is on its way.
-	r.mu.Lock()
-	delete(r.inFlight, f.Number)
-	r.mu.Unlock()
-	cancel()
-	if r.ctx.Err() != nil {
-		return // this node is stopping: what was cut short is no answer
-	}
-	if err := writeReply(r.ctx, r.out, f.Number, reply, answer); err != nil {
-		r.cancel()
-		_ = r.s.ResetWithError(toResetCode(closeCode(err)))
-	}
-}
-
-func refuseAccept(*wire.Reply) (router.Conn, error) {
-	return nil, errors.New("p2p: only an Open of a stream can be accepted")
 }

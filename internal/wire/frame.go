@@ -115,6 +115,22 @@ func ReadPayload(r io.Reader, f *Frame, maxPayload int, progress func()) ([]byte
 	}
 }
 
+// DiscardPayload reads the payload that f announces and keeps none of it.
+// progress is that of ReadPayload.
+func DiscardPayload(r *bufio.Reader, f *Frame, progress func()) error {
+	for left := int(f.PayloadSize); left > 0; {
+		if progress != nil {
+			progress()
+		}
+		n, err := r.Discard(min(left, Chunk))
+		if err != nil {
+			return unexpected(err)
+		}
+		left -= n
+	}
+	return nil
+}
+
 // readLength reads a header's length in its shortest form.
 func readLength(r *bufio.Reader) (int, error) {
 	var n uint64
@@ -158,7 +174,8 @@ func (f *Frame) unmarshal(b []byte) error {
 	if bodies > 1 {
 		return fmt.Errorf("%w: %d bodies", ErrMalformed, bodies)
 	}
-	if err := proto.Unmarshal(b, f); err != nil {
+	// Fields that are not known here would be kept, up to MaxHeader of them.
+	if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(b, f); err != nil {
 		return fmt.Errorf("%w: not protobuf", ErrMalformed)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/fastn-stack/fastnd/service/api"
@@ -201,6 +202,45 @@ func TestAnnouncedPayloadIsNotAllocated(t *testing.T) {
 	}).AllocedBytesPerOp()
 	if per > 4*Chunk {
 		t.Errorf("%d bytes for a header without its payload", per)
+	}
+}
+
+// A payload that is not wanted is skipped without memory for it, up to the next
+// frame; one that ends too soon is told.
+func TestDiscardPayload(t *testing.T) {
+	first := encode(t, open(), make([]byte, api.MaxPayload))
+	r := bufio.NewReaderSize(bytes.NewReader(append(first, encode(t, open(), []byte("next"))...)), ReaderSize)
+	f, err := ReadHeader(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := 0
+	if err := DiscardPayload(r, f, func() { parts++ }); err != nil || parts != api.MaxPayload/Chunk+1 {
+		t.Fatalf("%d parts, %v", parts, err)
+	}
+	if _, p, err := ReadFrame(r, api.MaxPayload); err != nil || string(p) != "next" {
+		t.Fatalf("then %q, %v", p, err)
+	}
+	r.Reset(bytes.NewReader(first[:len(first)-1]))
+	if f, err = ReadHeader(r); err != nil {
+		t.Fatal(err)
+	}
+	if err := DiscardPayload(r, f, nil); err != io.ErrUnexpectedEOF {
+		t.Fatal(err)
+	}
+}
+
+// What a later version may add is not kept: it would count as nothing.
+func TestUnknownFieldsAreDropped(t *testing.T) {
+	b, err := proto.Marshal(open())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b = protowire.AppendTag(b, 99, protowire.BytesType)
+	b = protowire.AppendBytes(b, make([]byte, MaxHeader/2))
+	f, _, err := read(raw(b))
+	if err != nil || len(f.ProtoReflect().GetUnknown()) != 0 {
+		t.Fatal(err, len(f.ProtoReflect().GetUnknown()))
 	}
 }
 

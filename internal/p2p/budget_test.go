@@ -1,0 +1,198 @@
+package p2p_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+
+	"github.com/fastn-stack/fastnd/internal/p2p"
+	"github.com/fastn-stack/fastnd/internal/p2p/p2ptest"
+	"github.com/fastn-stack/fastnd/internal/testutil"
+	"github.com/fastn-stack/fastnd/internal/wire"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+func openFrom(sender string) *wire.Frame {
+	f := p2ptest.Open(wire.Kind_KIND_CALL)
+	f.GetOpen().From = []byte(sender)
+	return f
+}
+
+// padded is a payload of size bytes that begins with text.
+func padded(text string, size int) []byte {
+	return append([]byte(text), make([]byte, size-len(text))...)
+}
+
+const megabyte = 1<<20 - 4096 // the largest payload
+
+// One user's calls that are not answered hold up nobody else's on the same two
+// machines, nor can they take the place that others need.
+func TestSlowCallsDelayNobodyElse(t *testing.T) {
+	transports(t, func(t *testing.T, only p2ptest.Option) {
+		g := newGate()
+		a, b := p2ptest.NewPairOf(t, g, g, only)
+		ctx, cancel := context.WithCancel(t.Context())
+		var slow sync.WaitGroup
+		defer slow.Wait()
+		defer cancel()
+		for i := range 140 {
+			size := 1 << 10
+			if i < 40 {
+				size = megabyte
+			}
+			slow.Go(func() { _, _, _ = a.Request(ctx, b.Node(), openFrom("alice"), padded("hold x", size)) })
+		}
+		for range 100 {
+			recv(t, g.entered, "request")
+		}
+		for i, size := range []int{10, megabyte, 10} {
+			began := time.Now()
+			r, _, err := a.Request(timeout(t, 10*time.Second), b.Node(), openFrom("bob"), make([]byte, size))
+			if err != nil || r.Err() != nil {
+				t.Fatalf("call %d of another user: %v, %v", i, err, r.Err())
+			}
+			if d := time.Since(began); d > 2*time.Second {
+				t.Errorf("call %d of another user took %v", i, d)
+			}
+		}
+	})
+}
+
+// A burst of large calls is paced by the side that sends, not refused.
+func TestBurstsOfLargeCallsSucceed(t *testing.T) {
+	testutil.LeakCheck(t)
+	a, b := p2ptest.NewPair(t)
+	var wg sync.WaitGroup
+	for i := range 100 {
+		wg.Go(func() {
+			r, got, err := a.Request(timeout(t, 60*time.Second), b.Node(), openFrom("alice"), make([]byte, megabyte))
+			if err != nil || r.Err() != nil || len(got) != megabyte {
+				t.Errorf("call %d: %v, %v", i, err, r.Err())
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// rawRequests is a request stream on which a test says what it likes.
+type rawRequests struct {
+	t *testing.T
+	s network.Stream
+	r *bufio.Reader
+	n uint64
+}
+
+func newRawRequests(t *testing.T, raw host.Host, h *p2p.Host) *rawRequests {
+	s := rawStream(t, raw, h)
+	return &rawRequests{t: t, s: s, r: bufio.NewReader(s)}
+}
+
+func (r *rawRequests) send(f *wire.Frame, payload []byte) uint64 {
+	r.t.Helper()
+	r.n++
+	f.Number = r.n
+	_ = r.s.SetWriteDeadline(time.Now().Add(10 * time.Second))
+	if _, err := r.s.Write(frameBytes(r.t, f, payload)); err != nil {
+		r.t.Fatalf("the request stream is not read: %v", err)
+	}
+	return r.n
+}
+
+// answer reads one answer and returns the code that it carries.
+func (r *rawRequests) answer() (uint64, api.Code) {
+	r.t.Helper()
+	_ = r.s.SetReadDeadline(time.Now().Add(10 * time.Second))
+	f, _, err := wire.ReadFrame(r.r, api.MaxPayload)
+	if err != nil {
+		r.t.Fatalf("no answer: %v", err)
+	}
+	return f.Number, api.Code(f.GetReply().GetCode())
+}
+
+func (r *rawRequests) wantAnswer(number uint64, code api.Code) {
+	r.t.Helper()
+	if n, c := r.answer(); n != number || c != code {
+		r.t.Fatalf("answer to %d: %q, want one to %d: %q", n, c, number, code)
+	}
+}
+
+// What is over the budget is refused at once and the stream is read on: other
+// senders go on, and a Cancel is heard.
+func TestOverBudgetIsAnsweredAtOnce(t *testing.T) {
+	for name, c := range map[string]struct{ requests, size, fits int }{
+		"payloads": {requests: 0, size: megabyte, fits: 16},
+		"requests": {requests: 4, size: 10, fits: 4},
+	} {
+		for transport, listen := range map[string]string{"quic": "/ip4/127.0.0.1/udp/0/quic-v1", "tcp": "/ip4/127.0.0.1/tcp/0"} {
+			t.Run(name+" "+transport, func(t *testing.T) {
+				testutil.LeakCheck(t)
+				g := newGate()
+				h := p2ptest.New(t, g, func(o *p2p.Options) {
+					o.QUIC, o.TCP, o.Timing.RequestCap = transport == "quic", transport == "tcp", c.requests
+				})
+				raw := rawHost(t, listen)
+				rawConnect(t, raw, h)
+				s := newRawRequests(t, raw, h)
+				for i := range c.fits {
+					s.send(openFrom("alice"), padded(fmt.Sprintf("hold %d", i), c.size))
+				}
+				for range c.fits {
+					recv(t, g.entered, "request")
+				}
+				for range 3 {
+					s.wantAnswer(s.send(openFrom("alice"), make([]byte, c.size)), api.CodeOverBudget)
+				}
+				if c.requests == 0 { // for a count the sender does not matter
+					s.wantAnswer(s.send(openFrom("bob"), make([]byte, c.size)), "")
+				}
+				cancel := &wire.Frame{Number: 1, Body: &wire.Frame_Cancel{Cancel: &wire.Cancel{}}}
+				if _, err := s.s.Write(frameBytes(t, cancel, nil)); err != nil {
+					t.Fatal(err)
+				}
+				if err := recv(t, g.ended, "end of the cancelled call"); !errors.Is(err, context.Canceled) {
+					t.Fatal(err)
+				}
+				s.wantAnswer(1, api.CodeCancelled)
+				s.wantAnswer(s.send(openFrom("alice"), make([]byte, c.size)), "")
+			})
+		}
+	}
+}
+
+// A peer that is refused again and again and never reads is given up, before
+// the refusals fill the memory.
+func TestRefusalsThatNobodyReadsAreBounded(t *testing.T) {
+	testutil.LeakCheck(t)
+	g := newGate()
+	h := p2ptest.New(t, g, p2ptest.QUICOnly, func(o *p2p.Options) { o.Timing.RequestCap = 1 })
+	raw := rawHost(t, "/ip4/127.0.0.1/udp/0/quic-v1")
+	rawConnect(t, raw, h)
+	s := newRawRequests(t, raw, h)
+	s.send(openFrom("alice"), []byte("hold x"))
+	recv(t, g.entered, "request")
+	var batch []byte
+	for range 1000 {
+		s.n++
+		f := openFrom("alice")
+		f.Number = s.n
+		batch = append(batch, frameBytes(t, f, nil)...)
+	}
+	_ = s.s.SetWriteDeadline(time.Now().Add(20 * time.Second))
+	for range 500 { // some 100 MB of refusals
+		if _, err := s.s.Write(batch); err != nil {
+			var se *network.StreamError
+			if !errors.As(err, &se) || p2p.FromResetCode(se.ErrorCode) != api.CodeOverBudget {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+	t.Fatal("half a million refusals were kept for a peer that reads none")
+}

@@ -1,0 +1,203 @@
+package p2p
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+
+	"github.com/fastn-stack/fastnd/internal/router"
+	"github.com/fastn-stack/fastnd/internal/wire"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// maxRefusals bounds the refusals that wait to be written to a stream. A peer
+// that has so many outstanding sends on and reads nothing.
+const maxRefusals = 4096
+
+// requestStream is one incoming stream of requests. It is read without pause,
+// whatever becomes of the requests: all users of the other machine share it, and
+// a Cancel must never wait.
+type requestStream struct {
+	h   *Host
+	c   *connState
+	s   network.Stream
+	in  *intake
+	out *frameWriter
+
+	ctx      context.Context
+	cancel   context.CancelFunc
+	wg       sync.WaitGroup
+	mu       sync.Mutex
+	inFlight map[uint64]context.CancelFunc
+	refused  []refusal // to be written
+	refusing bool      // a goroutine writes them
+}
+
+type refusal struct {
+	number uint64
+	why    *api.Error
+}
+
+// serveRequests serves a stream of requests, of which m is the first, until the
+// peer ends it, breaks the protocol, or the connection is lost.
+func (h *Host) serveRequests(in *intake, m incoming) {
+	c, s := in.c, in.s
+	if !c.requests.take(maxRequestStreams) {
+		m.held.release()
+		_ = s.ResetWithError(toResetCode(api.CodeOverBudget))
+		return
+	}
+	defer c.requests.give()
+	r := &requestStream{h: h, c: c, s: s, in: in, out: newFrameWriter(s, h.o.Timing.Write),
+		inFlight: make(map[uint64]context.CancelFunc)}
+	r.ctx, r.cancel = context.WithCancel(c.ctx)
+	err := r.loop(m)
+	if err == nil { // the peer wants no more answers than those under way
+		r.wg.Wait()
+		r.cancel()
+		_ = s.Close()
+		return
+	}
+	r.cancel()
+	_ = s.ResetWithError(toResetCode(closeCode(err)))
+	r.wg.Wait()
+}
+
+// loop returns nil at the stream's clean end.
+func (r *requestStream) loop(m incoming) error {
+	for {
+		if err := r.dispatch(m); err != nil {
+			m.held.release()
+			return err
+		}
+		var err error
+		if m, err = r.in.next(); err != nil {
+			if streamEnded(err) {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+// dispatch starts the work on one frame; it never waits.
+func (r *requestStream) dispatch(m incoming) error {
+	switch b := m.f.Body.(type) {
+	case *wire.Frame_Cancel:
+		r.mu.Lock()
+		cancel := r.inFlight[m.f.Number]
+		r.mu.Unlock()
+		if cancel != nil {
+			cancel()
+		}
+		return nil
+	case *wire.Frame_Reply:
+		return wire.ErrMalformed
+	case *wire.Frame_Open:
+		if b.Open.Kind == wire.Kind_KIND_STREAM {
+			return wire.ErrMalformed
+		}
+	}
+	if m.refused != nil {
+		return r.refuse(m.f.Number, m.refused)
+	}
+	if err := r.ctx.Err(); err != nil {
+		return err
+	}
+	ctx, cancel := r.begin(m.f)
+	if cancel == nil {
+		return wire.ErrMalformed // the number is in use
+	}
+	r.wg.Add(1)
+	go r.serve(ctx, cancel, m)
+	return nil
+}
+
+// begin makes the context of a request, nil if its number is taken.
+func (r *requestStream) begin(f *wire.Frame) (context.Context, context.CancelFunc) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.inFlight[f.Number]; ok {
+		return nil, nil
+	}
+	var ctx context.Context
+	var cancel context.CancelFunc
+	if ms := f.GetOpen().GetTimeoutMs(); ms > 0 {
+		ctx, cancel = context.WithTimeout(r.ctx, time.Duration(ms)*time.Millisecond)
+	} else {
+		ctx, cancel = context.WithCancel(r.ctx)
+	}
+	r.inFlight[f.Number] = cancel
+	return ctx, cancel
+}
+
+func (r *requestStream) serve(ctx context.Context, cancel context.CancelFunc, m incoming) {
+	defer r.wg.Done()
+	defer m.held.release()
+	reply, answer := r.h.server.ServeFrame(ctx, r.c.peer, m.f, m.payload, refuseAccept)
+	if reply == nil {
+		reply = &wire.Reply{}
+	}
+	// The number is free again once the answer is on its way.
+	r.mu.Lock()
+	delete(r.inFlight, m.f.Number)
+	r.mu.Unlock()
+	cancel()
+	r.answer(m.f.Number, reply, answer)
+}
+
+// answer writes a reply. If it cannot the stream is given up.
+func (r *requestStream) answer(number uint64, reply *wire.Reply, payload []byte) {
+	if r.ctx.Err() != nil {
+		return // this node is stopping: what was cut short is no answer
+	}
+	if err := writeReply(r.ctx, r.out, number, reply, payload); err != nil {
+		r.cancel()
+		_ = r.s.ResetWithError(toResetCode(closeCode(err)))
+	}
+}
+
+// refuse answers a request that was not served. The reader of the stream does
+// not write, since that may take long.
+func (r *requestStream) refuse(number uint64, why *api.Error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.inFlight[number]; ok {
+		return wire.ErrMalformed
+	}
+	if len(r.refused) == maxRefusals {
+		return why
+	}
+	r.refused = append(r.refused, refusal{number, why})
+	if !r.refusing {
+		r.refusing = true
+		r.wg.Add(1)
+		go r.writeRefusals()
+	}
+	return nil
+}
+
+// writeRefusals ends when there are no more.
+func (r *requestStream) writeRefusals() {
+	defer r.wg.Done()
+	for {
+		r.mu.Lock()
+		list := r.refused
+		r.refused = nil
+		r.refusing = len(list) > 0
+		r.mu.Unlock()
+		if len(list) == 0 {
+			return
+		}
+		for _, x := range list {
+			r.answer(x.number, wire.ReplyError(x.why), nil)
+		}
+	}
+}
+
+func refuseAccept(*wire.Reply) (router.Conn, error) {
+	return nil, errors.New("p2p: only an Open of a stream can be accepted")
+}
