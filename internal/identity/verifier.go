@@ -25,8 +25,7 @@ type Newest interface {
 // Verifier checks delegations. It caches only signature checks; time, node and
 // newer delegations are looked at in every call. Safe for concurrent use.
 type Verifier struct {
-	newest  Newest
-	onNewer func(*Delegation)
+	newest Newest
 
 	mu     sync.Mutex
 	signed *lru.Map[[sha256.Size]byte, *Delegation]
@@ -45,12 +44,6 @@ func NewVerifier(newest Newest) *Verifier {
 		seen:   lru.New[pair, span](newestMemory),
 	}
 }
-
-// OnNewer has fn called, in the goroutine of Verify and before it returns, with
-// each accepted delegation that is newer than all known of its identity and
-// node: the one moment to write it to the memory behind Newest. Set it before
-// the first Verify.
-func (v *Verifier) OnNewer(fn func(*Delegation)) { v.onNewer = fn }
 
 // Verify accepts raw if its identity lets node speak for it now. node is the
 // proven other end of the connection. Errors, in the order they are looked for:
@@ -91,8 +84,7 @@ func (v *Verifier) accept(sum [sha256.Size]byte, d *Delegation, now time.Time) (
 	v.mu.Lock()
 	known, _ := v.seen.Get(key) // another call may have brought a newer one meanwhile
 	known = known.merge(recalled)
-	newer := mine.issued.After(known.issued)
-	if !newer && known.expires.Before(mine.expires) {
+	if !mine.issued.After(known.issued) && known.expires.Before(mine.expires) {
 		mine.expires = known.expires
 	}
 	accepted := now.Before(mine.expires)
@@ -105,9 +97,6 @@ func (v *Verifier) accept(sum [sha256.Size]byte, d *Delegation, now time.Time) (
 	if !accepted {
 		return nil, fmt.Errorf("delegation: %w, which ended at %s",
 			ErrSuperseded, mine.expires.UTC().Format(time.RFC3339))
-	}
-	if newer && v.onNewer != nil {
-		v.onNewer(d)
 	}
 	return d.until(mine.expires), nil
 }

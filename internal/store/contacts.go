@@ -64,7 +64,7 @@ func (s *Store) AddContact(ctx context.Context, n NewContact) error {
 			}
 		}
 		if n.Address != "" {
-			return p.addHint(st, n.Owner, n.ID, hint{n.Node, n.Address}, s.now())
+			return p.addHint(n.Owner, n.ID, hint{n.Node, n.Address}, s.now())
 		}
 		return nil
 	})

@@ -14,39 +14,25 @@ func TestIdentities(t *testing.T) {
 	must(t, s.SetIdentity(ctx, id(2), 1000, "work", true))
 	must(t, s.SetIdentity(ctx, id(3), 1001, "alice", true)) // unique per uid only
 
-	got, err := s.IdentityByName(1000, "alice")
-	if err != nil || got.ID != id(1) || got.UID != 1000 || !got.Online {
-		t.Errorf("%+v %v", got, err)
+	for n, want := range map[int]Identity{1: {UID: 1000, Name: "alice"}, 2: {UID: 1000, Name: "work"}, 3: {UID: 1001, Name: "alice"}} {
+		if i, ok := s.IdentityInfo(id(n)); !ok || i.ID != id(n) || i.UID != want.UID || i.Name != want.Name || !i.Online {
+			t.Errorf("%d is %+v, %v", n, i, ok)
+		}
 	}
-	if list := s.Identities(1000); len(list) != 2 || list[0].ID != id(1) || list[1].ID != id(2) {
-		t.Errorf("%+v", list)
-	}
-	if list := s.AllIdentities(); len(list) != 3 {
-		t.Errorf("%+v", list)
-	}
-	_, err = s.IdentityByName(1001, "work")
-	wantCode(t, err, api.CodeNotFound)
-
 	wantCode(t, s.SetIdentity(ctx, id(4), 1000, "work", true), api.CodeConflict)
-	wantCode(t, s.RenameIdentity(ctx, id(1), "work"), api.CodeConflict)
-	wantCode(t, s.RenameIdentity(ctx, id(9), "x"), api.CodeNotFound)
-	wantCode(t, s.SetOnline(ctx, id(9), true), api.CodeNotFound)
+	wantCode(t, s.SetIdentity(ctx, id(1), 1000, "work", true), api.CodeConflict)
 	for _, bad := range []string{"", "self", "a b", "-x", id52(t), strings.Repeat("x", 65)} {
 		wantCode(t, s.SetIdentity(ctx, id(5), 1, bad, true), api.CodeBadRequest)
-		wantCode(t, s.RenameIdentity(ctx, id(1), bad), api.CodeBadRequest)
+		wantCode(t, s.SetIdentity(ctx, id(1), 1000, bad, true), api.CodeBadRequest)
 	}
 	if _, ok := s.IdentityInfo(id(5)); ok {
 		t.Error("a refused identity was stored")
 	}
 
-	must(t, s.RenameIdentity(ctx, id(1), "al"))
-	must(t, s.SetOnline(ctx, id(1), false))
-	must(t, s.RenameIdentity(ctx, id(2), "alice")) // free again
+	must(t, s.SetIdentity(ctx, id(1), 1000, "al", false))
+	must(t, s.SetIdentity(ctx, id(2), 1000, "alice", true)) // free again
 	if i, ok := s.IdentityInfo(id(1)); !ok || i.Name != "al" || i.Online {
 		t.Errorf("%+v", i)
-	}
-	if i, err := s.IdentityByName(1000, "alice"); err != nil || i.ID != id(2) {
-		t.Errorf("%+v %v", i, err)
 	}
 }
 
@@ -72,7 +58,7 @@ func TestRemoveIdentityTakesAllOfItsOwn(t *testing.T) {
 			must(t, err)
 		}
 		must(t, s.AddInvite(ctx, id(o), hashOf(secret(o)), "carol", far))
-		must(t, s.AddHint(ctx, id(o), id(10), id(20+o), "/a"))
+		hintAt(t, s, id(o), id(10), id(20+o), "/a")
 		must(t, s.AddContact(ctx, NewContact{
 			Owner: id(o), ID: id(30 + o), Name: "dave",
 			Delegation: delegation(id(30+o), id(40+o), 1), Addresses: []string{"/d"},

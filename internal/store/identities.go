@@ -1,9 +1,7 @@
 package store
 
 import (
-	"cmp"
 	"context"
-	"slices"
 	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
@@ -70,17 +68,6 @@ func (st *state) identityNameFree(i Identity) error {
 	return nil
 }
 
-// IdentityByName gives the uid's identity of that name, or CodeNotFound.
-func (s *Store) IdentityByName(uid uint32, name string) (Identity, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	id, ok := s.state.byName[userName{uid, name}]
-	if !ok {
-		return Identity{}, noIdentity(name)
-	}
-	return *s.state.identities[id], nil
-}
-
 // IdentityInfo gives what is stored of id; ok is false if that is nothing.
 func (s *Store) IdentityInfo(id identity.ID) (info Identity, ok bool) {
 	s.mu.RLock()
@@ -90,61 +77,6 @@ func (s *Store) IdentityInfo(id identity.ID) (info Identity, ok bool) {
 		return Identity{}, false
 	}
 	return *i, true
-}
-
-// Identities lists the uid's identities, the oldest first.
-func (s *Store) Identities(uid uint32) []Identity {
-	return s.identities(func(i *Identity) bool { return i.UID == uid })
-}
-
-// AllIdentities lists everybody's identities, the oldest first.
-func (s *Store) AllIdentities() []Identity {
-	return s.identities(func(*Identity) bool { return true })
-}
-
-func (s *Store) identities(want func(*Identity) bool) []Identity {
-	list := read(s, func(st *state) []Identity {
-		var list []Identity
-		for _, i := range st.identities {
-			if want(i) {
-				list = append(list, *i)
-			}
-		}
-		return list
-	})
-	slices.SortFunc(list, func(a, b Identity) int {
-		return cmp.Or(a.Added.Compare(b.Added), cmp.Compare(a.Name, b.Name))
-	})
-	return list
-}
-
-// RenameIdentity gives id another name. CodeNotFound, CodeConflict or
-// CodeBadRequest.
-func (s *Store) RenameIdentity(ctx context.Context, id identity.ID, name string) error {
-	if err := validIdentityName(name); err != nil {
-		return err
-	}
-	return s.changeIdentity(ctx, id, func(i *Identity) { i.Name = name })
-}
-
-// SetOnline stores whether id is to be served. CodeNotFound.
-func (s *Store) SetOnline(ctx context.Context, id identity.ID, online bool) error {
-	return s.changeIdentity(ctx, id, func(i *Identity) { i.Online = online })
-}
-
-func (s *Store) changeIdentity(ctx context.Context, id identity.ID, change func(*Identity)) error {
-	return s.write(ctx, func(st *state, p *plan) error {
-		old, ok := st.identities[id]
-		if !ok {
-			return noIdentity(id.String())
-		}
-		i := *old
-		change(&i)
-		if kind := identityChange(*old, i); kind != 0 {
-			p.setIdentity(i, kind)
-		}
-		return st.identityNameFree(i)
-	})
 }
 
 // RemoveIdentity forgets id with its contacts, blocks, grants and invites; its

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// maxAddresses bounds the learned addresses of a node, and the addresses
-	// that a user gives for a contact; maxAddress their length in bytes.
+	// maxAddresses bounds the learned addresses of a node, and those that users
+	// gave for it; maxAddress their length in bytes.
 	maxAddresses = 16
 	maxAddress   = 256
 	// maxNodes bounds the nodes known for one identity; with more, the one whose
@@ -206,30 +206,12 @@ func validAddress(a string) bool {
 	return true
 }
 
-// AddHint stores where the user says that a contact lives, before anything was
-// heard of it. Adding it again changes nothing. CodeNotFound if id is no contact
-// of the owner's, CodeBadRequest or CodeOverBudget for the address.
-func (s *Store) AddHint(ctx context.Context, owner, id, node identity.ID, address string) error {
-	return s.write(ctx, func(st *state, p *plan) error {
-		if st.of(owner).contacts[id] == nil {
-			return noContact(id.String())
-		}
-		return p.addHint(st, owner, id, hint{node, address}, s.now())
-	})
-}
-
-func (p *plan) addHint(st *state, owner, id identity.ID, h hint, now time.Time) error {
+// addHint plans to store where the user says that a contact lives, before
+// anything was heard of it. CodeBadRequest for the address.
+func (p *plan) addHint(owner, id identity.ID, h hint, now time.Time) error {
 	if h.node.IsZero() || !validAddress(h.address) {
 		return api.Errorf(api.CodeBadRequest, "an address has 1 to %d printable characters and names its node", maxAddress).
 			WithHint("write it as /ip4/192.0.2.1/udp/4100/quic-v1/p2p/NODEID")
-	}
-	hints := st.of(owner).hints[id]
-	if slices.Contains(hints, h) {
-		return nil
-	}
-	if len(hints) >= maxAddresses {
-		return api.Errorf(api.CodeOverBudget, "over budget: a contact has at most %d addresses of your own", maxAddresses).
-			WithHint(`remove the contact with "fastn contact remove NAME" and add it again`)
 	}
 	p.exec("INSERT INTO hints (owner, id, node, address, added) VALUES (?, ?, ?, ?, ?)", owner, id, h.node, h.address, now)
 	p.then(func(st *state) { st.putHint(owner, id, h) })

@@ -135,17 +135,25 @@ func TestTicketsReplaceNoAddresses(t *testing.T) {
 	}
 }
 
+// hintAt is what AddContact does of a contact's address.
+func hintAt(t testing.TB, s *Store, owner, who, node identity.ID, address string) {
+	t.Helper()
+	must(t, s.write(t.Context(), func(_ *state, p *plan) error { return p.addHint(owner, who, hint{node, address}, s.now()) }))
+}
+
 func TestHints(t *testing.T) {
 	s, ctx := open(t), t.Context()
 	me, you, bob := id(1), id(2), id(10)
 	must(t, s.AddContact(ctx, NewContact{Owner: me, ID: bob, Name: "bob", Node: id(20), Address: "/h"}))
 	add(t, s, you, "bob", bob)
-	must(t, s.AddHint(ctx, me, bob, id(20), "/h"))
-	must(t, s.AddHint(ctx, me, bob, id(21), "/i"))
-	wantCode(t, s.AddHint(ctx, me, id(11), id(20), "/h"), api.CodeNotFound)
-	wantCode(t, s.AddHint(ctx, me, bob, id(20), ""), api.CodeBadRequest)
-	wantCode(t, s.AddHint(ctx, me, bob, identity.ID{}, "/h"), api.CodeBadRequest)
-	wantCode(t, s.AddHint(ctx, me, bob, id(20), strings.Repeat("x", 257)), api.CodeBadRequest)
+	hintAt(t, s, me, bob, id(21), "/i")
+	for _, bad := range []hint{{id(20), "/x\n"}, {identity.ID{}, "/h"}, {id(20), strings.Repeat("x", 257)}} {
+		n := NewContact{Owner: me, ID: id(11), Name: "eve", Node: bad.node, Address: bad.address}
+		wantCode(t, s.AddContact(ctx, n), api.CodeBadRequest)
+		if _, ok := s.Contact(me, id(11)); ok {
+			t.Errorf("added with %+v", bad)
+		}
+	}
 
 	if got := s.Nodes(me, bob); !slices.Equal(got, []identity.ID{id(20), id(21)}) {
 		t.Errorf("%v", got)
@@ -164,10 +172,6 @@ func TestHints(t *testing.T) {
 	if got := s.Addresses(id(20)); !slices.Equal(got, []string{"/learned", "/h"}) {
 		t.Errorf("%v", got)
 	}
-	for n := range maxAddresses - 2 {
-		must(t, s.AddHint(ctx, me, bob, id(20), fmt.Sprintf("/n/%d", n)))
-	}
-	wantCode(t, s.AddHint(ctx, me, bob, id(20), "/more"), api.CodeOverBudget)
 	if n := len(s.KnownNodes()); n != 2 {
 		t.Errorf("%d nodes are known", n)
 	}
@@ -181,7 +185,7 @@ func TestNodesAreForgottenWithTheirContacts(t *testing.T) {
 		must(t, s.PutDelegation(ctx, id(owner), delegation(id(10), id(20), 1)))
 	}
 	must(t, s.SetAddresses(ctx, id(20), []string{"/a"}))
-	must(t, s.AddHint(ctx, id(0), id(10), id(21), "/b"))
+	hintAt(t, s, id(0), id(10), id(21), "/b")
 	if got := s.ContactsAt(id(1), id(20)); len(got) != 1 {
 		t.Errorf("%+v", got)
 	}

@@ -42,8 +42,8 @@ func TestOwnersSeeOnlyWhatTheyLearned(t *testing.T) {
 		t.Errorf("another's contact shows\n%s\none that nobody has\n%s", got, want)
 	}
 	// Naming a node brings nothing of what others know of it.
-	must(t, s.AddHint(ctx, you, bob, id(22), "/yours"))
-	must(t, s.AddHint(ctx, you, bob, id(20), "/yours"))
+	hintAt(t, s, you, bob, id(22), "/yours")
+	hintAt(t, s, you, bob, id(20), "/yours")
 	if got := s.Delegations(you, bob); len(got) != 0 {
 		t.Errorf("by a hint came %+v", got)
 	}

@@ -117,7 +117,6 @@ func scribble(t *testing.T, s *Store, r *rand.Rand) {
 	}
 	ops := []func() error{
 		func() error { return s.SetIdentity(ctx, owner(), uint32(r.IntN(2)), name(), r.IntN(2) == 0) },
-		func() error { return s.RenameIdentity(ctx, owner(), name()) },
 		func() error {
 			n := NewContact{Owner: owner(), ID: someone(), Name: name()}
 			if r.IntN(2) == 0 {
@@ -148,7 +147,6 @@ func scribble(t *testing.T, s *Store, r *rand.Rand) {
 		},
 		func() error { return s.SetAddresses(ctx, id(200+r.IntN(40)), []string{"/a/" + name(), "/b"}) },
 		func() error { return s.SetMeta(ctx, name(), name()) },
-		func() error { return s.AddHint(ctx, owner(), someone(), id(200+r.IntN(40)), "/h/"+name()) },
 	}
 	done := 0
 	for n := range 400 {
