@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -114,8 +115,11 @@ func TestCloseAndNoReply(t *testing.T) {
 	go func() { stop(); close(stopped) }()
 	c.want(c.answer(), "P1", "outcome_unknown")
 	<-stopped
-	l.eof()
-	half.eof()
+	for _, serving := range []*raw{l, half} { // it may be told of the caller's end before its own
+		if _, err := io.Copy(io.Discard, serving.r); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // What does not finish in time is cancelled.

@@ -130,7 +130,7 @@ func TestAbortIsTold(t *testing.T) {
 
 // The registration ends with its connection, and the program is told.
 func TestListenerLosesDaemon(t *testing.T) {
-	c, _, s := start(t, ipc.Options{})
+	c, _, s := start(t, ipc.Options{DrainTimeout: 20 * time.Millisecond})
 	l, err := c.Listen(limited(t), client.ListenOptions{Protocol: "Mine"})
 	if err != nil {
 		t.Fatal(err)
