@@ -28,6 +28,7 @@ func TestLockedKeystore(t *testing.T) {
 		{"mode 0644", "chmod 0644 " + nodeKey},
 		{"wrong owner", "chown root " + nodeKey},
 		{"symlink", "mv " + nodeKey + " /var/lib/fastn/elsewhere.key && ln -s ../elsewhere.key " + nodeKey},
+		{"hard link", "ln " + nodeKey + " /var/lib/fastn/elsewhere.hard"},
 		{"garbage", "head -c 200 /dev/urandom > " + nodeKey},
 		{"folder open to others", "chmod 0755 /var/lib/fastn/keystore"},
 	} {
@@ -41,7 +42,7 @@ func TestLockedKeystore(t *testing.T) {
 				t.Errorf("%v", r)
 			}
 			locked(t, m, from)
-			unlock(t, m, node)
+			unlock(t, m, node, c.damage)
 		})
 	}
 }
@@ -87,7 +88,7 @@ func locked(t *testing.T, m *nspawn.Machine, from string) {
 }
 
 // unlock does exactly what status says, then reloads.
-func unlock(t *testing.T, m *nspawn.Machine, node string) {
+func unlock(t *testing.T, m *nspawn.Machine, node, damage string) {
 	t.Helper()
 	problems := status(t, m).Problems
 	i := slices.IndexFunc(problems, func(p api.Problem) bool { return strings.Contains(p.Text, "/var/lib/fastn/keystore") })
@@ -99,9 +100,19 @@ func unlock(t *testing.T, m *nspawn.Machine, node string) {
 		t.Fatalf("fastn status does not show the fix %q:\n%s", fix, out)
 	}
 	pid := mainPID(m)
-	if then, ok := strings.CutPrefix(fix, "restore the file "+nodeKey+" from a backup, then: "); ok {
+	if by, then, ok := strings.Cut(fix, "restore the file "+nodeKey+" from a backup, then: "); ok {
+		// By hand: no command that follows a link is given to root.
+		switch by {
+		case "":
+		case "move " + nodeKey + " away and ":
+			m.Must("mv", nodeKey, "/root/moved-away")
+		default:
+			t.Errorf("the fix is %q", fix)
+		}
 		m.Must("cp", "--preserve=all", "/root/backup.key", nodeKey)
 		fix = then
+	} else if strings.Contains(damage, "ln ") {
+		t.Errorf("root is to paste %q though there is a link", fix)
 	}
 	if !strings.HasSuffix(fix, "systemctl reload fastnd") {
 		t.Errorf("the fix %q does not end with the reload", fix)
