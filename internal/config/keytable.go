@@ -68,6 +68,6 @@ func budgetKeys() []spec {
 		intKey("budgets.stalled_streams", func(c *Config) *int { return &c.Budgets.StalledStreams }, 1, 4096,
 			"Streams of one connection whose readers may have stopped before the oldest of them is reset. Costs up to budgets.stream_window_max of memory each.").needsRestart(),
 		intKey("budgets.node_connections", func(c *Config) *int { return &c.Budgets.NodeConnections }, 16, many,
-			"Connections to the control socket of all local users together, and to other nodes.").needsRestart(),
+			"Connections to the control socket of all local users together, in force after a reload, and as many to other nodes, in force after a restart.").needsRestart(),
 	}
 }

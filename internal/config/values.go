@@ -122,14 +122,14 @@ func checkNodeID(s string) error {
 	if id52.MatchString(s) || peerID.MatchString(s) {
 		return nil
 	}
-	return fmt.Errorf(`%s is not a node id: "fastn status" on that machine shows it`, show(s))
+	return fmt.Errorf(`%s is not a node id: the other side sees its own with fastn status`, show(s))
 }
 
 func staticPeersKey() spec {
 	return spec{
 		name: "p2p.static_peers",
 		typ:  "tables with id (string) and addresses (list of multiaddrs)",
-		doc:  "Nodes to stay connected to, found without any discovery. Each is a [[p2p.static_peers]] table: id is the node's id as \"fastn status\" shows it on that machine, addresses is where it is reached.",
+		doc:  "Nodes to stay connected to, found without any discovery. Each is a [[p2p.static_peers]] table: id is the node's id as fastn status shows it on that machine, addresses is where it is reached.",
 		get:  func(c *Config) any { return append([]StaticPeer{}, c.P2P.StaticPeers...) },
 		set:  setStaticPeers,
 	}
