@@ -10,24 +10,27 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/router"
 	"github.com/fastn-stack/fastnd/service/api"
 )
 
 // Serve is the listener as the router's handler.
 func (l *listener) Serve(ctx context.Context, r *router.Request) (json.RawMessage, error) {
-	if err := l.admit(ctx); err != nil {
+	if err := l.admit(ctx, r.From); err != nil {
 		return nil, err
 	}
-	defer l.leave()
 	if r.Kind == router.Stream {
 		return nil, l.serveStream(ctx, r)
 	}
+	defer l.leave(r.From)
 	return l.serveCall(ctx, r)
 }
 
-// admit waits until the listener's "ok" is on its way, and counts the request.
-func (l *listener) admit(ctx context.Context) error {
+// admit waits until the listener's "ok" is on its way, and counts the request as
+// outstanding until leave. Half of the queue is for callers that have less than a
+// quarter of it, so that none keeps the others out.
+func (l *listener) admit(ctx context.Context, from identity.ID) error {
 	select {
 	case <-l.ready:
 	case <-l.stopping:
@@ -35,22 +38,30 @@ func (l *listener) admit(ctx context.Context) error {
 	case <-ctx.Done():
 		return cause(ctx)
 	}
+	most := l.c.s.o.ListenerQueue
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.stopped {
+	switch his := l.callers[from]; {
+	case l.stopped:
 		return l.errGone()
-	}
-	if l.told >= l.c.s.o.ListenerQueue {
+	case l.told >= most:
 		return api.Errorf(api.CodeOverBudget, "the program that serves %s has not answered %d requests", l.protocol, l.told).
 			WithHint("try again later")
+	case l.told >= most/2 && his >= max(1, most/4):
+		return api.Errorf(api.CodeOverBudget, "the program that serves %s has not answered %d requests of this caller", l.protocol, his).
+			WithHint("wait until some of yours are answered")
 	}
 	l.told++
+	l.callers[from]++
 	return nil
 }
 
-func (l *listener) leave() {
+func (l *listener) leave(from identity.ID) {
 	l.mu.Lock()
 	l.told--
+	if l.callers[from]--; l.callers[from] == 0 {
+		delete(l.callers, from)
+	}
 	last := l.stopped && l.told == 0
 	l.mu.Unlock()
 	if last { // as drain waits for
@@ -129,14 +140,24 @@ func (l *listener) tell(r *router.Request, id string, cancelled bool) error {
 }
 
 func (l *listener) serveStream(ctx context.Context, r *router.Request) error {
+	o, err := l.offer(ctx, r)
+	l.leave(r.From) // one that was accepted is outstanding no more
+	if err != nil {
+		return err
+	}
+	return l.splice(ctx, r, o)
+}
+
+// offer tells the program of a stream and waits for who accepts it.
+func (l *listener) offer(ctx context.Context, r *router.Request) (*opening, error) {
 	in := &incomingStream{uid: l.c.caller.UID, id: newUUID(), claimed: make(chan *opening, 1)}
 	table := &l.c.s.incoming
 	table.add(in)
 	if err := l.tell(r, in.id, false); err != nil {
 		if table.withdraw(in) {
-			return err
+			return nil, err
 		}
-		return l.splice(ctx, r, <-in.claimed)
+		return <-in.claimed, nil
 	}
 	wait := time.NewTimer(l.c.s.o.AcceptTimeout)
 	defer wait.Stop()
@@ -144,7 +165,7 @@ func (l *listener) serveStream(ctx context.Context, r *router.Request) error {
 	cancelled := false
 	select {
 	case o := <-in.claimed:
-		return l.splice(ctx, r, o)
+		return o, nil
 	case <-ctx.Done():
 		err, cancelled = cause(ctx), true
 	case <-l.stopping:
@@ -153,12 +174,12 @@ func (l *listener) serveStream(ctx context.Context, r *router.Request) error {
 		err, cancelled = api.Errorf(api.CodeProtocolUnavailable, "the program that serves %s did not accept the stream within %v", l.protocol, l.c.s.o.AcceptTimeout), true
 	}
 	if !table.withdraw(in) {
-		return l.splice(ctx, r, <-in.claimed)
+		return <-in.claimed, nil
 	}
 	if cancelled {
 		_ = l.tell(r, in.id, true) // as for a call
 	}
-	return err
+	return nil, err
 }
 
 // splice joins the caller's stream to the connection that o makes raw.

@@ -28,6 +28,7 @@ type listener struct {
 	mu      sync.Mutex
 	stopped bool                    // stopping is closed
 	told    int                     // incoming ones that are outstanding
+	callers map[identity.ID]int     // the same by who sent them
 	calls   map[string]chan outcome // by incoming id
 }
 
@@ -85,7 +86,8 @@ func (c *conn) listen(r *api.Request, kinds []router.Kind, release func()) error
 		return err
 	}
 	l := &listener{c: c, id: r.ID, owner: owner, protocol: r.Protocol, instance: instanceOf(r), release: release,
-		ready: make(chan struct{}), stopping: make(chan struct{}), done: make(chan struct{}), calls: make(map[string]chan outcome)}
+		ready: make(chan struct{}), stopping: make(chan struct{}), done: make(chan struct{}),
+		callers: make(map[identity.ID]int), calls: make(map[string]chan outcome)}
 	l.unregister, err = c.s.backend.Listen(c.caller, owner, l.protocol, l.instance, kinds, l)
 	if err != nil {
 		return err

@@ -133,18 +133,64 @@ func TestAcceptInTime(t *testing.T) {
 	c.works()
 }
 
+// One caller gets half of a listener's places, the others a quarter each until it
+// is full.
 func TestListenerQueue(t *testing.T) {
-	path, _, _ := serve(t, ipc.Options{ListenerQueue: 2})
+	path, _, _ := serve(t, ipc.Options{ListenerQueue: 8})
 	l, c := dial(t, path), dial(t, path)
 	l.want(l.ask(`{"id":"L","type":"listen","protocol":"Mine"}`), "L", "ok")
-	c.send(`{"id":"1","type":"call","target":"self","protocol":"Mine"}`)
+	l.want(l.ask(`{"id":"O","type":"listen","protocol":"Mine","from":"other"}`), "O", "ok")
+	call := func(id, from string) string {
+		return `{"id":"` + id + `","type":"call","target":"default","protocol":"Mine","from":"` + from + `"}`
+	}
+	var in api.Incoming
+	for i := range 4 {
+		c.send(call(fmt.Sprint("a", i), "default"))
+		in = l.incoming("L")
+	}
+	a := c.want(c.ask(call("a4", "default")), "a4", "over_budget")
+	if want := `"the program that serves Mine has not answered 4 requests of this caller"`; string(a.Data) != want {
+		t.Errorf("told %s, want %s", a.Data, want)
+	}
+	for i := range 2 {
+		c.send(call(fmt.Sprint("b", i), "other"))
+		l.incoming("L")
+	}
+	c.want(c.ask(call("b2", "other")), "b2", "over_budget")
+	l.want(l.ask(`{"id":"r","type":"reply","incoming":"`+in.Incoming+`"}`), "r", "ok")
+	c.want(c.answer(), "a3", "ok")
+	c.want(c.ask(call("a5", "default")), "a5", "over_budget") // 5 places are taken, 3 by this caller
+	c.send(`{"id":"c","type":"call","target":"other","protocol":"Mine"}`)
+	l.incoming("O") // another listener has places of its own
+}
+
+func TestListenerQueueFull(t *testing.T) {
+	path, _, _ := serve(t, ipc.Options{ListenerQueue: 1})
+	l, c := dial(t, path), dial(t, path)
+	l.want(l.ask(`{"id":"L","type":"listen","protocol":"Mine"}`), "L", "ok")
+	c.send(`{"id":"1","type":"call","target":"default","protocol":"Mine"}`)
 	in := l.incoming("L")
-	c.send(`{"id":"2","type":"call","target":"self","protocol":"Mine"}`)
-	l.incoming("L")
-	c.want(c.ask(`{"id":"3","type":"call","target":"self","protocol":"Mine"}`), "3", "over_budget")
+	c.want(c.ask(`{"id":"2","type":"call","target":"default","protocol":"Mine","from":"other"}`), "2", "over_budget")
 	l.want(l.ask(`{"id":"r","type":"reply","incoming":"`+in.Incoming+`"}`), "r", "ok")
 	c.want(c.answer(), "1", "ok")
-	c.send(`{"id":"4","type":"call","target":"self","protocol":"Mine"}`)
+	c.send(`{"id":"2","type":"call","target":"default","protocol":"Mine","from":"other"}`)
+	l.incoming("L")
+}
+
+// Streams that were accepted take no place.
+func TestListenerQueueAndStreams(t *testing.T) {
+	path, _, _ := serve(t, ipc.Options{ListenerQueue: 1})
+	l := dial(t, path)
+	l.want(l.ask(`{"id":"L","type":"listen","protocol":"Mine"}`), "L", "ok")
+	for range 3 {
+		c, a := dial(t, path), dial(t, path)
+		c.send(`{"id":"1","type":"stream","target":"self","protocol":"Mine"}`)
+		in := l.incoming("L")
+		a.want(a.ask(`{"id":"2","type":"accept","incoming":"`+in.Incoming+`"}`), "2", "streaming")
+		c.want(c.answer(), "1", "streaming")
+	}
+	c := dial(t, path)
+	c.send(`{"id":"1","type":"call","target":"self","protocol":"Mine"}`)
 	l.incoming("L")
 }
 

@@ -18,7 +18,8 @@ type Options struct {
 	// AcceptTimeout is how long an incoming stream waits for accept. 30 s.
 	AcceptTimeout time.Duration
 	// ListenerQueue bounds incoming calls and streams that a listener has been
-	// told of and not yet answered. 256.
+	// told of and not yet answered or accepted. Half of it is for callers that have
+	// less than a quarter. 256.
 	ListenerQueue int
 	// StreamResults bounds the ends of streams kept for each uid. 1,024.
 	StreamResults int
