@@ -35,13 +35,14 @@ func (m *Remote) ServeFrame(ctx context.Context, node identity.ID, ip netip.Addr
 		err = api.Errorf(api.CodeUnsupported, "unknown kind of frame")
 	}
 	if err != nil {
-		if api.CodeOf(err) == api.CodeRefused || wasSkewed(from, err) && !m.known(node) {
+		skewed := wasSkewed(from, err)
+		if api.CodeOf(err) == api.CodeRefused || skewed && !m.known(node) {
 			m.Gate.Refused(from, node, ip)
 		}
 		delegation := reply.GetDelegation()
 		reply = errorReply(err)
 		reply.Delegation = delegation
-		if reply.Code == string(api.CodeClockSkew) {
+		if skewed {
 			reply.ReceiverTimeUs = m.Now().UnixMicro()
 		}
 		return reply, nil
@@ -49,8 +50,9 @@ func (m *Remote) ServeFrame(ctx context.Context, node identity.ID, ip netip.Addr
 	return reply, data
 }
 
-// wasSkewed tells that err refuses the sender's delegation for its times. Each
-// costs a check of a signature: what is refused is not remembered.
+// wasSkewed tells that err refuses the sender's delegation for its times, which
+// no program here said. Each costs a check of a signature: what is refused is
+// not remembered.
 func wasSkewed(from identity.ID, err error) bool {
 	return from.IsZero() && api.CodeOf(err) == api.CodeClockSkew
 }
@@ -63,6 +65,9 @@ func (m *Remote) sender(ctx context.Context, raw []byte, to, node identity.ID, i
 	var skew *identity.TimeError
 	switch {
 	case errors.As(err, &skew):
+		if m.known(node) {
+			m.skewed(node, nearest(skew))
+		}
 		return identity.ID{}, wrongTime(now)
 	case err != nil:
 		return identity.ID{}, api.Refusal()
@@ -74,6 +79,15 @@ func (m *Remote) sender(ctx context.Context, raw []byte, to, node identity.ID, i
 		m.learn(ctx, to, d)
 	}
 	return d.Identity, nil
+}
+
+// nearest is how far the sender's clock is off at least: it is not before what it
+// issued, nor after the end of what it still sends.
+func nearest(e *identity.TimeError) time.Time {
+	if errors.Is(e, identity.ErrFuture) {
+		return e.Issued
+	}
+	return e.Expires
 }
 
 func (m *Remote) opened(ctx context.Context, node identity.ID, ip netip.Addr, o *wire.Open, payload []byte,

@@ -122,7 +122,7 @@ func (m *Remote) whois(ctx context.Context, own *identity.Delegation, to, node i
 	f := &wire.Frame{Body: &wire.Frame_Whois{Whois: &wire.Whois{From: own.Raw, To: to[:]}}}
 	reply, _, err := m.transport.Request(ctx, node, f, nil)
 	if err == nil {
-		err = replyError(reply)
+		err = m.outcome(reply, node)
 	}
 	switch {
 	case api.CodeOf(err) == api.CodeOutcomeUnknown:
@@ -140,12 +140,23 @@ func (m *Remote) replied(ctx context.Context, from identity.ID, reply *wire.Repl
 		// One that does not check out is ignored: the held one was good enough.
 		_, _ = m.received(ctx, from, raw, node, to)
 	}
+	return m.outcome(reply, node)
+}
+
+// outcome is the error that node's reply tells, nil if it is none.
+func (m *Remote) outcome(reply *wire.Reply, node identity.ID) error {
+	if us := reply.GetReceiverTimeUs(); us != 0 && reply.GetCode() == string(api.CodeClockSkew) {
+		m.skewed(node, time.UnixMicro(us))
+	}
 	return replyError(reply)
 }
 
 func (m *Remote) received(ctx context.Context, owner identity.ID, raw []byte, node, to identity.ID) (*identity.Delegation, error) {
 	d, err := m.Verifier.Verify(raw, node, m.Now())
 	if err != nil {
+		if skew, ok := errors.AsType[*identity.TimeError](err); ok {
+			m.skewed(node, nearest(skew))
+		}
 		return nil, api.Errorf(api.CodeRefused, "the peer's machine does not speak for %s: %v", to.Short(), err)
 	}
 	if d.Identity != to {
@@ -193,7 +204,7 @@ var fromPeers = map[api.Code]bool{
 	api.CodeOutcomeUnknown: true, // the program that served ended meanwhile
 }
 
-// replyError is the error that a reply tells, nil if it is none.
+// replyError reads a reply's error, of which no code is believed that is ours to tell.
 func replyError(reply *wire.Reply) error {
 	err := reply.Err()
 	if e, ok := errors.AsType[*api.Error](err); ok && !fromPeers[e.Code] {

@@ -72,9 +72,19 @@ type Parts struct {
 	// Known tells whether a contact of anybody here lives at node; such a node's
 	// wrong clock does not count as a refused open. Nil knows none.
 	Known func(node identity.ID) bool
+	// OnSkew is told, for each frame that fails by it, that the clock of a node and
+	// ours disagree: it is a known node, or one that was asked. theirs is what its
+	// clock says, or the nearest time that it may say. Nil is told nothing.
+	OnSkew func(node identity.ID, theirs time.Time)
 }
 
 func (p *Parts) known(node identity.ID) bool { return p.Known != nil && p.Known(node) }
+
+func (p *Parts) skewed(node identity.ID, theirs time.Time) {
+	if p.OnSkew != nil {
+		p.OnSkew(node, theirs)
+	}
+}
 
 // Remote is safe for concurrent use.
 type Remote struct {
