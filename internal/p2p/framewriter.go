@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"bytes"
 	"context"
 	"time"
 
@@ -10,58 +11,133 @@ import (
 )
 
 // frameWriter lets many goroutines write frames to one stream, one at a time.
+// Half a frame would break the stream for everybody on it, hence a frame that
+// is begun is finished, for as long as the stream's own limit allows.
 type frameWriter struct {
 	s     network.Stream
 	limit time.Duration // for one frame to be taken by the connection
 	turn  chan struct{} // a lock that can be waited for with a context
 	until time.Time     // the deadline that is set
+	begun bool          // a frame was written
+	cur   frameWrite    // of whoever has the turn
 }
 
 func newFrameWriter(s network.Stream, limit time.Duration) *frameWriter {
 	return &frameWriter{s: s, limit: limit, turn: make(chan struct{}, 1)}
 }
 
-// write sends one frame. started tells whether any of it may have been sent,
-// complete whether all of it was; a frame that is started and not complete
-// leaves the stream unusable. ctx is for the wait and bounds the write.
-func (w *frameWriter) write(ctx context.Context, f *wire.Frame, payload []byte) (started, complete bool, err error) {
+// written tells what became of a frame.
+type written struct {
+	started  bool // some of it may have been sent
+	complete bool // all of it was
+	// rest must be called, if not nil: it sends what the caller of writeSoon had
+	// no time to wait for. Others wait for their turn until it returns.
+	rest func() error
+}
+
+// write sends one frame. A frame that is started and not complete leaves the
+// stream unusable. ctx is for the wait until the frame is begun.
+func (w *frameWriter) write(ctx context.Context, f *wire.Frame, payload []byte) (written, error) {
+	return w.send(ctx, time.Time{}, f, payload)
+}
+
+// writeSoon is write for those who leave at the deadline of ctx. A frame that
+// is not begun by then is not sent.
+func (w *frameWriter) writeSoon(ctx context.Context, f *wire.Frame, payload []byte) (written, error) {
+	leave, _ := ctx.Deadline()
+	return w.send(ctx, leave, f, payload)
+}
+
+func (w *frameWriter) send(ctx context.Context, leave time.Time, f *wire.Frame, payload []byte) (out written, err error) {
 	select {
 	case w.turn <- struct{}{}:
 	default:
 		select {
 		case w.turn <- struct{}{}:
 		case <-ctx.Done():
-			return false, false, ctx.Err()
+			return out, ctx.Err()
 		}
 	}
-	defer func() { <-w.turn }()
-	w.deadline(ctx, len(payload))
-	c := countingWriter{s: w.s}
-	complete, err = wire.WriteFrame(&c, f, payload)
-	return c.n > 0, complete, err
+	if !w.begun {
+		// With the first one go libp2p's own words, which it cannot go on with
+		// once they were cut short.
+		w.begun, leave = true, time.Time{}
+	}
+	// A large payload gets the limit once more for each 256 KiB.
+	w.cur = frameWrite{w: w, end: time.Now().Add(w.limit * time.Duration(1+len(payload)>>18)), leave: leave}
+	fw := &w.cur
+	out.complete, err = wire.WriteFrame(fw, f, payload)
+	out.started = fw.n > 0 // read while the turn is ours
+	if fw.rest == nil {
+		<-w.turn
+		return out, err
+	}
+	out.rest = func() error {
+		defer func() { <-w.turn }()
+		return fw.finish()
+	}
+	return out, err
 }
 
-// deadline moves the write deadline on, seldom: it is exact only where ctx ends
-// sooner. A large payload gets the limit once more for each 256 KiB.
-func (w *frameWriter) deadline(ctx context.Context, size int) {
-	now := time.Now()
-	want := now.Add(w.limit * time.Duration(1+size>>18))
-	if d, ok := ctx.Deadline(); ok && d.Before(want) {
-		want = d
+// frameWrite is the writing of one frame.
+type frameWrite struct {
+	w     *frameWriter
+	end   time.Time // then the stream is given up
+	leave time.Time // then the caller leaves; zero if it stays
+	n     int       // bytes sent
+	rest  [][]byte  // what is left when the caller leaves
+}
+
+// Write sends p or, from the time to leave on, keeps it in rest. It fails with
+// context.DeadlineExceeded if that comes before anything was sent.
+func (fw *frameWrite) Write(p []byte) (int, error) {
+	if fw.rest != nil {
+		fw.rest = append(fw.rest, bytes.Clone(p))
+		return len(p), nil
 	}
-	if w.until.After(want) || w.until.Before(now.Add(w.limit/2)) {
+	for done := 0; ; {
+		fw.moveDeadline()
+		n, err := fw.w.s.Write(p[done:])
+		done += n
+		fw.n += n
+		now := time.Now()
+		switch {
+		case err == nil:
+			return done, nil
+		case !isTimeout(err) || now.Before(fw.w.until) || !now.Before(fw.end):
+			return done, err // not by the deadline that was set, or the last one
+		case fw.leave.IsZero() || now.Before(fw.leave):
+			continue
+		case fw.n == 0:
+			return 0, context.DeadlineExceeded
+		}
+		fw.rest = append(fw.rest, bytes.Clone(p[done:]))
+		return len(p), nil
+	}
+}
+
+// moveDeadline sets the stream's deadline, seldom: one that is due earlier than
+// it need be only costs another Write.
+func (fw *frameWrite) moveDeadline() {
+	want := fw.end
+	if !fw.leave.IsZero() && fw.leave.Before(want) {
+		want = fw.leave
+	}
+	now, w := time.Now(), fw.w
+	if w.until.After(want) || w.until.Before(now.Add(want.Sub(now)/2)) {
 		w.until = want
 		_ = w.s.SetWriteDeadline(want)
 	}
 }
 
-type countingWriter struct {
-	s network.Stream
-	n int
-}
-
-func (c *countingWriter) Write(p []byte) (int, error) {
-	n, err := c.s.Write(p)
-	c.n += n
-	return n, err
+// finish sends the rest.
+func (fw *frameWrite) finish() error {
+	rest := fw.rest
+	fw.rest, fw.leave = nil, time.Time{}
+	for _, p := range rest {
+		if _, err := fw.Write(p); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -31,6 +31,8 @@ type reqStream struct {
 	out  *frameWriter
 	bulk atomic.Int32 // bulky frames under way, either direction
 
+	begun atomic.Bool // a frame was sent, or is being sent
+
 	mu      sync.Mutex
 	next    uint64
 	waiting map[uint64]chan result
@@ -51,8 +53,8 @@ func (r *reqStream) do(ctx context.Context, f *wire.Frame, payload []byte) (res 
 	if !ok {
 		return res, true
 	}
-	if err := r.write(ctx, f, payload); err != nil {
-		return r.unsent(ctx, f, ch, err)
+	if w, err := r.write(ctx, f, payload); err != nil {
+		return r.unsent(ctx, f, ch, w, err)
 	}
 	select {
 	case res = <-ch:
@@ -69,54 +71,67 @@ func (r *reqStream) do(ctx context.Context, f *wire.Frame, payload []byte) (res 
 	return res, false
 }
 
-// writeError tells what became of a frame that could not be written.
-type writeError struct {
-	started, complete bool
-	err               error
+// write sends a frame. It returns without an error also if ctx ended while the
+// frame was being sent: it is then finished behind the caller's back, since half
+// of one would break the stream for the others on it.
+func (r *reqStream) write(ctx context.Context, f *wire.Frame, payload []byte) (written, error) {
+	if len(payload) > bulky || !r.begun.Load() && !r.begun.Swap(true) {
+		return r.writeAside(ctx, f, payload)
+	}
+	done, err := r.out.writeSoon(ctx, f, payload)
+	if done.rest == nil {
+		return done, err
+	}
+	if !r.h.tasks.run(func() { r.finish(done.rest) }) {
+		r.finish(done.rest) // soon: the connections are being closed
+	}
+	return done, nil
 }
 
-func (e *writeError) Error() string { return e.err.Error() }
-func (e *writeError) Unwrap() error { return e.err }
-
-// write sends a frame. A bulky one may take long: its caller leaves when ctx
-// ends, but the frame is finished, since half of one would break the stream for
-// the others on it.
-func (r *reqStream) write(ctx context.Context, f *wire.Frame, payload []byte) error {
-	if len(payload) <= bulky {
-		return r.writeNow(ctx, f, payload)
+func (r *reqStream) finish(rest func() error) {
+	if rest() != nil {
+		r.fail(lostError())
 	}
-	r.bulk.Add(1)
-	done := make(chan error, 1)
+}
+
+// writeAside sends a frame that may take long from a goroutine of its own.
+func (r *reqStream) writeAside(ctx context.Context, f *wire.Frame, payload []byte) (written, error) {
+	type outcome struct {
+		written
+		err error
+	}
+	ch := make(chan outcome, 1)
+	big := int32(0)
+	if len(payload) > bulky {
+		big = 1
+	}
+	r.bulk.Add(big)
 	ok := r.h.tasks.run(func() {
-		defer r.bulk.Add(-1)
-		done <- r.writeNow(context.WithoutCancel(ctx), f, payload)
+		defer r.bulk.Add(-big)
+		done, err := r.out.write(ctx, f, payload)
+		ch <- outcome{done, err}
+		if err != nil && done.started {
+			r.fail(lostError()) // nobody else may be there to see it
+		}
 	})
 	if !ok {
-		r.bulk.Add(-1)
-		return &writeError{err: errStopping}
+		r.bulk.Add(-big)
+		return written{}, errStopping
 	}
 	select {
-	case err := <-done:
-		return err
+	case o := <-ch:
+		return o.written, o.err
 	case <-ctx.Done():
-		return nil // and do sees the end of ctx
+		return written{started: true}, nil // and do sees the end of ctx
 	}
-}
-
-func (r *reqStream) writeNow(ctx context.Context, f *wire.Frame, payload []byte) error {
-	started, complete, err := r.out.write(ctx, f, payload)
-	if err != nil {
-		return &writeError{started, complete, err}
-	}
-	return nil
 }
 
 // unsent ends a request whose frame could not be written.
-func (r *reqStream) unsent(ctx context.Context, f *wire.Frame, ch chan result, err error) (res result, retry bool) {
+func (r *reqStream) unsent(ctx context.Context, f *wire.Frame, ch chan result, w written, err error) (res result, retry bool) {
 	defer answers.Put(ch)
-	w, _ := errors.AsType[*writeError](err)
 	refused := errors.Is(err, wire.ErrTooLarge) || errors.Is(err, wire.ErrMalformed)
-	if w.started || ctx.Err() == nil && !refused {
+	late := err == context.DeadlineExceeded || err == context.Canceled // of ctx, not of the stream
+	if !late && !refused {
 		r.fail(lostError()) // not even the next frame would get through
 	}
 	if !r.unregister(f.Number) {
@@ -130,7 +145,8 @@ func (r *reqStream) unsent(ctx context.Context, f *wire.Frame, ch chan result, e
 		return res, false
 	case refused:
 		return result{err: api.Errorf(api.CodeTooLarge, "the request cannot be sent: %v", err)}, false
-	case ctx.Err() != nil:
+	case late:
+		<-ctx.Done() // its time has come, if its timer has not
 		return result{err: ctxError(ctx, "the request could not be sent")}, false
 	}
 	return result{}, true
@@ -214,7 +230,7 @@ func (r *reqStream) fail(why *api.Error) {
 // sendCancel tells that an answer is not wanted any more.
 func (r *reqStream) sendCancel(number uint64) {
 	f := &wire.Frame{Number: number, Body: &wire.Frame_Cancel{Cancel: &wire.Cancel{}}}
-	if err := r.writeNow(r.h.ctx, f, nil); err != nil {
+	if _, err := r.out.write(r.h.ctx, f, nil); err != nil {
 		r.fail(lostError())
 	}
 }

@@ -92,11 +92,11 @@ func (o opening) do(ctx context.Context, f *wire.Frame, payload []byte) (conn *r
 		_ = o.s.ResetWithError(toResetCode(api.CodeCancelled))
 	})
 	f.Number = 1
-	_, complete, err := newFrameWriter(o.s, o.h.o.Timing.Write).write(ctx, f, payload)
+	done, err := newFrameWriter(o.s, o.h.o.Timing.Write).write(ctx, f, payload)
 	if err != nil {
 		stop()
 		_ = o.s.Reset()
-		return nil, nil, nil, !complete && ctx.Err() == nil, o.lost(ctx)
+		return nil, nil, nil, !done.complete && ctx.Err() == nil, o.lost(ctx)
 	}
 	in := newFrameReader(o.s, o.h.o.Timing.Header)
 	got, answer, _, err := in.next(nil)

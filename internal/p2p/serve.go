@@ -174,14 +174,14 @@ func (w *resetWatch) stop() {
 
 func writeReply(ctx context.Context, out *frameWriter, number uint64, r *wire.Reply, payload []byte) error {
 	f := &wire.Frame{Number: number, Body: &wire.Frame_Reply{Reply: r}}
-	started, complete, err := out.write(ctx, f, payload)
-	if err == nil || started || complete {
+	done, err := out.write(ctx, f, payload)
+	if err == nil || done.started {
 		return err
 	}
 	if !errors.Is(err, wire.ErrTooLarge) {
 		return err
 	}
 	f.Body = &wire.Frame_Reply{Reply: wire.ReplyError(api.Errorf(api.CodeTooLarge, "the answer is longer than a frame may be"))}
-	_, _, err = out.write(ctx, f, nil)
+	_, err = out.write(ctx, f, nil)
 	return err
 }

@@ -1,0 +1,97 @@
+package p2p_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+
+	"github.com/fastn-stack/fastnd/internal/p2p"
+	"github.com/fastn-stack/fastnd/internal/p2p/p2ptest"
+	"github.com/fastn-stack/fastnd/internal/testutil"
+	"github.com/fastn-stack/fastnd/internal/wire"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+var rawListen = map[string]string{"quic": "/ip4/127.0.0.1/udp/0/quic-v1", "tcp": "/ip4/127.0.0.1/tcp/0"}
+
+// Callers whose time runs out while their request is being written leave in
+// time, and the stream that they share with others stays whole.
+func TestShortDeadlinesBreakNobodyElsesRequests(t *testing.T) {
+	for name, listen := range rawListen {
+		t.Run(name, func(t *testing.T) {
+			testutil.LeakCheck(t)
+			book := p2ptest.NewBook()
+			a := p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), func(o *p2p.Options) { o.Book = book })
+			raw := rawHost(t, listen)
+			first, goOn := make(chan bool, 1), make(chan bool)
+			raw.SetStreamHandler(p2p.Protocol, func(s network.Stream) { answerLater(s, first, goOn) })
+			node := rawID(t, raw)
+			book.Add(node, fmt.Sprint(raw.Addrs()[0]))
+
+			long := make(chan error, 1)
+			go func() {
+				r, _, err := a.Request(timeout(t, 40*time.Second), node, p2ptest.Open(wire.Kind_KIND_CALL), []byte("long"))
+				if err == nil {
+					err = r.Err()
+				}
+				long <- err
+			}()
+			recv(t, first, "long call")
+			// The peer does not read: these fill the stream and then some.
+			var calls sync.WaitGroup
+			for range 4 {
+				calls.Go(func() {
+					for range 30 {
+						began := time.Now()
+						ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+						_, _, err := a.Request(ctx, node, p2ptest.Open(wire.Kind_KIND_CALL), make([]byte, 30<<10))
+						cancel()
+						if api.CodeOf(err) != api.CodeTimeout {
+							t.Errorf("a call that ran out of time: %v", err)
+						}
+						if d := time.Since(began); d > time.Second {
+							t.Errorf("a call of 50 ms took %v", d)
+						}
+					}
+				})
+			}
+			calls.Wait()
+			close(goOn)
+			if err := recv(t, long, "answer to the long call"); err != nil {
+				t.Errorf("the long call: %v", err)
+			}
+			callNode(t, a, node)
+			if n := a.Connections(); n != 1 {
+				t.Errorf("%d connections", n)
+			}
+		})
+	}
+}
+
+// answerLater reads one request, tells so, and answers it and all others only
+// from when goOn is closed.
+func answerLater(s network.Stream, first chan<- bool, goOn <-chan bool) {
+	defer s.Reset()
+	in := bufio.NewReader(s)
+	for {
+		f, p, err := wire.ReadFrame(in, api.MaxPayload)
+		if err != nil {
+			return
+		}
+		if string(p) == "long" {
+			first <- true
+			<-goOn
+		}
+		if f.GetCancel() != nil {
+			continue
+		}
+		if _, err := wire.WriteFrame(s, &wire.Frame{Number: f.Number, Body: &wire.Frame_Reply{Reply: &wire.Reply{}}}, p); err != nil {
+			return
+		}
+	}
+}
