@@ -96,6 +96,7 @@ func TestBytesGivenBack(t *testing.T) {
 	for _, tc := range []struct{ members, want string }{
 		{`"type":"hello","data":{"client":` + long + `}`, "ok"},
 		{`"type":"hello","data":[` + long + `]`, "bad_request"},
+		{`"type":"peer.list","data":{"client":` + long + `}`, "bad_request"},
 		{`"type":"nothing","data":` + long, "unsupported"},
 		{`"type":"call","target":"nobody","protocol":"Echo","data":` + long, "not_found"},
 		{`"type":"stream","target":"self","protocol":"Nobody","data":` + long, "protocol_unavailable"},

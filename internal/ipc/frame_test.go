@@ -1,9 +1,11 @@
 package ipc_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
@@ -269,6 +271,45 @@ func TestAdminVerbs(t *testing.T) {
 		if v.Admin {
 			c.want(c.ask(`{"id":"1","type":"`+v.Name+`"}`), "1", "not_permitted")
 		}
+	}
+}
+
+// Arguments are what PROTOCOL.md says, to the letter, whatever the verb.
+func TestStrictArguments(t *testing.T) {
+	path, b, _ := serve(t, ipc.Options{})
+	c := dial(t, path)
+	ask := func(v api.Verb, data string) api.Response {
+		var files []*os.File
+		if v.Files > 0 {
+			files = []*os.File{tempFile(t)}
+		}
+		c.sendFiles(`{"id":"1","type":"`+v.Name+`","data":`+data+"}\n", files...)
+		return c.answer()
+	}
+	for _, v := range api.Verbs() {
+		b.HandleVerb(v.Name, func(_ context.Context, _ ipc.Caller, _ *api.Request, files []*os.File) (any, error) {
+			for _, f := range files {
+				f.Close()
+			}
+			return nil, nil
+		})
+		c.want(ask(v, `{}`), "1", "ok")
+		bad := []string{`[1,2]`, `"x"`, `1`, `null`, `{"bogus":1}`}
+		if v.Args != nil {
+			for typ, i := reflect.TypeOf(v.Args), 0; i < typ.NumField(); i++ {
+				name, _, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
+				bad = append(bad, `{"`+strings.ToUpper(name)+`":"x"}`, `{"`+name+`":{}}`, `{"`+name+`":null}`)
+			}
+		}
+		for _, data := range bad {
+			if a := ask(v, data); a.Code != api.CodeBadRequest {
+				t.Errorf("%s %s: %+v", v.Name, data, a)
+			}
+		}
+	}
+	for _, line := range []string{`"type":"hello","data":{"Client":"x"}`, `"type":"subscribe","data":{"Kinds":[]}`, `"type":"subscribe","data":null`,
+		`"type":"listen","protocol":"P","data":{"KINDS":["call"]}`, `"type":"reply","incoming":"` + uuidA + `","error":{"Message":"x"}`} {
+		c.want(c.ask(`{"id":"1",`+line+`}`), "1", "bad_request")
 	}
 }
 

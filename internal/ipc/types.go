@@ -35,6 +35,8 @@ type requestType struct {
 	needs, takes member // takes is beside needs
 	files        int    // descriptors that come with it
 	admin        bool
+	verb         bool
+	args         any // of a verb: see api.Verb
 	serve        func(c *conn, r *api.Request, files []*os.File)
 }
 
@@ -52,7 +54,7 @@ func requestTypes() map[string]requestType {
 		api.TypeSubscribe:    {takes: memberData, serve: (*conn).serveSubscribe},
 	}
 	for _, v := range api.Verbs() {
-		t[v.Name] = requestType{takes: memberData, files: v.Files, admin: v.Admin, serve: (*conn).serveVerb}
+		t[v.Name] = requestType{takes: memberData, files: v.Files, admin: v.Admin, verb: true, args: v.Args, serve: (*conn).serveVerb}
 	}
 	return t
 }
@@ -100,6 +102,9 @@ func (t requestType) checkMembers(r *api.Request) error {
 		if id.value != "" && !isUUID(id.value) {
 			return api.Errorf(api.CodeBadRequest, "%q must be a UUID such as 123e4567-e89b-42d3-a456-426614174000", id.name)
 		}
+	}
+	if t.verb {
+		return api.CheckArgs(r.Data, t.args)
 	}
 	return nil
 }

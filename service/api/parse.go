@@ -67,7 +67,6 @@ func (r *Request) set(f field) error {
 	case "message_id":
 		dst = &r.MessageID
 	case "error":
-		dst = &r.Error
 	case "data":
 		if len(f.value) > MaxPayload {
 			return Errorf(CodeTooLarge, `"data" has %d bytes, the limit is %d`, len(f.value), MaxPayload)
@@ -80,13 +79,14 @@ func (r *Request) set(f field) error {
 	if bytes.Equal(f.value, []byte("null")) {
 		return badRequest("%q may not be null", f.key)
 	}
+	if f.key == "error" {
+		r.Error = new(Error)
+		return decodeObject(f.value, r.Error, `"error"`)
+	}
 	if err := decode(f.value, dst); err != nil {
 		want := "a string"
-		switch f.key {
-		case "timeout_ms":
+		if f.key == "timeout_ms" {
 			want = "a whole number of milliseconds"
-		case "error":
-			want = `an object {"code","message","hint"}`
 		}
 		return badRequest("%q must be %s", f.key, want)
 	}
@@ -103,21 +103,6 @@ func decode(value []byte, dst any) error {
 		return nil
 	}
 	return json.Unmarshal(value, dst)
-}
-
-// DecodeArgs reads the `data` of a management verb into dst, a pointer to a
-// struct. Missing data is an empty object. Unknown members are refused.
-func DecodeArgs(data json.RawMessage, dst any) error {
-	if len(data) == 0 {
-		return nil
-	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(dst); err != nil {
-		msg := strings.TrimPrefix(err.Error(), "json: ")
-		return badRequest(`"data": %s`, msg)
-	}
-	return nil
 }
 
 // ValidName checks a name of an identity, contact or instance: 1 to MaxName

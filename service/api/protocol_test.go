@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"go/ast"
 	"go/parser"
@@ -190,6 +191,9 @@ func TestProtocolVerbExamples(t *testing.T) {
 			t.Errorf("line %d: arguments of %s", i+1, r.Type)
 		} else if types[0] != nil {
 			strict(t, i+1, r.Data, types[0])
+			if err := api.CheckArgs(r.Data, types[0]); err != nil {
+				t.Errorf("line %d: %v", i+1, err)
+			}
 		}
 		var a api.Response
 		if err := json.Unmarshal([]byte(strings.TrimPrefix(strings.TrimSpace(lines[i+1]), "← ")), &a); err != nil {
@@ -198,6 +202,9 @@ func TestProtocolVerbExamples(t *testing.T) {
 		strict(t, i+2, a.Data, types[1])
 	}
 	for _, v := range api.Verbs() {
+		if v.Args != exampleData[v.Name][0] {
+			t.Errorf("%s takes %T, not %T", v.Name, exampleData[v.Name][0], v.Args)
+		}
 		if !seen[v.Name] {
 			t.Errorf("no example of %s", v.Name)
 		}
@@ -206,8 +213,9 @@ func TestProtocolVerbExamples(t *testing.T) {
 
 func strict(t *testing.T, line int, data json.RawMessage, like any) {
 	t.Helper()
-	dst := reflect.New(reflect.TypeOf(like))
-	if err := api.DecodeArgs(data, dst.Interface()); err != nil {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(reflect.New(reflect.TypeOf(like)).Interface()); err != nil {
 		t.Errorf("line %d: %v", line, err)
 	}
 }

@@ -68,9 +68,19 @@ func TestParseRequestLimits(t *testing.T) {
 
 func TestDecodeArgs(t *testing.T) {
 	var a api.GrantArgs
-	for _, bad := range []string{`{"who":1}`, `{"whom":"x"}`, `[]`, `"x"`} {
-		if err := api.DecodeArgs([]byte(bad), &a); api.CodeOf(err) != api.CodeBadRequest {
-			t.Errorf("%s: %v", bad, err)
+	for bad, want := range map[string]string{
+		`{"who":1}`:                `"data": "who" must be a string`,
+		`{"who":null}`:             `"data": "who" may not be null`,
+		`{"whom":"x"}`:             `"data": unknown member "whom"; there is instance, protocol, who`,
+		`{"Who":"x"}`:              `"data": unknown member "Who"; there is instance, protocol, who`,
+		`{"who":"a","WHO":"b"}`:    `"data": unknown member "WHO"; there is instance, protocol, who`,
+		`{"who":"a","\u0077ho":1}`: `"data": duplicate key "who" at byte 21`,
+		`[]`:                       `"data" must be an object`,
+		`"x"`:                      `"data" must be an object`,
+		`null`:                     `"data" must be an object`,
+	} {
+		if err := api.DecodeArgs([]byte(bad), &a); api.CodeOf(err) != api.CodeBadRequest || err.Error() != want {
+			t.Errorf("%s: %v, want %s", bad, err, want)
 		}
 	}
 	if err := api.DecodeArgs([]byte(`{"who":"bob","protocol":"P"}`), &a); err != nil || a.Who != "bob" || a.Protocol != "P" {
@@ -78,6 +88,31 @@ func TestDecodeArgs(t *testing.T) {
 	}
 	if err := api.DecodeArgs(nil, &a); err != nil {
 		t.Errorf("no data: %v", err)
+	}
+	for bad, want := range map[string]string{
+		`{"cursor":-1}`:        `"data": "cursor" must be a whole number, 0 or more`,
+		`{"kinds":"reloaded"}`: `"data": "kinds" must be an array, each a string`,
+	} {
+		if err := api.DecodeArgs([]byte(bad), new(api.SubscribeArgs)); err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %s", bad, err, want)
+		}
+	}
+	if err := api.CheckArgs([]byte(`{"a":1}`), nil); err == nil || err.Error() != `"data": unknown member "a"; there is none` {
+		t.Errorf("arguments where there are none: %v", err)
+	}
+}
+
+// The error of a reply is as strict as arguments are.
+func TestReplyErrorMembers(t *testing.T) {
+	for _, bad := range []string{`{"Code":"not_found","message":"x"}`, `{"message":"x","more":1}`, `{"message":1}`, `[]`, `null`} {
+		_, _, _, err := api.ParseRequest([]byte(`{"id":"1","type":"reply","error":` + bad + `}`))
+		if api.CodeOf(err) != api.CodeBadRequest || !strings.Contains(err.Error(), `"error"`) {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+	r, _, _, err := api.ParseRequest([]byte(`{"id":"1","type":"reply","error":{"code":"not_found","message":"x","hint":"y"}}`))
+	if want := (api.Error{Code: api.CodeNotFound, Message: "x", Hint: "y"}); err != nil || *r.Error != want {
+		t.Errorf("%+v, %v", r, err)
 	}
 }
 

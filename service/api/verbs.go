@@ -60,6 +60,7 @@ type Verb struct {
 	Admin bool // uid 0 or group fastn-admin only
 	Owned bool // acts on objects of an identity of the caller, chosen by `from`
 	Files int  // descriptors the request must carry
+	Args  any  // what its data is read into, as a value; nil if it has none
 }
 
 // Verbs lists every management verb, sorted by name. Tests of ownership are
@@ -67,31 +68,31 @@ type Verb struct {
 func Verbs() []Verb {
 	v := []Verb{
 		{Name: VerbIdentityList, Owned: true},
-		{Name: VerbIdentityNew, Owned: true},
-		{Name: VerbIdentityShow, Owned: true},
-		{Name: VerbIdentityRename, Owned: true},
-		{Name: VerbIdentityExport, Owned: true, Files: 1},
-		{Name: VerbIdentityImport, Owned: true, Files: 1},
-		{Name: VerbIdentityRemove, Owned: true},
-		{Name: VerbIdentityOnline, Owned: true},
-		{Name: VerbIdentityOffline, Owned: true},
-		{Name: VerbContactInvite, Owned: true},
-		{Name: VerbContactAdd, Owned: true},
+		{Name: VerbIdentityNew, Owned: true, Args: NameArgs{}},
+		{Name: VerbIdentityShow, Owned: true, Args: IdentityArgs{}},
+		{Name: VerbIdentityRename, Owned: true, Args: RenameArgs{}},
+		{Name: VerbIdentityExport, Owned: true, Files: 1, Args: IdentityArgs{}},
+		{Name: VerbIdentityImport, Owned: true, Files: 1, Args: NameArgs{}},
+		{Name: VerbIdentityRemove, Owned: true, Args: IdentityArgs{}},
+		{Name: VerbIdentityOnline, Owned: true, Args: IdentityArgs{}},
+		{Name: VerbIdentityOffline, Owned: true, Args: IdentityArgs{}},
+		{Name: VerbContactInvite, Owned: true, Args: InviteArgs{}},
+		{Name: VerbContactAdd, Owned: true, Args: ContactAddArgs{}},
 		{Name: VerbContactList, Owned: true},
-		{Name: VerbContactRename, Owned: true},
-		{Name: VerbContactRemove, Owned: true},
-		{Name: VerbContactBlock, Owned: true},
-		{Name: VerbContactUnblock, Owned: true},
-		{Name: VerbGrantAdd, Owned: true},
+		{Name: VerbContactRename, Owned: true, Args: RenameArgs{}},
+		{Name: VerbContactRemove, Owned: true, Args: NameArgs{}},
+		{Name: VerbContactBlock, Owned: true, Args: NameArgs{}},
+		{Name: VerbContactUnblock, Owned: true, Args: NameArgs{}},
+		{Name: VerbGrantAdd, Owned: true, Args: GrantArgs{}},
 		{Name: VerbGrantList, Owned: true},
-		{Name: VerbGrantRemove, Owned: true},
-		{Name: VerbAccessWhy, Owned: true},
+		{Name: VerbGrantRemove, Owned: true, Args: GrantArgs{}},
+		{Name: VerbAccessWhy, Owned: true, Args: GrantArgs{}},
 		{Name: VerbPeerList},
-		{Name: VerbPeerPing, Owned: true},
+		{Name: VerbPeerPing, Owned: true, Args: TargetArgs{}},
 		{Name: VerbDaemonStatus},
 		{Name: VerbDaemonReload, Admin: true},
 		{Name: VerbDaemonStop, Admin: true},
-		{Name: VerbDaemonDisconnect, Admin: true},
+		{Name: VerbDaemonDisconnect, Admin: true, Args: UserArgs{}},
 	}
 	slices.SortFunc(v, func(a, b Verb) int {
 		switch {
