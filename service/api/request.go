@@ -24,12 +24,14 @@ type Request struct {
 	Error     *Error          `json:"error,omitempty"`      // of a reply that fails
 }
 
-// Timeout is the time allowed for r: DefaultTimeout if none is given.
+// Timeout is the time allowed for r: DefaultTimeout if none is given, MaxTimeout
+// if more is.
 func (r *Request) Timeout() time.Duration {
 	if r.TimeoutMS <= 0 {
 		return DefaultTimeout
 	}
-	return min(time.Duration(r.TimeoutMS)*time.Millisecond, MaxTimeout)
+	// Bounded first: the product may be too large for an int64.
+	return time.Duration(min(r.TimeoutMS, MaxTimeout.Milliseconds())) * time.Millisecond
 }
 
 // Response is one line from the daemon. With StatusError, Data is the message

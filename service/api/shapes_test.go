@@ -1,8 +1,10 @@
 package api_test
 
 import (
+	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fastn-stack/fastnd/service/api"
 )
@@ -30,6 +32,15 @@ func TestSeedShapes(t *testing.T) {
 	for got, want := range answers {
 		if got != want+"\n" {
 			t.Errorf("got  %swant %s", got, want)
+		}
+	}
+}
+
+func TestTimeout(t *testing.T) {
+	for ms, want := range map[int64]time.Duration{0: api.DefaultTimeout, 1: time.Millisecond, 3_600_000: time.Hour, 3_600_001: time.Hour,
+		math.MaxInt64/int64(time.Millisecond) + 1: time.Hour, math.MaxInt64: time.Hour} {
+		if got := (&api.Request{TimeoutMS: ms}).Timeout(); got != want {
+			t.Errorf("%d ms allow %v, want %v", ms, got, want)
 		}
 	}
 }
