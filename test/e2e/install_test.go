@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -22,6 +23,7 @@ func TestPackage(t *testing.T) {
 	step("fresh install is disabled and inactive", freshInstall)
 	step("users and groups exist", usersAndGroups)
 	step("files, man pages and completions are in place", filesInPlace)
+	step("the installation lowers no buffer that is tuned higher", tunedHigher)
 	step("systemd-analyze verify is clean", analyzeVerify)
 	step("systemd-analyze security is at most 1.3", analyzeSecurity)
 
@@ -32,6 +34,9 @@ func TestPackage(t *testing.T) {
 	step("100 first clients at once: one start, 100 answers", hundredClients)
 	step("an outsider is refused with the hint, members pass", membership)
 	step("nobody sees or uses another user's objects", ownership)
+	step("what one user knows of a peer is not told to another", addressesOfOthers)
+	step("a call is answered by whom it was told only", callsOfOthers)
+	step("who gave an identity away gets no calls for it", formerOwner)
 	step("administrators' verbs are for administrators", adminVerbs)
 	step("reload with a bad file keeps serving and says so", badReload)
 	step("one who left the group is cut off by daemon disconnect", disconnect)
@@ -87,6 +92,25 @@ func filesInPlace(t *testing.T, m *nspawn.Machine) {
 	m.Must("bash", "-n", "/usr/share/bash-completion/completions/fastn")
 	if got := m.Must("journalctl", "--list-catalog"); !strings.Contains(got, "fastn") {
 		t.Error("the journal's catalog has no entry of fastn's")
+	}
+}
+
+// The machine's network is not the host's, so that nothing can be written: what
+// the installation would have written is in the log.
+func tunedHigher(t *testing.T, m *nspawn.Machine) {
+	const file = "/etc/sysctl.d/60-tuned.conf"
+	m.WriteFile(file, "net.core.rmem_max = 26214400\n", 0o644)
+	defer m.Must("rm", file)
+	line := m.Must("grep", "-h", "systemd-sysctl", "/var/lib/dpkg/info/fastn.postinst")
+	command, _, _ := strings.Cut(line, ">")
+	r := m.Run("sh", "-c", "SYSTEMD_LOG_LEVEL=debug "+command)
+	for _, want := range []string{`rmem_max' to '26214400'`, `wmem_max' to '7500000'`} {
+		if r.Code != 0 || !strings.Contains(r.Err, want) {
+			t.Errorf("%q does not set %q: %v", command, want, r)
+		}
+	}
+	if strings.Contains(r.Err, `rmem_max' to '7500000'`) || strings.Contains(r.Err, "pid_max' to") {
+		t.Errorf("%q sets what it should not: %v", command, r)
 	}
 }
 
@@ -274,11 +298,16 @@ func gone(t *testing.T, m *nspawn.Machine) {
 }
 
 func upgradeUnderLoad(t *testing.T, m *nspawn.Machine) {
+	newer := nextVersion(t, m)
+	socket := m.Must("stat", "--format=%i %Z", "/run/fastn/daemon.sock")
 	from := cursor(m)
 	load := startProbe(t, m, "alice", "hammer")
 	load.expect("ready")
-	if r := apt(m, "install", "--reinstall", "fastn"); r.Code != 0 {
+	if r := apt(m, "install", newer); r.Code != 0 {
 		t.Fatalf("%v", r)
+	}
+	if got := m.Must("dpkg-query", "--show", "--showformat=${Version}", "fastn"); got != upgraded {
+		t.Errorf("version %s is installed, not %s", got, upgraded)
 	}
 	load.stdin.Close()
 	var answered, cut int
@@ -296,5 +325,33 @@ func upgradeUnderLoad(t *testing.T, m *nspawn.Machine) {
 	if got := starts(t, m, from); got != 1 {
 		t.Errorf("the upgrade started the daemon %d times, want once", got)
 	}
+	if got := m.Must("stat", "--format=%i %Z", "/run/fastn/daemon.sock"); got != socket {
+		t.Error("the upgrade made another control socket")
+	}
 	t.Logf("%d calls answered during the upgrade", answered)
+}
+
+const upgraded = "99.0.0"
+
+// nextVersion puts a package of a later version into the machine: the same
+// programs under another number, which is all that dpkg and systemd see.
+func nextVersion(t *testing.T, m *nspawn.Machine) string {
+	t.Helper()
+	packages, err := filepath.Glob(filepath.Join(prepared(t).repo, "pool/fastn_*.deb"))
+	if err != nil || len(packages) != 1 {
+		t.Fatalf("packages %v, %v", packages, err)
+	}
+	dir := t.TempDir()
+	tree, newer := filepath.Join(dir, "tree"), filepath.Join(dir, "fastn.deb")
+	for _, args := range [][]string{
+		{"dpkg-deb", "--raw-extract", packages[0], tree},
+		{"sed", "-i", "s/^Version: .*/Version: " + upgraded + "/", filepath.Join(tree, "DEBIAN/control")},
+		{"dpkg-deb", "-Znone", "--root-owner-group", "--build", tree, newer},
+	} {
+		if err := run(t.Context(), dir, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.CopyIn(newer, "/root/fastn.deb", 0o644)
+	return "/root/fastn.deb"
 }

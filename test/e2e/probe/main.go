@@ -10,6 +10,8 @@
 //	                   makes an Echo call on that connection and prints "answered",
 //	                   but "wait" waits until the daemon ends the connection, and
 //	                   prints "closed"
+//	probe lines        one connection: sends the lines of standard input as they
+//	                   are and prints those of the daemon; ends with its input
 //	probe hammer       until standard input ends: connect, call Echo, close;
 //	                   prints how many calls were answered and how many were cut
 //	                   off or sent away by a daemon that was stopping
@@ -53,10 +55,12 @@ func run(args []string) error {
 		return burst(n)
 	case len(args) == 1 && args[0] == "hold":
 		return hold()
+	case len(args) == 1 && args[0] == "lines":
+		return lines()
 	case len(args) == 1 && args[0] == "hammer":
 		return hammer()
 	}
-	return errors.New("usage: probe ask | burst N | hold | hammer")
+	return errors.New("usage: probe ask | burst N | hold | lines | hammer")
 }
 
 type client struct {
@@ -190,6 +194,22 @@ func hold() error {
 		fmt.Println("answered")
 	}
 	return nil
+}
+
+func lines() error {
+	c, err := dial()
+	if err != nil {
+		return err
+	}
+	go func() {
+		io.Copy(c.conn, os.Stdin)
+		c.conn.Close()
+	}()
+	_, err = io.Copy(os.Stdout, c.in)
+	if errors.Is(err, net.ErrClosed) {
+		err = nil
+	}
+	return err
 }
 
 // end waits until the daemon ends the connection.
