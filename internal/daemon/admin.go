@@ -34,6 +34,7 @@ func (d *Daemon) Status(c ipc.Caller) api.Status {
 	if n == nil {
 		return s
 	}
+	s.Problems = append(s.Problems, n.losses()...)
 	s.Node.ID, s.Node.PeerID = n.host.Node().String(), n.host.Node().PeerID().String()
 	s.Node.Addresses, s.Node.Ports = n.host.Addrs(), n.host.Ports()
 	s.Identities = n.verbs.Identities(c.UID, c.User)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/fastn-stack/fastnd/internal/access"
 	"github.com/fastn-stack/fastnd/internal/identity"
@@ -50,12 +51,29 @@ func (b *backend) Admit(conn *net.UnixConn) (ipc.Caller, func(), error) {
 		return c, nil, err
 	}
 	release, refusal := b.budgets.AcquireUID(cred.UID, access.Connections)
+	if refusal != nil && admin {
+		release, refusal = b.spare.take(refusal)
+	}
 	if refusal != nil {
 		b.log.Warn("a user's connections are used up", systemd.MsgBudgetExhausted.Attr(), "uid", cred.UID, peerOf(cred.UID), "error", refusal)
 		return c, nil, refusal
 	}
 	c.Admin, c.User = admin, b.names.get(cred.UID)
 	return c, release, nil
+}
+
+// spareConnections are for administrators whose own budget is used up: else they
+// could not even look at what uses it.
+const spareConnections = 8
+
+type spare struct{ used atomic.Int64 }
+
+func (s *spare) take(refusal *api.Error) (release func(), _ *api.Error) {
+	if s.used.Add(1) > spareConnections {
+		s.used.Add(-1)
+		return nil, refusal
+	}
+	return func() { s.used.Add(-1) }, nil
 }
 
 // peerOf makes a local user one whose records are limited like a peer's.

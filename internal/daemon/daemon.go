@@ -40,6 +40,7 @@ type Daemon struct {
 	server  *ipc.Server
 	budgets *access.Budgets
 	names   userNames
+	spare   spare
 	started time.Time
 	stopped chan struct{} // closed by daemon.stop
 	stop    sync.Once

@@ -85,7 +85,7 @@ func TestLockedStart(t *testing.T) {
 			if err := os.Symlink(moved, key); err != nil {
 				t.Fatal(err)
 			}
-		}, true},
+		}, false},
 		{"keystore 0755", func(t *testing.T, key string) { mode(t, filepath.Dir(key), 0o755) }, true},
 		{"identities 0755", func(t *testing.T, key string) { mode(t, filepath.Join(filepath.Dir(key), "identities"), 0o755) }, true},
 		{"node key garbage", func(t *testing.T, key string) { write(t, key, []byte("garbage\n")) }, false},
@@ -113,6 +113,9 @@ func TestLockedStart(t *testing.T) {
 				wantText(t, problem.Fix, "restore the file "+d.nodeKey()+" from a backup", "then: "+d.reloadCommand())
 				if _, err := d.reload(); api.CodeOf(err) != api.CodeLocked {
 					t.Fatalf("a reload without a mend: %s", full(err))
+				}
+				if err := os.Remove(d.nodeKey()); err != nil {
+					t.Fatal(err)
 				}
 				write(t, d.nodeKey(), good)
 			}

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/fastn-stack/fastnd/internal/access"
 	"github.com/fastn-stack/fastnd/internal/builtin"
@@ -68,11 +69,19 @@ func newNode(ctx context.Context, d *Daemon) (_ *node, err error) {
 			err = errors.Join(err, n.Close())
 		}
 	}()
-	key, entries, err := n.openKeys()
+	key, err := n.openKeys()
 	if err != nil {
 		return nil, err
 	}
+	existed := n.storeExists()
 	if err := n.openStore(ctx); err != nil {
+		return nil, err
+	}
+	entries, err := n.readEntries()
+	if err != nil {
+		return nil, err
+	}
+	if err := n.noteLosses(ctx, existed, key.ID(), entries); err != nil {
 		return nil, err
 	}
 	cfg := d.config
@@ -81,6 +90,7 @@ func newNode(ctx context.Context, d *Daemon) (_ *node, err error) {
 	n.remote = remote.New(remote.Parts{
 		Node: key.ID(), Delegator: n.roster, Book: n.book, Gate: (*gate)(n),
 		Verifier: identity.NewVerifier(n.store), Now: d.o.clock(),
+		Known: n.store.NodeKnown, OnSkew: n.skewed,
 	})
 	handlers := builtin.Handlers()
 	n.router = router.New(router.Parts{Residence: n.roster, Access: (*gate)(n), Budget: (*gate)(n), Builtin: handlers, Remote: n.remote})
@@ -96,19 +106,18 @@ func newNode(ctx context.Context, d *Daemon) (_ *node, err error) {
 	return n, nil
 }
 
-func (n *node) openKeys() (identity.Key, []roster.Entry, error) {
+func (n *node) openKeys() (identity.Key, error) {
 	var err error
 	n.keystore, err = keystore.Open(filepath.Join(n.d.place.dir, "keystore"), uint32(os.Geteuid()))
 	if err != nil {
-		return identity.Key{}, nil, err
+		return identity.Key{}, err
 	}
 	n.closers = append(n.closers, n.keystore.Close)
-	key, err := n.keystore.NodeKey()
-	if err != nil {
-		return identity.Key{}, nil, err
+	// What can refuse the whole keystore comes before a node key is made.
+	if _, err := n.keystore.List(); err != nil {
+		return identity.Key{}, err
 	}
-	entries, err := n.readEntries()
-	return key, entries, err
+	return n.keystore.NodeKey()
 }
 
 // readEntries lists the keystore's identities; refused keys are told, each
@@ -129,6 +138,10 @@ func (n *node) readEntries() ([]roster.Entry, error) {
 			n.d.log.Error("an identity is offline: its key is refused", systemd.MsgKeystoreLocked.Attr(), "problem", p.Text, "fix", p.Fix)
 		}
 		entries = append(entries, entry)
+	}
+	for _, e := range n.missingKeys(entries) {
+		n.d.log.Error("an identity is offline: its key is missing", systemd.MsgKeystoreLocked.Attr(), "problem", e.Refused.Error(), "fix", e.Fix)
+		entries = append(entries, e)
 	}
 	n.keyProblems.Store(&problems)
 	return entries, nil
@@ -154,9 +167,6 @@ func (n *node) openStore(ctx context.Context) error {
 		return &startError{systemd.MsgStoreDamaged, err}
 	}
 	n.closers = append(n.closers, n.store.Close)
-	if r := n.store.Recovery(); r != nil {
-		n.d.log.Error("the store was damaged and has been repaired", systemd.MsgStoreDamaged.Attr(), "recovery", fmt.Sprintf("%+v", *r))
-	}
 	return nil
 }
 
@@ -218,6 +228,13 @@ func staticPeers(cfg config.Config) (map[identity.ID][]string, error) {
 	return out, nil
 }
 
+// skewed is told of each frame that fails for the clocks; the log is limited by
+// its attribute.
+func (n *node) skewed(node identity.ID, theirs time.Time) {
+	n.d.log.Warn("the clocks of this machine and a peer's disagree", systemd.MsgClockSkew.Attr(), systemd.PeerKey, node.String(),
+		"theirs", theirs.UTC().Format(time.RFC3339))
+}
+
 // route is for what peers ask.
 func (n *node) route(ctx context.Context, r *router.Request) (json.RawMessage, error) {
 	data, err := n.router.Route(ctx, r)
@@ -268,7 +285,7 @@ func (n *node) announce(log *slog.Logger) {
 
 // reload puts what the keystore holds now, and what cfg says of the node, in
 // force; with an error nothing changes.
-func (n *node) reload(cfg config.Config) error {
+func (n *node) reload(ctx context.Context, cfg config.Config) error {
 	static, err := staticPeers(cfg)
 	if err != nil {
 		return err
@@ -291,7 +308,7 @@ func (n *node) reload(cfg config.Config) error {
 			n.router.Recheck(p.ID, identity.ID{}, true)
 		}
 	}
-	return nil
+	return n.forgetLosses(ctx)
 }
 
 // Close ends the node, the last opened first.

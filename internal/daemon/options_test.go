@@ -18,7 +18,7 @@ func TestSecondDaemonInOneHome(t *testing.T) {
 	_, err := New(t.Context(), d.options())
 	e := wantCode(t, err, api.CodeConflict)
 	wantText(t, e.Message, "another fastnd", d.home)
-	if Hint(err) != "fastn --home "+d.home+" daemon status" {
+	if Hint(err) != `"fastn --home `+d.home+` daemon status" tells of it` {
 		t.Errorf("hint: %s", Hint(err))
 	}
 	wantEcho(t, d.c, api.TargetSelf) // the first has its socket still

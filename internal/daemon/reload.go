@@ -50,7 +50,7 @@ func (d *Daemon) Reload(ctx context.Context) (api.ReloadResult, error) {
 				result.Applied = append(result.Applied, key)
 			}
 		}
-		if err := n.reload(cfg); err != nil {
+		if err := n.reload(ctx, cfg); err != nil {
 			return result, d.refuseReload(err)
 		}
 		d.apply(cfg)

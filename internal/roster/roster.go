@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io/fs"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -299,7 +300,8 @@ func (r *Roster) SetOnline(ctx context.Context, p Resident, online bool) (Reside
 func (r *Roster) Remove(ctx context.Context, p Resident) error {
 	r.making.Lock()
 	defer r.making.Unlock()
-	if err := r.keys.Remove(p.UID, p.ID); err != nil {
+	// One whose key is missing already is removed all the same.
+	if err := r.keys.Remove(p.UID, p.ID); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	r.mu.Lock()

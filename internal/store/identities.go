@@ -79,6 +79,17 @@ func (s *Store) IdentityInfo(id identity.ID) (info Identity, ok bool) {
 	return *i, true
 }
 
+// AllIdentities lists everybody's identities, in no order.
+func (s *Store) AllIdentities() []Identity {
+	return read(s, func(st *state) []Identity {
+		list := make([]Identity, 0, len(st.identities))
+		for _, i := range st.identities {
+			list = append(list, *i)
+		}
+		return list
+	})
+}
+
 // RemoveIdentity forgets id with its contacts, blocks, grants and invites; its
 // key is the keystore's. CodeNotFound if nothing was stored.
 func (s *Store) RemoveIdentity(ctx context.Context, id identity.ID) error {

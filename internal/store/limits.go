@@ -5,13 +5,14 @@ import (
 	"github.com/fastn-stack/fastnd/service/api"
 )
 
-// Budgets of one identity. They are far above what a person has, and bound what
+// Budgets of one identity. They are far above what a person has, keep a list of
+// them within one answer line, and bound what
 // one user costs the others: everything is held in memory, and there is no
 // setting for them. Tickets have their own, see maxInvites.
 const (
-	maxContacts = 10_000
-	maxGrants   = 10_000
-	maxBlocks   = 10_000
+	maxContacts = 2_000
+	maxGrants   = 2_000
+	maxBlocks   = 2_000
 )
 
 // overBudget is for the user of owner, who has all of what.

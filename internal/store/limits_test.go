@@ -53,7 +53,7 @@ func TestBudgets(t *testing.T) {
 	} {
 		wantCode(t, c.over, api.CodeOverBudget)
 		e, _ := errors.AsType[*api.Error](c.over)
-		if e.Message != "over budget: your identity alice has 10000 of 10000 "+what || e.Hint == "" {
+		if e.Message != "over budget: your identity alice has 2000 of 2000 "+what || e.Hint == "" {
 			t.Errorf("%s: told %+v", what, e)
 		}
 		if c.again != nil || c.other != nil {
@@ -68,7 +68,7 @@ func TestRedeemOverBudget(t *testing.T) {
 	s, ctx := full(t), t.Context()
 	_, _, err := s.Redeem(ctx, id(1), secret(1), id(10), soon)
 	wantCode(t, err, api.CodeOverBudget)
-	if e, _ := errors.AsType[*api.Error](err); e.Message != "over budget: contacts (10000) on the peer's side" || strings.Contains(e.Hint, "alice") {
+	if e, _ := errors.AsType[*api.Error](err); e.Message != "over budget: contacts (2000) on the peer's side" || strings.Contains(e.Hint, "alice") {
 		t.Errorf("told %+v", e)
 	}
 	if _, ok := s.Contact(id(1), id(10)); ok {

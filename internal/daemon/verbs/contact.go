@@ -41,7 +41,11 @@ func (v *Verbs) contactInvite(c call, a api.InviteArgs) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := v.Now()
+	// Stored first: a delegation issued from now on outlives the ticket.
+	secret, expires := identity.NewSecret(), v.Now().Add(life)
+	if err := v.Store.AddInvite(c.ctx, own.ID, sha256.Sum256(secret[:]), a.For, expires); err != nil {
+		return nil, err
+	}
 	d, err := v.Roster.Issue(own.ID, life)
 	if err != nil {
 		return nil, err
@@ -49,12 +53,9 @@ func (v *Verbs) contactInvite(c call, a api.InviteArgs) (any, error) {
 	// Of an address, a ticket says only how to reach the node that it names.
 	addrs := bare(v.Host.Addrs())
 	t := identity.Ticket{Identity: own.ID, Delegation: d.Raw, Addresses: addrs[:min(len(addrs), identity.MaxTicketAddresses)],
-		Expires: now.Add(life), Secret: identity.NewSecret()}
+		Expires: expires, Secret: secret}
 	text, err := t.Seal(key)
 	if err != nil {
-		return nil, err
-	}
-	if err := v.Store.AddInvite(c.ctx, own.ID, sha256.Sum256(t.Secret[:]), a.For, t.Expires); err != nil {
 		return nil, err
 	}
 	out := api.Invitation{Ticket: text, Identity: own.ID.String(), Expires: t.Expires, Addresses: t.Addresses, Public: anyPublic(t.Addresses)}
