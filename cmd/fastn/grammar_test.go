@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"os"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -137,5 +139,20 @@ func TestExitCodes(t *testing.T) {
 	}
 	if exitCode(nil) != 0 || exitCode(errors.New("x")) != 1 {
 		t.Error("nil must be 0, every other error at least 1")
+	}
+}
+
+func TestWatchKnowsEveryKind(t *testing.T) {
+	field, _ := reflect.TypeFor[watchCmd]().FieldByName("Kinds")
+	kinds := strings.Split(field.Tag.Get("enum"), ",")
+	slices.Sort(kinds)
+	if !slices.Equal(kinds, api.EventKinds()) {
+		t.Errorf("watch takes %v, the daemon tells %v", kinds, api.EventKinds())
+	}
+	help := (&watchCmd{}).Help()
+	for _, k := range kinds {
+		if !strings.Contains(help, k) {
+			t.Errorf("the help does not name %s", k)
+		}
 	}
 }
