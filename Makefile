@@ -29,6 +29,16 @@ lint: deps-lint ## gofmt, vet, staticcheck, shellcheck
 demo: deps-demo build ## two daemons, a ticket, a call and a stream across
 	./test/demo.sh
 
+FUZZTIME ?= 1m
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME each; what they find is kept in testdata/fuzz
+	@git grep -l '^func Fuzz' -- '*_test.go' | while read -r file; do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\)(.*/\1/p' "$$file"); do \
+			echo "$$(dirname "$$file") $$target"; \
+			$(GO) test "./$$(dirname "$$file")" -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) || exit 1; \
+		done; \
+	done
+
 .PHONY: bench
 bench: build ## fastn beside its baselines, in one run: a table, and build/bench.json
 	@mkdir -p build
