@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"sync"
 
 	"github.com/fastn-stack/fastnd/service/api"
@@ -73,24 +74,35 @@ func (c *listenCmd) first(a *app, l listener) error {
 }
 
 // serve runs a program for each request, until interrupted or until the daemon
-// ends the registration; then it waits for the programs, which are told to end.
+// ends the registration; then it tells the programs to end, and waits for them:
+// without the daemon nobody gets what they still do.
 func (c *listenCmd) serve(a *app, l listener) error {
 	var running sync.WaitGroup
 	defer running.Wait()
+	ctx, end := context.WithCancel(a.ctx)
+	defer end()
+	programs := *a
+	programs.ctx = ctx
 	free := make(chan struct{}, c.Max)
 	for {
 		in, err := l.Next(a.ctx)
-		if err != nil {
-			return endOfWatch(a, a.explain(err))
-		}
-		select {
-		case free <- struct{}{}:
-		case <-a.ctx.Done():
+		if err != nil && a.ctx.Err() != nil {
 			return nil
 		}
+		if err != nil {
+			a.note("the connection to the daemon has ended: the programs that run are told to end")
+			return a.explain(err)
+		}
 		running.Go(func() {
+			select { // here, so that Next learns at once of a daemon that died
+			case free <- struct{}{}:
+			case <-in.Gone:
+				return
+			case <-ctx.Done():
+				return
+			}
 			defer func() { <-free }()
-			c.serveOne(a, in)
+			c.serveOne(&programs, in)
 		})
 	}
 }

@@ -57,7 +57,7 @@ func (c *listenCmd) answerCall(a *app, in *incoming, tell func(error)) error {
 	cmd.Stdin = bytes.NewReader(in.Data)
 	out := &limited{most: api.MaxPayload}
 	cmd.Stdout = out
-	err := cmd.Run()
+	err := runGroup(ctx, cmd)
 	answer, fail := callAnswer(out, err)
 	select {
 	case <-in.Gone:
@@ -132,7 +132,7 @@ func (c *listenCmd) serveStream(a *app, in *incoming, tell func(error)) error {
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
 	defer cancel()
-	helpers.Go(func() { p.exited <- cmd.Wait(); close(p.waited) })
+	helpers.Go(func() { p.exited <- waitGroup(ctx, cmd); close(p.waited) })
 	helpers.Go(p.feed)
 	helpers.Go(p.drain)
 	helpers.Go(func() { // an abort reads as an end: only the result tells
