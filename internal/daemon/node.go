@@ -182,6 +182,7 @@ func (n *node) listen(ctx context.Context, key identity.Key) error {
 		StalledStreams: cfg.Budgets.StalledStreams,
 		WindowInitial:  int64(cfg.Budgets.StreamWindowInitial), WindowMax: int64(cfg.Budgets.StreamWindowMax),
 		MaxConnections: cfg.Budgets.NodeConnections,
+		Trusted:        n.store.NodeKnown,
 		Book:           n.book, OnEvent: n.peerEvent, Log: n.d.log,
 	}
 	if limit, ok := systemd.CgroupMemoryLimit(); ok {

@@ -53,6 +53,8 @@ type Host struct {
 	conns  connTable
 	nodes  nodeTable
 
+	strangers strangers
+
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -114,6 +116,7 @@ func New(o Options, s Server) (*Host, error) {
 	h.events = newEventQueue(o.OnEvent)
 	h.conns.init(h)
 	h.nodes.init(h)
+	h.strangers.init(o)
 	if err := h.start(); err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
@@ -145,9 +148,11 @@ func (h *Host) start() error {
 }
 
 func (h *Host) build() (err error) {
-	if h.rm, err = newResourceManager(h.o); err != nil {
+	limits, err := newResourceManager(h.o)
+	if err != nil {
 		return err
 	}
+	h.rm = guard{limits, h}
 	if h.ps, err = pstoremem.NewPeerstore(); err != nil {
 		return err
 	}

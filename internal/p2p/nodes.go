@@ -120,6 +120,13 @@ func (t *nodeTable) connected(id identity.ID) {
 	}
 }
 
+// protected tells whether somebody here wants the node to stay connected.
+func (n *node) protected() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.tags) > 0
+}
+
 func (n *node) forgettable() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()

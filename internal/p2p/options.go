@@ -43,6 +43,11 @@ type Options struct {
 	// MaxConnections bounds connections of the whole node.
 	MaxConnections int
 
+	// Trusted tells whether a contact of somebody here lives at a node; what
+	// others may hold is little. It is asked often, must not block nor call the
+	// Host. nil trusts every node; static and protected ones are trusted anyway.
+	Trusted func(node identity.ID) bool
+
 	Book    AddressBook // where nodes live; may be nil
 	OnEvent func(Event) // called in order from one goroutine; may be nil
 	Log     *slog.Logger

@@ -30,16 +30,29 @@ type budget struct {
 
 func (b *budget) init() { b.senders = make(map[uint64]int) }
 
+// limits are those of a budget.
+type limits struct{ requests, bytes, share int }
+
+// limits depend on whose connection it is. Strangers have no share for each
+// sender, because a node can make as many as it likes.
+func (c *connState) limits(stranger bool) limits {
+	most := c.table.h.o.Timing.RequestCap
+	if stranger {
+		return limits{min(strangerRequests, most), strangerPayloads, strangerPayloads}
+	}
+	return limits{most, maxPayloads, senderShare}
+}
+
 // take counts one more request; with an error it was not.
-func (b *budget) take(maxRequests int, sender uint64, n int) *api.Error {
+func (b *budget) take(l limits, sender uint64, n int) *api.Error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
-	case b.requests >= maxRequests:
+	case b.requests >= l.requests:
 		return overBudget("requests of your node")
-	case n > 0 && b.senders[sender]+n > senderShare:
+	case n > 0 && b.senders[sender]+n > l.share:
 		return overBudget("payloads of your requests")
-	case n > 0 && b.bytes+n > maxPayloads:
+	case n > 0 && b.bytes+n > l.bytes:
 		return overBudget("payloads of your node's requests")
 	}
 	b.requests++
@@ -77,6 +90,7 @@ type holding struct {
 	sender   uint64
 	bytes    int
 	reserved int // of these, at the resource manager
+	strange  int // of these, in what strangers hold together
 }
 
 // hold counts a request with the payload that it announces, before memory is
@@ -86,19 +100,34 @@ func (c *connState) hold(h *holding, s network.Stream, f *wire.Frame) *api.Error
 	if !counts {
 		return nil
 	}
+	stranger := !c.table.h.trusted(c.peer.Node)
 	sender, n := maphash.Bytes(c.table.seed, from), int(f.PayloadSize)
-	if err := c.budget.take(c.table.h.o.Timing.RequestCap, sender, n); err != nil {
+	if err := c.budget.take(c.limits(stranger), sender, n); err != nil {
 		return err
 	}
 	*h = holding{c: c, scope: s.Scope(), sender: sender, bytes: n}
-	if n > bulky {
-		if h.scope.ReserveMemory(n, network.ReservationPriorityAlways) != nil {
-			h.release()
-			return overBudget("payloads of all nodes' requests")
-		}
-		h.reserved = n
+	if !h.reserve(stranger, n) {
+		h.release()
+		return overBudget("payloads of all nodes' requests")
 	}
 	return nil
+}
+
+// reserve counts n bytes where all connections are counted.
+func (h *holding) reserve(stranger bool, n int) bool {
+	if stranger {
+		if !h.c.table.h.strangers.takePayload(n) {
+			return false
+		}
+		h.strange += n
+	}
+	if n > bulky {
+		if h.scope.ReserveMemory(n, network.ReservationPriorityAlways) != nil {
+			return false
+		}
+		h.reserved += n
+	}
+	return true
 }
 
 // senderOf gives what tells senders apart: their delegation, which is opaque
@@ -121,6 +150,9 @@ func (h *holding) release() {
 		return
 	}
 	h.c.budget.give(h.sender, h.bytes)
+	if h.strange > 0 {
+		h.c.table.h.strangers.givePayload(h.strange)
+	}
 	if h.reserved > 0 {
 		h.scope.ReleaseMemory(h.reserved)
 	}

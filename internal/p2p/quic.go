@@ -96,10 +96,14 @@ func admit(ctx context.Context, c *quic.ClientInfo, rm network.ResourceManager) 
 
 // config is libp2p's with our windows. The connection's window holds the whole
 // budget of stalled streams at their largest, from the start: no stream waits
-// for another one's reader.
+// for another one's reader. What strangers may fill of it is bounded by the
+// number of their streams.
 func (q *quicSide) config(c *quic.Config) *quic.Config {
 	c = c.Clone()
 	c.MaxIncomingStreams = maxQUICStreams
+	// Only WebTransport has these: nobody here would ever read them.
+	c.MaxIncomingUniStreams = -1
+	c.EnableDatagrams = false
 	c.InitialStreamReceiveWindow = uint64(q.o.WindowInitial)
 	c.MaxStreamReceiveWindow = uint64(q.o.WindowMax)
 	// One stream more than the budget, for those that are read.

@@ -115,6 +115,7 @@ func (h *Host) serveRaw(c *connState, s network.Stream, in *frameReader, m *inco
 		if err := writeReply(ctx, out, m.f.Number, r, nil); err != nil {
 			return nil, streamError(err)
 		}
+		proven(s)
 		m.held.release() // else it would count for as long as the stream lasts
 		_ = s.SetWriteDeadline(time.Time{})
 		raw = newRawStream(s, in.br, &c.raw)

@@ -51,6 +51,7 @@ func (h *Host) serveRequests(in *intake, m incoming) {
 		return
 	}
 	defer c.requests.give()
+	proven(s)
 	r := &requestStream{h: h, c: c, s: s, in: in, out: newFrameWriter(s, h.o.Timing.Write),
 		inFlight: make(map[uint64]context.CancelFunc)}
 	r.ctx, r.cancel = context.WithCancel(c.ctx)

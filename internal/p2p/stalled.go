@@ -27,7 +27,13 @@ func (r *rawStreams) init(c *connState) {
 	r.streams = make(map[*rawStream]struct{})
 }
 
-func (r *rawStreams) budget() int { return r.conn.table.h.o.StalledStreams }
+func (r *rawStreams) budget() int {
+	h := r.conn.table.h
+	if !h.trusted(r.conn.peer.Node) {
+		return min(strangerStalled, h.o.StalledStreams)
+	}
+	return h.o.StalledStreams
+}
 
 func (r *rawStreams) add(c *rawStream) {
 	r.mu.Lock()

@@ -1,0 +1,164 @@
+package p2p
+
+import (
+	"sync"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+)
+
+// What a stranger, a node that is not trusted, may hold. A stream is unproven
+// until a first request was read from it or it was accepted: until then nobody
+// reads what comes, up to the stream's first window.
+const (
+	strangerUnproven = 8  // of one node, as are the next two
+	strangerStreams  = 32 // that it opened, unproven ones included
+	strangerStalled  = 4  // accepted, with data that waits for a reader
+	strangerRequests = 64 // of one connection in flight, as is the next
+	strangerPayloads = 2 << 20
+)
+
+// strangers counts what all strangers hold together, since nodes cost nothing
+// to make: a sixteenth of the memory for unread streams, and one for payloads.
+type strangers struct {
+	maxUnproven int
+	maxPayloads int
+
+	mu       sync.Mutex
+	nodes    map[peer.ID]strangerCount
+	unproven int
+	payloads int // bytes
+}
+
+// strangerCount counts the streams that one stranger opened.
+type strangerCount struct{ streams, unproven int }
+
+func (s *strangers) init(o Options) {
+	share := o.MemoryLimit / 16
+	s.maxUnproven = int(max(share/o.WindowInitial, 2*strangerUnproven))
+	s.maxPayloads = int(max(share, 2*strangerPayloads))
+	s.nodes = make(map[peer.ID]strangerCount)
+}
+
+func (s *strangers) takeStream(p peer.ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.nodes[p]
+	if n.streams >= strangerStreams || n.unproven >= strangerUnproven || s.unproven >= s.maxUnproven {
+		return false
+	}
+	n.streams++
+	n.unproven++
+	s.unproven++
+	s.nodes[p] = n
+	return true
+}
+
+// changeStream takes a stream away, or only from those unproven.
+func (s *strangers) changeStream(p peer.ID, streams, unproven int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.nodes[p]
+	n.streams -= streams
+	n.unproven -= unproven
+	s.unproven -= unproven
+	if s.nodes[p] = n; n.streams == 0 {
+		delete(s.nodes, p)
+	}
+}
+
+func (s *strangers) takePayload(n int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.payloads+n > s.maxPayloads {
+		return false
+	}
+	s.payloads += n
+	return true
+}
+
+func (s *strangers) givePayload(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.payloads -= n
+}
+
+// trusted tells whether a node is no stranger. It is asked again each time: a
+// stranger becomes known by redeeming a ticket.
+func (h *Host) trusted(node identity.ID) bool {
+	if h.o.Trusted == nil || h.o.Trusted(node) {
+		return true
+	}
+	if _, static := h.told.Load().static[node]; static {
+		return true
+	}
+	n := h.nodes.peek(node)
+	return n != nil && n.protected()
+}
+
+// guard is libp2p's resource manager with our limits of strangers' streams.
+type guard struct {
+	network.ResourceManager
+	h *Host
+}
+
+// OpenStream is asked for each stream before a byte of it is read.
+func (g guard) OpenStream(p peer.ID, dir network.Direction) (network.StreamManagementScope, error) {
+	scope, err := g.ResourceManager.OpenStream(p, dir)
+	if err != nil || dir != network.DirInbound {
+		return scope, err
+	}
+	if node, err := identity.FromPeerID(p); err == nil && g.h.trusted(node) {
+		return scope, nil
+	}
+	if !g.h.strangers.takeStream(p) {
+		scope.Done()
+		return nil, network.ErrResourceLimitExceeded
+	}
+	return &strangerStream{StreamManagementScope: scope, all: &g.h.strangers, peer: p}, nil
+}
+
+// strangerStream is the scope of a stream that a stranger opened.
+type strangerStream struct {
+	network.StreamManagementScope
+	all  *strangers
+	peer peer.ID
+
+	mu     sync.Mutex
+	proven bool
+	done   bool
+}
+
+func (s *strangerStream) prove() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.proven && !s.done {
+		s.proven = true
+		s.all.changeStream(s.peer, 0, 1)
+	}
+}
+
+// Done is libp2p's word that the stream is over.
+func (s *strangerStream) Done() {
+	s.StreamManagementScope.Done()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.done {
+		return
+	}
+	s.done = true
+	unproven := 1
+	if s.proven {
+		unproven = 0
+	}
+	s.all.changeStream(s.peer, 1, unproven)
+}
+
+// proven tells that s is read from now on.
+func proven(s network.Stream) {
+	if scope, ok := s.Scope().(*strangerStream); ok {
+		scope.prove()
+	}
+}

@@ -1,0 +1,172 @@
+package p2p_test
+
+import (
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/quic-go/quic-go"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/p2p"
+	"github.com/fastn-stack/fastnd/internal/p2p/p2ptest"
+	"github.com/fastn-stack/fastnd/internal/testutil"
+	"github.com/fastn-stack/fastnd/internal/wire"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// circle is the nodes that a host trusts.
+type circle struct{ nodes sync.Map }
+
+func (c *circle) add(id identity.ID)      { c.nodes.Store(id, true) }
+func (c *circle) trusts(o *p2p.Options)   { o.Trusted = c.has }
+func (c *circle) has(id identity.ID) bool { _, ok := c.nodes.Load(id); return ok }
+func nobodyTrusted(o *p2p.Options)        { o.Trusted = func(identity.ID) bool { return false } }
+func overEach(t *testing.T, f func(t *testing.T, only p2ptest.Option, listen string)) {
+	t.Run("quic", func(t *testing.T) { testutil.LeakCheck(t); f(t, p2ptest.QUICOnly, rawListen["quic"]) })
+	t.Run("tcp", func(t *testing.T) { testutil.LeakCheck(t); f(t, p2ptest.TCPOnly, rawListen["tcp"]) })
+}
+
+// prelude is how a stream begins that is for our protocol.
+const prelude = "\x13/multistream/1.0.0\n\x0d/fastn/1.0.0\n"
+
+// rawAccepted opens a stream with the host and tells whether it was accepted.
+// It lasts until CloseWrite.
+func rawAccepted(t *testing.T, raw host.Host, h *p2p.Host) (network.Stream, error) {
+	t.Helper()
+	s, err := raw.Network().NewStream(t.Context(), h.Node().PeerID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Reset() })
+	_ = s.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := s.Write(append([]byte(prelude), frameBytes(t, p2ptest.Open(wire.Kind_KIND_STREAM), nil)...)); err != nil {
+		return nil, err
+	}
+	_, err = io.ReadFull(s, make([]byte, len(prelude)+1)) // and the reply's first byte
+	return s, err
+}
+
+func TestStrangersHaveFewStreams(t *testing.T) {
+	overEach(t, func(t *testing.T, only p2ptest.Option, listen string) {
+		var c circle
+		h := p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), only, c.trusts)
+		raw := rawHost(t, listen)
+		rawConnect(t, raw, h)
+		var last network.Stream
+		for i := range 32 {
+			s, err := rawAccepted(t, raw, h)
+			if err != nil {
+				t.Fatalf("stream %d: %v", i, err)
+			}
+			last = s
+		}
+		if _, err := rawAccepted(t, raw, h); err == nil {
+			t.Fatal("a stranger has 33 streams")
+		}
+		_ = last.CloseWrite()
+		eventually(t, "the place of a stream that ended", func() bool {
+			_, err := rawAccepted(t, raw, h)
+			return err == nil
+		})
+		c.add(rawID(t, raw)) // it redeemed a ticket
+		for i := range 40 {
+			if _, err := rawAccepted(t, raw, h); err != nil {
+				t.Fatalf("stream %d of one that is trusted now: %v", i, err)
+			}
+		}
+	})
+}
+
+// A stranger's requests are served, but few at a time, and hold little.
+func TestStrangersHaveFewRequests(t *testing.T) {
+	overEach(t, func(t *testing.T, only p2ptest.Option, listen string) {
+		g := newGate()
+		h := p2ptest.New(t, g, only, nobodyTrusted)
+		raw := rawHost(t, listen)
+		rawConnect(t, raw, h)
+		s := newRawRequests(t, raw, h)
+		s.wantAnswer(s.send(openFrom("a"), make([]byte, megabyte)), "")
+		for i := range 2 {
+			s.send(openFrom(fmt.Sprint("identity ", i)), padded("hold x", megabyte))
+			recv(t, g.entered, "request")
+		}
+		s.wantAnswer(s.send(openFrom("one more identity"), make([]byte, megabyte)), api.CodeOverBudget)
+		for range 62 {
+			s.send(openFrom("a"), []byte("hold y"))
+			recv(t, g.entered, "request")
+		}
+		s.wantAnswer(s.send(openFrom("a"), nil), api.CodeOverBudget)
+		g.release("y")
+		for range 62 {
+			if _, code := s.answer(); code != "" {
+				t.Fatal(code)
+			}
+		}
+		s.wantAnswer(s.send(openFrom("a"), nil), "")
+	})
+}
+
+// All strangers together have a share of the memory, however many they are.
+func TestStrangersShareOneBudget(t *testing.T) {
+	overEach(t, func(t *testing.T, only p2ptest.Option, listen string) {
+		var c circle
+		h := p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), only, c.trusts, func(o *p2p.Options) { o.MemoryLimit = 16 << 20 })
+		var opened atomic.Int32 // and neither served nor reset
+		var all sync.WaitGroup
+		for range 6 {
+			raw := rawHost(t, listen)
+			rawConnect(t, raw, h)
+			for range 8 {
+				s, err := raw.Network().NewStream(t.Context(), h.Node().PeerID())
+				if err != nil {
+					t.Fatal(err)
+				}
+				all.Go(func() {
+					defer s.Reset()
+					_ = s.SetDeadline(time.Now().Add(time.Second))
+					_, _ = s.Write([]byte("\x13"))
+					if _, err := io.Copy(io.Discard, s); err != nil && p2p.IsTimeout(err) {
+						opened.Add(1)
+					}
+				})
+			}
+		}
+		all.Wait()
+		if n := opened.Load(); n == 0 || n > 16 {
+			t.Errorf("%d streams of strangers are open, want at most 16", n)
+		}
+	})
+}
+
+// Streams of one direction, which nobody would ever read, cannot be opened.
+func TestNoStreamsOfOneDirection(t *testing.T) {
+	testutil.LeakCheck(t)
+	h := p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), p2ptest.QUICOnly)
+	raw := rawHost(t, rawListen["quic"])
+	rawConnect(t, raw, h)
+	var conn *quic.Conn
+	if !raw.Network().ConnsToPeer(h.Node().PeerID())[0].As(&conn) {
+		t.Fatal("no QUIC connection")
+	}
+	if _, err := conn.OpenUniStream(); err == nil {
+		t.Error("a stream of one direction was opened")
+	}
+}
+
+func TestStrangersStalledStreamsAreResetSooner(t *testing.T) {
+	overEach(t, func(t *testing.T, only p2ptest.Option, _ string) {
+		acc := newAccepter(t)
+		a, b := p2ptest.NewPairOf(t, acc, acc, only, nobodyTrusted, smallWindows, func(o *p2p.Options) { o.Timing.Stalled = 50 * time.Millisecond })
+		near, _ := stall(t, a, b, acc, 6, stallWindow)
+		for i := range 2 {
+			_, err := near[i].Read(make([]byte, 1))
+			wantCode(t, err, api.CodeStalled)
+		}
+	})
+}
