@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -337,7 +338,7 @@ const upgraded = "99.0.0"
 // programs under another number, which is all that dpkg and systemd see.
 func nextVersion(t *testing.T, m *nspawn.Machine) string {
 	t.Helper()
-	packages, err := filepath.Glob(filepath.Join(prepared(t).repo, "pool/fastn_*.deb"))
+	packages, err := filepath.Glob(filepath.Join(prepared(t).repo, "pool/fastn_*_"+runtime.GOARCH+".deb"))
 	if err != nil || len(packages) != 1 {
 		t.Fatalf("packages %v, %v", packages, err)
 	}
