@@ -99,6 +99,11 @@ func (*daemonStatusCmd) run(a *app) error {
 // showDaemon says what answers at p; the error, if none does, is the reason.
 func showDaemon(a *app, p place) error {
 	h, why := a.helloAt(p)
+	if api.CodeOf(why) == api.CodeUnavailable {
+		if lives := noSocket(p); lives != nil {
+			why = lives
+		}
+	}
 	if a.flags.JSON {
 		if err := a.printValue(report(p, h)); err != nil {
 			return err

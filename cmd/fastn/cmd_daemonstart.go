@@ -71,6 +71,9 @@ func (a *app) startOwn(p place) error {
 	case api.CodeOf(err) != api.CodeUnavailable:
 		return err
 	}
+	if err := noSocket(p); err != nil {
+		return err
+	}
 	if err := clearSocket(p); err != nil {
 		return err
 	}

@@ -49,6 +49,11 @@ func (a *app) stopOwn(p place) error {
 	if err != nil {
 		return err
 	}
+	if proc == nil { // without a socket it is still told by its lock
+		if proc, err = holderProcess(p); err != nil {
+			return err
+		}
+	}
 	if proc == nil {
 		return a.stopped(p, "none runs")
 	}
