@@ -25,6 +25,9 @@ type Options struct {
 	Name string
 	// From is the own identity to speak for, by name or id52; empty is the default one.
 	From string
+	// Trust is asked for the uid of the process that listens at the socket, before
+	// anything is sent to it; false is unavailable. Nil trusts all.
+	Trust func(uid uint32) bool
 }
 
 // Client shares one connection among its calls and verbs and opens one more for
@@ -168,7 +171,7 @@ func (c *Client) connected(ctx context.Context) (*link, error) {
 		c.old = append(c.old, c.link)
 		c.link = nil
 	}
-	conn, err := dial(ctx, c.path)
+	conn, err := c.dial(ctx)
 	if err != nil {
 		return nil, err
 	}

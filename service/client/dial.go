@@ -15,7 +15,42 @@ import (
 // maxSocketPath is what sockaddr_un takes, unix(7), less the final zero byte.
 const maxSocketPath = 107
 
-// dial connects to the daemon. Its error is unavailable, and its hint says how to
+// dial connects to the daemon, if it is one that Options.Trust takes.
+func (c *Client) dial(ctx context.Context) (*net.UnixConn, error) {
+	conn, err := dial(ctx, c.path)
+	if err != nil || c.o.Trust == nil {
+		return conn, err
+	}
+	uid, err := listenerUID(conn)
+	if err == nil && c.o.Trust(uid) {
+		return conn, nil
+	}
+	conn.Close()
+	if err != nil {
+		return nil, unavailable(c.path, "who listens there cannot be told: "+err.Error())
+	}
+	return nil, unavailable(c.path, "user "+strconv.FormatUint(uint64(uid), 10)+" listens there, who is not trusted; nothing was sent").
+		WithHint("name the socket of a daemon of yours, or of the system's, with --home or --socket")
+}
+
+// listenerUID is the uid of the process that called listen(2), SO_PEERCRED.
+func listenerUID(conn *net.UnixConn) (uint32, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *syscall.Ucred
+	var credErr error
+	err = raw.Control(func(fd uintptr) {
+		cred, credErr = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
+	})
+	if err = errors.Join(err, credErr); err != nil {
+		return 0, err
+	}
+	return cred.Uid, nil
+}
+
+// dial connects to a socket. Its error is unavailable, and its hint says how to
 // get there.
 func dial(ctx context.Context, path string) (*net.UnixConn, error) {
 	if len(path) > maxSocketPath {

@@ -39,7 +39,7 @@ func (c *Client) Listen(ctx context.Context, o ListenOptions) (*Listener, error)
 	r := &api.Request{Type: api.TypeListen, Protocol: o.Protocol, Instance: o.Instance, From: o.From, Data: data}
 	c.complete(ctx, r)
 	for again := false; ; again = true {
-		conn, err := dial(ctx, c.path)
+		conn, err := c.dial(ctx)
 		if err != nil {
 			return nil, err
 		}

@@ -44,7 +44,7 @@ func (c *Client) Stream(ctx context.Context, q Request) (*Stream, error) {
 func (c *Client) openStream(ctx context.Context, r *api.Request, id string) (*Stream, error) {
 	c.complete(ctx, r)
 	for again := false; ; again = true {
-		conn, err := dial(ctx, c.path)
+		conn, err := c.dial(ctx)
 		if err != nil {
 			return nil, err
 		}

@@ -33,7 +33,7 @@ func (s *Subscription) connect(ctx context.Context) error {
 	if err != nil {
 		return api.AsError(err)
 	}
-	conn, err := dial(ctx, s.c.path)
+	conn, err := s.c.dial(ctx)
 	if err != nil {
 		return err
 	}
