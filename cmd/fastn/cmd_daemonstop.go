@@ -121,6 +121,10 @@ func (a *app) processAt(p place) (*os.Process, error) {
 	if err = errors.Join(err, credErr); err != nil {
 		return nil, failed("cannot tell which process serves %s: %v", p.socket, err)
 	}
+	if !trusted(p.socket)(cred.Uid) {
+		return nil, api.Errorf(api.CodeUnavailable, "user %d listens at %s, who is not trusted", cred.Uid, p.socket).
+			WithHint("name the folder of your own daemon with --home")
+	}
 	if cred.Pid <= 1 {
 		return nil, usage("%s is served by systemd", p.socket).WithHint("stop it with systemctl")
 	}

@@ -12,7 +12,8 @@ import (
 
 // dial makes the daemon at a socket usable; it connects with the first request.
 func dial(socket, from string) daemon {
-	return clientDaemon{client.New(socket, client.Options{Name: "fastn/" + version, From: from})}
+	return clientDaemon{client.New(socket, client.Options{Name: "fastn/" + version, From: from,
+		Trust: trusted(socket)})}
 }
 
 // clientDaemon puts the shapes of service/client under the interface that the
