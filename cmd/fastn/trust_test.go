@@ -1,9 +1,11 @@
 package main
 
 import (
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"syscall"
 	"testing"
@@ -46,31 +48,42 @@ func TestStrangersSocketIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	socket := filepath.Join(dir, "s")
-	ready, w, err := os.Pipe()
+	l, err := listenAs(socket, 12345)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ready.Close()
-	listen := exec.Command("python3", "-c", `import socket,sys
-s=socket.socket(socket.AF_UNIX);s.bind(sys.argv[1]);s.listen();print(flush=True)
-c,_=s.accept();sys.exit(len(c.recv(1)))`, socket)
-	listen.Stdout = w
-	listen.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 12345, Gid: 12345}}
-	if err := listen.Start(); err != nil {
-		t.Fatal(err)
-	}
-	w.Close()
-	if _, err := ready.Read(make([]byte, 1)); err != nil {
-		_ = listen.Process.Kill()
-		t.Fatal(err)
-	}
+	defer l.Close()
+	got := make(chan int, 1)
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			got <- -1
+			return
+		}
+		defer c.Close()
+		n, _ := c.Read(make([]byte, 1))
+		got <- n
+	}()
 	out, err := exec.Command(filepath.Join(binaries, "fastn"), "--socket", socket, "contact", "add", "bob", "fastn1secret").CombinedOutput()
 	if code := exitCodeOf(err); code != strconv.Itoa(exitNoDaemon) {
 		t.Errorf("exit code %s\n%s", code, out)
 	}
-	if err := listen.Wait(); err != nil {
-		t.Errorf("it got what was sent: %v\n%s", err, out)
+	if n := <-got; n != 0 {
+		t.Errorf("it got %d bytes of what was sent\n%s", n, out)
 	}
+}
+
+// listenAs makes the kernel tell uid of who listens: one thread, for a moment, is
+// that user's.
+func listenAs(path string, uid int) (net.Listener, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	keep := ^uintptr(0)
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_SETRESUID, keep, uintptr(uid), keep); errno != 0 {
+		return nil, errno
+	}
+	defer func() { _, _, _ = syscall.RawSyscall(syscall.SYS_SETRESUID, keep, 0, keep) }()
+	return net.Listen("unix", path)
 }
 
 func exitCodeOf(err error) string {
