@@ -114,7 +114,7 @@ func (b *Budgets) AcquireUID(uid uint32, what What) (release func(), refusal *ap
 
 func localRefusal(has string, limit int, what What, setting string) *api.Error {
 	return api.Errorf(api.CodeOverBudget, "over budget: %s %d of %d %s (%s)", has, limit, limit, what, setting).
-		WithHint(`wait until some have ended, or ask an administrator to raise %s in fastn.toml and run "fastn daemon reload"`, setting)
+		WithHint(`wait until some have ended, or ask an administrator to raise %s in fastn.toml and to reload the daemon`, setting)
 }
 
 // AcquirePeer takes one of what, Requests or Streams, from the budget of a

@@ -51,7 +51,7 @@ func TestLocalRefusalNamesEverything(t *testing.T) {
 			t.Errorf("got %v, want %q", refusal, want)
 			continue
 		}
-		if !strings.Contains(refusal.Hint, what.setting()) || !strings.Contains(refusal.Hint, `"fastn daemon reload"`) {
+		if !strings.Contains(refusal.Hint, what.setting()) || !strings.Contains(refusal.Hint, "reload the daemon") {
 			t.Errorf("hint %q", refusal.Hint)
 		}
 		held[0]()
