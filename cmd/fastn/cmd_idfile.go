@@ -28,6 +28,10 @@ Example:
 }
 
 func (c *idExportCmd) run(a *app) error {
+	if c.File == "-" {
+		return usage("a key is never written to standard output").
+			WithHint("give a file that does not exist; one that is named -, as ./-")
+	}
 	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL | syscall.O_NOFOLLOW
 	f, err := os.OpenFile(c.File, flags, 0o600)
 	if errors.Is(err, fs.ErrExist) {
