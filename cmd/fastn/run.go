@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"reflect"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -63,6 +64,9 @@ func (a *app) dispatch(args []string) error {
 	if err != nil {
 		return usageFrom(err)
 	}
+	if err := emptyFlag(parsed); err != nil {
+		return err
+	}
 	if err := a.flags.check(); err != nil {
 		return err
 	}
@@ -72,6 +76,18 @@ func (a *app) dispatch(args []string) error {
 	}
 	a.command = parsed.Selected().FullPath()
 	return cmd.run(a)
+}
+
+// emptyFlag refuses a flag that was given without a value, as an unset variable
+// of the shell's gives it: the default is another daemon or identity.
+func emptyFlag(parsed *kong.Context) error {
+	for _, p := range parsed.Path {
+		if p.Flag != nil && p.Flag.Target.Kind() == reflect.String && p.Flag.Target.String() == "" {
+			return usage("--%s has no value", p.Flag.Name).
+				WithHint("leave it out for the default; is a variable of your shell's not set?")
+		}
+	}
+	return nil
 }
 
 // newParser builds the parser. With only set, just that command is built: the
