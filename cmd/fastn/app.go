@@ -69,7 +69,7 @@ func (a *app) done(raw json.RawMessage, format string, args ...any) error {
 
 func (a *app) write(b *bytes.Buffer) error {
 	_, err := a.std.Out.Write(b.Bytes())
-	return err
+	return writeFailed(err)
 }
 
 // ask runs a verb and decodes its answer into out. With --json the answer is

@@ -64,7 +64,7 @@ func (a *app) pump(s stream) error {
 	_, err := copyBytes(a.std.Out, s)
 	if fromOutput(err) {
 		_ = s.Reset()
-		return failed("cannot write to standard output: %v", pathCause(err))
+		return writeFailed(err)
 	}
 	if isTerminal(a.std.In) {
 		_ = s.CloseWrite()

@@ -61,3 +61,12 @@ func usage(format string, args ...any) *api.Error {
 func failed(format string, args ...any) *api.Error {
 	return api.Errorf(api.CodeInternal, format, args...)
 }
+
+// writeFailed is the error of standard output; nil for nil.
+func writeFailed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return failed("cannot write to standard output: %v", pathCause(err)).
+		WithHint("look whether its disk is full, or what reads it has ended; what was asked for may be done")
+}

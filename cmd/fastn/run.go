@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"reflect"
 	"strings"
@@ -61,6 +62,9 @@ func (a *app) dispatch(args []string) error {
 		return err
 	}
 	parsed, err := parser.Parse(args)
+	if _, ok := errors.AsType[*fs.PathError](err); ok { // of the help, which is written while it parses
+		return writeFailed(err)
+	}
 	if err != nil {
 		return usageFrom(err)
 	}
