@@ -39,7 +39,8 @@ func (c *idExportCmd) run(a *app) error {
 			WithHint("name a file that does not exist; a key never replaces a file")
 	}
 	if err != nil {
-		return failed("cannot export to %s: %v", c.File, pathCause(err))
+		return failed("cannot export to %s: %v", c.File, pathCause(err)).
+			WithHint("name a new file in a folder that exists and that you may write to")
 	}
 	raw, err := a.verb(api.VerbIdentityExport, api.IdentityArgs{Identity: c.Name}, f)
 	if err == nil {

@@ -33,7 +33,7 @@ Example:
 
 func (c *listenCmd) run(a *app) error {
 	if c.Max < 1 {
-		return usage("--max %d: the least is 1", c.Max)
+		return usage("--max %d: the least is 1", c.Max).WithHint("give how many programs may run at the same time, or leave it out for 64")
 	}
 	r := api.Request{Protocol: c.Protocol, Instance: c.Instance, From: a.identity()}
 	var kinds []string // all

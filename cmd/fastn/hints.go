@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,11 +24,7 @@ func (a *app) anyHint(code api.Code) string {
 	case api.CodeCancelled:
 		return ""
 	case api.CodeBadRequest, api.CodeTooLarge, api.CodeConflict, api.CodeNotFound, api.CodeUnsupported:
-		command := a.command
-		if command == "" {
-			command = "fastn"
-		}
-		return `see "` + command + ` --help"`
+		return `see "` + cmp.Or(a.command, "fastn") + ` --help"`
 	case api.CodeNotPermitted:
 		return `"fastn grant list" shows who may do what; an administrator may do more`
 	case api.CodeRefused:
@@ -48,6 +45,7 @@ func (a *app) anyHint(code api.Code) string {
 // here makes the fastn commands that a hint quotes reach the daemon and
 // identity that the flags chose. Hints do not quote what others are to run.
 func (a *app) here(hint string) string {
+	hint = strings.ReplaceAll(hint, "with timeout_ms", "with --timeout") // the protocol's word for it
 	parts := strings.Split(hint, `"fastn `)
 	for i, part := range parts[1:] {
 		command, _, _ := strings.Cut(part, `"`)
@@ -57,7 +55,8 @@ func (a *app) here(hint string) string {
 				flags += name + " " + shellQuote(value) + " "
 			}
 		}
-		if !own["--home"] && !own["--socket"] { // else it is for another daemon
+		another := strings.HasSuffix(parts[i], "your own with ") // not the one that was asked
+		if !another && !own["--home"] && !own["--socket"] {      // else it is for another daemon
 			add("--home", a.flags.Home)
 			add("--socket", a.flags.Socket)
 			if !own["--as"] {

@@ -147,6 +147,8 @@ func TestHere(t *testing.T) {
 		{globals{Home: "/h"}, `"fastn --as x id show"`, `"fastn --home /h --as x id show"`},
 		{globals{Home: "/h", As: "y"}, `"fastn --as x id show"`, `"fastn --home /h --as x id show"`},
 		{globals{Home: "/h", As: "y"}, `"fastn --home /g daemon start"`, `"fastn --home /g daemon start"`},
+		{globals{Home: "/h", As: "y"}, `start your own with "fastn daemon start"`, `start your own with "fastn daemon start"`},
+		{globals{}, `allow more with timeout_ms, or wait`, `allow more with --timeout, or wait`},
 		{globals{Home: "/h"}, `the other side runs fastn invite`, `the other side runs fastn invite`},
 	} {
 		if got := (&app{flags: test.flags}).here(test.hint); got != test.want {
