@@ -41,16 +41,18 @@ type conn struct {
 	done   chan struct{} // closed when run returns
 	held   int           // bytes that the request being read counts; the reader's
 
-	mu       sync.Mutex
-	admitted bool
-	half     bool // the client sends no more
-	draining bool // the server takes no more requests
-	swept    bool
-	finished bool              // nothing new may be counted by wg
-	flights  map[string]flight // ids in use; made for the first
-	answers  int               // requests not answered yet
-	longs    int               // listeners and subscriptions
-	opening  *opening          // the stream or accept under way
+	mu         sync.Mutex
+	admitted   bool
+	half       bool // the client sends no more
+	draining   bool // the server takes no more requests
+	swept      bool
+	finished   bool              // nothing new may be counted by wg
+	flights    map[string]flight // ids in use; made for the first
+	answers    int               // requests not answered yet
+	longs      int               // listeners and subscriptions
+	opening    *opening          // the stream or accept under way
+	dismissing int               // daemon.disconnect requests in flight
+	dismissed  *api.Error        // why one of them ends this connection
 }
 
 // flight is a request whose id is in use.
@@ -135,6 +137,33 @@ func (c *conn) cut(cause *api.Error) {
 	c.cancel(cause)
 	c.out.close()
 	c.uc.Close()
+}
+
+// cutFor is cut for a reason that both sides of a stream are told.
+func (c *conn) cutFor(why *api.Error) {
+	c.mu.Lock()
+	var raw *streamConn
+	if c.opening != nil {
+		raw = c.opening.conn
+	}
+	c.mu.Unlock()
+	if raw != nil {
+		raw.abort(why) // before the close, which looks like the client's
+	}
+	c.cut(why)
+}
+
+// dismiss is cutFor, but a connection that asked for it gets its answer first.
+func (c *conn) dismiss(why *api.Error) {
+	c.mu.Lock()
+	asked := c.dismissing > 0
+	if asked {
+		c.dismissed = why
+	}
+	c.mu.Unlock()
+	if !asked {
+		c.cutFor(why)
+	}
 }
 
 func errClientGone() *api.Error {

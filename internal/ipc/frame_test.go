@@ -13,6 +13,7 @@ import (
 
 	"github.com/fastn-stack/fastnd/internal/ipc"
 	"github.com/fastn-stack/fastnd/internal/ipc/ipctest"
+	"github.com/fastn-stack/fastnd/internal/router"
 	"github.com/fastn-stack/fastnd/internal/testutil"
 	"github.com/fastn-stack/fastnd/service/api"
 )
@@ -345,19 +346,54 @@ func TestDisconnect(t *testing.T) {
 	testutil.LeakCheck(t)
 	b := ipctest.NewBackend()
 	path, s := serveBackend(t, b, ipc.Options{})
+	accepted, told := make(chan struct{}), make(chan error, 1)
+	onStream(b, func(_ context.Context, conn router.Conn) error {
+		close(accepted)
+		_, err := conn.Read(make([]byte, 1))
+		told <- err
+		return err
+	})
 	mine := dial(t, path)
 	mine.works()
 	b.As.Store(4242)
-	lines, streaming := dial(t, path), dial(t, path)
+	lines := dial(t, path)
 	lines.works()
-	streaming.want(streaming.ask(`{"id":"1","type":"stream","target":"self","protocol":"Echo"}`), "1", "streaming")
+	streaming := openTest(t, path)
+	<-accepted
 	if n := s.Disconnect(4242); n != 2 {
 		t.Errorf("cut %d connections, want 2", n)
 	}
 	lines.eof()
 	streaming.eof()
+	// Not that the client closed, though that is how it looks from the socket.
+	const why = "an administrator disconnected the user"
+	if err := <-told; api.CodeOf(err) != api.CodeCancelled || err.Error() != why {
+		t.Errorf("the handler was told %v", err)
+	}
+	if res := result(t, path); res != (api.StreamResult{Code: api.CodeCancelled, Reason: why}) {
+		t.Errorf("result %+v", res)
+	}
 	mine.works()
 	if n := s.Disconnect(999); n != 0 {
 		t.Errorf("cut %d connections of a uid without any", n)
+	}
+}
+
+// Who disconnects himself gets the answer first.
+func TestDisconnectOneself(t *testing.T) {
+	path, b, s := serve(t, ipc.Options{})
+	b.HandleVerb(api.VerbDaemonDisconnect, func(_ context.Context, c ipc.Caller, _ *api.Request, _ []*os.File) (any, error) {
+		return api.Disconnected{Connections: s.Disconnect(c.UID)}, nil
+	})
+	for range 20 {
+		c, other := dial(t, path), dial(t, path)
+		other.works()
+		a := c.want(c.ask(`{"id":"1","type":"daemon.disconnect","data":{"user":"me"}}`), "1", "ok")
+		if string(a.Data) != `{"connections":2}` {
+			t.Errorf("answer %s", a.Data)
+		}
+		other.eof()
+		c.eof()
+		eventually(t, "both are gone", func() bool { return b.InUse("connections") == 0 })
 	}
 }

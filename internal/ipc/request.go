@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/router"
@@ -141,6 +142,11 @@ func (c *conn) serveVerb(r *api.Request, files []*os.File) {
 		return
 	}
 	c.take(r.ID)
+	if r.Type == api.VerbDaemonDisconnect {
+		c.mu.Lock()
+		c.dismissing++
+		c.mu.Unlock()
+	}
 	c.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(c.ctx, r.Timeout())
 		defer cancel()
@@ -150,7 +156,26 @@ func (c *conn) serveVerb(r *api.Request, files []*os.File) {
 			data, err = marshal(v)
 		}
 		c.finishFlight(r, data, err, release)
+		if r.Type == api.VerbDaemonDisconnect {
+			c.afterDismissing()
+		}
 	})
+}
+
+// afterDismissing cuts a connection that was to be cut before it had its answer.
+func (c *conn) afterDismissing() {
+	c.mu.Lock()
+	c.dismissing--
+	why := c.dismissed
+	over := c.dismissing == 0 && why != nil
+	c.mu.Unlock()
+	if !over {
+		return
+	}
+	// What fails here fails because the client does not read, or is gone.
+	_ = c.uc.SetWriteDeadline(time.Now().Add(c.s.o.WriteTimeout))
+	_ = c.out.idle()
+	c.cut(why)
 }
 
 // marshal is json.Marshal that leaves HTML as it is; nil becomes {}.

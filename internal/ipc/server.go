@@ -132,12 +132,13 @@ func (s *Server) start(nc net.Conn) {
 }
 
 // Disconnect cuts all connections of uid and tells how many there were. What
-// they had in flight is cancelled.
+// they had in flight is cancelled; one that asked for it, with daemon.disconnect,
+// gets its answer first.
 func (s *Server) Disconnect(uid uint32) int {
 	n := 0
 	for _, c := range s.connections() {
 		if c.belongsTo(uid) {
-			c.cut(api.Errorf(api.CodeCancelled, "an administrator disconnected the user"))
+			c.dismiss(api.Errorf(api.CodeCancelled, "an administrator disconnected the user"))
 			n++
 		}
 	}
@@ -181,7 +182,7 @@ func (s *Server) Close() {
 		}
 	}
 	for _, c := range s.connections() {
-		c.cut(errStopping())
+		c.cutFor(errStopping())
 	}
 	s.wg.Wait()
 	s.streams.close()
