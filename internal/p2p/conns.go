@@ -6,6 +6,8 @@ import (
 	"hash/maphash"
 	"net/netip"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 
@@ -25,6 +27,12 @@ type connState struct {
 	requests counter // incoming request streams
 	opening  counter // incoming streams without a first frame yet
 	budget   budget
+
+	place   place        // guarded by table.mu
+	idle    *time.Timer  // set under table.mu; nil if nobody is a stranger
+	serving atomic.Int32 // calls of Server.ServeFrame
+	asking  atomic.Int32 // requests of ours that wait for their answers
+	used    atomic.Bool  // since idle last looked
 }
 
 // connTable holds the connections that are up.
@@ -36,6 +44,8 @@ type connTable struct {
 	conns  map[network.Conn]*connState
 	shown  map[network.Conn]bool // of which "connected" was told
 	counts map[identity.ID]int   // of those shown
+
+	admission admission
 }
 
 func (t *connTable) init(h *Host) {
@@ -44,6 +54,7 @@ func (t *connTable) init(h *Host) {
 	t.conns = make(map[network.Conn]*connState)
 	t.shown = make(map[network.Conn]bool)
 	t.counts = make(map[identity.ID]int)
+	t.admission.from = make(map[netip.Prefix]int)
 }
 
 func (t *connTable) notifiee() network.Notifiee {
@@ -90,15 +101,26 @@ func (t *connTable) connected(c network.Conn) {
 		}
 		return
 	}
+	stranger := c.Stat().Direction == network.DirInbound && !t.h.trusted(s.peer.Node)
 	t.mu.Lock()
 	if t.conns[c] != s || t.shown[c] {
 		t.mu.Unlock()
 		return
 	}
+	victim, ok := t.admit(s, stranger)
+	if !ok {
+		t.mu.Unlock()
+		_ = c.CloseWithError(network.ConnResourceLimitExceeded)
+		return
+	}
+	s.watchIdle()
 	t.shown[c] = true
 	t.counts[s.peer.Node]++
 	first := t.counts[s.peer.Node] == 1
 	t.mu.Unlock()
+	if victim != nil {
+		_ = victim.conn.CloseWithError(network.ConnResourceLimitExceeded)
+	}
 	if first {
 		t.h.events.add(eventOf(EventConnected, s))
 	} else {
@@ -119,6 +141,9 @@ func (t *connTable) disconnected(c network.Conn) {
 	}
 	delete(t.conns, c)
 	delete(t.shown, c)
+	if ok {
+		t.leave(s)
+	}
 	t.mu.Unlock()
 	if !ok {
 		return
@@ -168,6 +193,9 @@ func (t *connTable) list() []*connState {
 func (s *connState) end() {
 	s.cancel()
 	s.raw.end()
+	if s.idle != nil {
+		s.idle.Stop()
+	}
 }
 
 func eventOf(kind string, s *connState) Event {

@@ -15,6 +15,8 @@ const (
 	// streamsPerPeer holds in each direction: one protocol carries everything.
 	streamsPerPeer = 10000
 	connsPerPeer   = 8
+	// transientConns are those that are being established.
+	transientConns = 1024
 	// A whole office may sit behind one address, hence more than libp2p's 8
 	// connections and one new one in 5 s.
 	connsPerAddress   = 512
@@ -24,7 +26,9 @@ const (
 // newResourceManager limits libp2p by o.MemoryLimit, which is the cgroup's:
 // libp2p's own scaling looks at the machine's memory.
 func newResourceManager(o Options) (network.ResourceManager, error) {
-	conns := rcmgr.LimitVal(o.MaxConnections)
+	// Which of the established connections stay, admission decides: those whose
+	// peer is not known yet must not take the place of a contact's.
+	conns := rcmgr.LimitVal(o.MaxConnections + transientConns)
 	memory := rcmgr.LimitVal64(o.MemoryLimit / 2)
 	few := rcmgr.ResourceLimits{Streams: 32, StreamsInbound: 16, StreamsOutbound: 16}
 	cfg := rcmgr.PartialLimitConfig{
@@ -34,8 +38,8 @@ func newResourceManager(o Options) (network.ResourceManager, error) {
 		},
 		// What is not yet attributed to a peer or a protocol.
 		Transient: rcmgr.ResourceLimits{
-			Memory: memory / 8, FD: 1024,
-			Conns: 1024, ConnsInbound: 1024, ConnsOutbound: 1024,
+			Memory: memory / 8, FD: transientConns,
+			Conns: transientConns, ConnsInbound: transientConns, ConnsOutbound: transientConns,
 			Streams: 2 * streamsPerPeer, StreamsInbound: streamsPerPeer, StreamsOutbound: streamsPerPeer,
 		},
 		PeerDefault: rcmgr.ResourceLimits{

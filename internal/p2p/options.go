@@ -40,7 +40,8 @@ type Options struct {
 	StalledStreams int
 	// WindowInitial and WindowMax bound the unread bytes of a stream.
 	WindowInitial, WindowMax int64
-	// MaxConnections bounds connections of the whole node.
+	// MaxConnections bounds connections of the whole node; strangers get at most
+	// three quarters of them.
 	MaxConnections int
 
 	// Trusted tells whether a contact of somebody here lives at a node; what
@@ -66,6 +67,7 @@ type Timing struct {
 	RedialMax  time.Duration // longest pause: 60 s
 	DialAgain  time.Duration // a failed dial is remembered this long: 1 s
 	Idle       time.Duration // a silent connection is dead: 30 s; kept alive at half of it
+	Stranger   time.Duration // a connection of a stranger is closed when so long of no use: 15 s
 	Patience   time.Duration // how long large requests of one sender wait for another one to end: 2 s
 	RequestCap int           // requests of a connection in flight at once: 8,192
 }
@@ -159,6 +161,7 @@ func (o Options) withDefaults() (Options, error) {
 	t.RedialMax = orDefault(t.RedialMax, time.Minute)
 	t.DialAgain = orDefault(t.DialAgain, time.Second)
 	t.Idle = orDefault(t.Idle, 30*time.Second)
+	t.Stranger = orDefault(t.Stranger, 15*time.Second)
 	t.Patience = orDefault(t.Patience, 2*time.Second)
 	t.RequestCap = orDefault(t.RequestCap, 8192)
 	return o, nil

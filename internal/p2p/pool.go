@@ -87,39 +87,48 @@ func (p *pool) choose(big bool) (s *reqStream, good bool) {
 // open adds a stream, connecting first.
 func (p *pool) open(ctx context.Context) (*reqStream, *api.Error) {
 	n := p.node
-	st, err := n.newStream(ctx)
+	st, state, err := n.newStream(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r := newReqStream(n.h, p, st)
+	r := newReqStream(n.h, p, state, st)
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
 		_ = st.Reset()
+		n.h.conns.forget(state)
 		return nil, api.Errorf(api.CodePeerUnreachable, "this node is stopping")
 	}
 	p.streams = append(p.streams, r)
 	p.mu.Unlock()
 	if !n.h.tasks.run(r.read) {
 		r.fail(errStopping)
+		n.h.conns.forget(state)
 	}
 	return r, nil
 }
 
 // newStream opens a stream of our protocol, connecting first. It costs no round
-// trip once the peer is known to speak it.
-func (n *node) newStream(ctx context.Context) (network.Stream, *api.Error) {
-	if err := n.connect(ctx); err != nil {
-		return nil, err
+// trip once the peer is known to speak it. Whoever is done with the stream says
+// so to connTable.forget.
+func (n *node) newStream(ctx context.Context) (network.Stream, *connState, *api.Error) {
+	for range 2 {
+		if err := n.connect(ctx); err != nil {
+			return nil, nil, err
+		}
+		st, err := n.h.bh.NewStream(network.WithNoDial(ctx, "connected"), n.id.PeerID(), Protocol)
+		if ctx.Err() != nil && err != nil {
+			return nil, nil, ctxError(ctx, "the peer did not answer")
+		}
+		if err != nil {
+			return nil, nil, n.unreachable("the node at the other end opens no stream: "+shortReason(err), nil)
+		}
+		if state, err := n.h.conns.get(st.Conn()); err == nil {
+			return st, state, nil
+		}
+		_ = st.Reset()
 	}
-	st, err := n.h.bh.NewStream(network.WithNoDial(ctx, "connected"), n.id.PeerID(), Protocol)
-	switch {
-	case err == nil:
-		return st, nil
-	case ctx.Err() != nil:
-		return nil, ctxError(ctx, "the peer did not answer")
-	}
-	return nil, n.unreachable("the node at the other end opens no stream: "+shortReason(err), nil)
+	return nil, nil, n.unreachable("the connection broke twice before the request was sent", nil)
 }
 
 func (p *pool) remove(r *reqStream) {

@@ -23,15 +23,20 @@ func rawHost(t testing.TB, listen string) host.Host {
 	return h
 }
 
-// rawConnect connects a raw host to one of ours.
-func rawConnect(t testing.TB, from host.Host, to *p2p.Host) {
-	t.Helper()
-	info := peer.AddrInfo{ID: to.Node().PeerID()}
-	for _, s := range to.Addrs() {
+// addrInfo is where one of our hosts is.
+func addrInfo(h *p2p.Host) peer.AddrInfo {
+	info := peer.AddrInfo{ID: h.Node().PeerID()}
+	for _, s := range h.Addrs() {
 		m, _ := peer.SplitAddr(ma.StringCast(s))
 		info.Addrs = append(info.Addrs, m)
 	}
-	if err := from.Connect(t.Context(), info); err != nil {
+	return info
+}
+
+// rawConnect connects a raw host to one of ours.
+func rawConnect(t testing.TB, from host.Host, to *p2p.Host) {
+	t.Helper()
+	if err := from.Connect(t.Context(), addrInfo(to)); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -26,6 +26,7 @@ var answers = sync.Pool{New: func() any { return make(chan result, 1) }}
 type reqStream struct {
 	h    *Host
 	pool *pool
+	conn *connState
 	s    network.Stream
 	in   *frameReader
 	out  *frameWriter
@@ -39,8 +40,8 @@ type reqStream struct {
 	broken  *api.Error
 }
 
-func newReqStream(h *Host, p *pool, s network.Stream) *reqStream {
-	return &reqStream{h: h, pool: p, s: s,
+func newReqStream(h *Host, p *pool, c *connState, s network.Stream) *reqStream {
+	return &reqStream{h: h, pool: p, conn: c, s: s,
 		in:      newFrameReader(s, h.o.Timing.Header),
 		out:     newFrameWriter(s, h.o.Timing.Write),
 		waiting: make(map[uint64]chan result)}
@@ -53,6 +54,8 @@ func (r *reqStream) do(ctx context.Context, f *wire.Frame, payload []byte) (res 
 	if !ok {
 		return res, true
 	}
+	r.conn.asking.Add(1)
+	defer r.conn.asking.Add(-1)
 	if w, err := r.write(ctx, f, payload); err != nil {
 		return r.unsent(ctx, f, ch, w, err)
 	}
@@ -189,6 +192,7 @@ func (r *reqStream) deliver(number uint64, res result) {
 
 // read delivers answers until the stream breaks.
 func (r *reqStream) read() {
+	defer r.h.conns.forget(r.conn)
 	defer r.in.release()
 	for {
 		big := false
@@ -204,6 +208,9 @@ func (r *reqStream) read() {
 		if err != nil || f.GetReply() == nil {
 			r.fail(lostError())
 			return
+		}
+		if f.GetReply().Code == "" {
+			r.conn.use()
 		}
 		r.deliver(f.Number, result{reply: f.GetReply(), payload: payload})
 	}

@@ -55,11 +55,11 @@ func (h *Host) OpenStream(ctx context.Context, node identity.ID, f *wire.Frame, 
 	defer h.tasks.end()
 	n := h.nodes.get(node)
 	for range 2 {
-		s, err := n.newStream(ctx)
+		s, state, err := n.newStream(ctx)
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		o := opening{h: h, s: s}
+		o := opening{h: h, s: s, conn: state}
 		conn, reply, answer, retry, err := o.do(ctx, f, payload)
 		if retry {
 			continue
@@ -77,17 +77,15 @@ func (h *Host) OpenStream(ctx context.Context, node identity.ID, f *wire.Frame, 
 
 // opening is an outgoing stream that is not accepted yet.
 type opening struct {
-	h *Host
-	s network.Stream
+	h    *Host
+	s    network.Stream
+	conn *connState
 }
 
 func (o opening) do(ctx context.Context, f *wire.Frame, payload []byte) (conn *rawStream, reply *wire.Reply, answer []byte, retry bool, _ *api.Error) {
-	state, err := o.h.conns.get(o.s.Conn())
-	if err != nil {
-		_ = o.s.Reset()
-		return nil, nil, nil, true, nil
-	}
-	defer o.h.conns.forget(state)
+	defer o.h.conns.forget(o.conn)
+	o.conn.asking.Add(1)
+	defer o.conn.asking.Add(-1)
 	stop := context.AfterFunc(ctx, func() {
 		_ = o.s.ResetWithError(toResetCode(api.CodeCancelled))
 	})
@@ -112,8 +110,9 @@ func (o opening) do(ctx context.Context, f *wire.Frame, payload []byte) (conn *r
 		_ = o.s.Close()
 		return nil, reply, answer, false, nil
 	}
+	o.conn.use()
 	_ = o.s.SetWriteDeadline(time.Time{})
-	return newRawStream(o.s, in.br, &state.raw), reply, answer, false, nil
+	return newRawStream(o.s, in.br, &o.conn.raw), reply, answer, false, nil
 }
 
 func (o opening) lost(ctx context.Context) *api.Error {

@@ -116,12 +116,13 @@ func (h *Host) serveRaw(c *connState, s network.Stream, in *frameReader, m *inco
 			return nil, streamError(err)
 		}
 		proven(s)
+		c.use()
 		m.held.release() // else it would count for as long as the stream lasts
 		_ = s.SetWriteDeadline(time.Time{})
 		raw = newRawStream(s, in.br, &c.raw)
 		return raw, nil
 	}
-	reply, answer := h.server.ServeFrame(ctx, c.peer, m.f, m.payload, accept)
+	reply, answer := c.serve(ctx, m, accept)
 	if raw != nil {
 		_ = raw.Close() // a handler that returns is done with it
 		return

@@ -138,9 +138,12 @@ func (r *requestStream) begin(f *wire.Frame) (context.Context, context.CancelFun
 func (r *requestStream) serve(ctx context.Context, cancel context.CancelFunc, m incoming) {
 	defer r.wg.Done()
 	defer m.held.release()
-	reply, answer := r.h.server.ServeFrame(ctx, r.c.peer, m.f, m.payload, refuseAccept)
+	reply, answer := r.c.serve(ctx, &m, refuseAccept)
 	if reply == nil {
 		reply = &wire.Reply{}
+	}
+	if reply.Code == "" {
+		r.c.use()
 	}
 	// The number is free again once the answer is on its way.
 	r.mu.Lock()
@@ -148,6 +151,13 @@ func (r *requestStream) serve(ctx context.Context, cancel context.CancelFunc, m 
 	r.mu.Unlock()
 	cancel()
 	r.answer(m.f.Number, reply, answer)
+}
+
+// serve asks the server.
+func (c *connState) serve(ctx context.Context, m *incoming, accept func(*wire.Reply) (router.Conn, error)) (*wire.Reply, []byte) {
+	c.serving.Add(1)
+	defer c.serving.Add(-1)
+	return c.table.h.server.ServeFrame(ctx, c.peer, m.f, m.payload, accept)
 }
 
 // answer writes a reply. If it cannot the stream is given up.

@@ -44,6 +44,12 @@ func (r *rawStreams) add(c *rawStream) {
 	}
 }
 
+func (r *rawStreams) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.streams)
+}
+
 func (r *rawStreams) remove(c *rawStream) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
