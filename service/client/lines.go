@@ -48,17 +48,37 @@ func writeLine(ctx context.Context, conn *net.UnixConn, line []byte, files []*os
 		}()
 	}
 	if len(files) > 0 {
-		fds := make([]int, len(files))
-		for i, f := range files {
-			fds[i] = int(f.Fd())
-		}
-		n, _, err = conn.WriteMsgUnix(line, syscall.UnixRights(fds...), nil)
+		n, err = writeFiles(conn, line, files, nil)
 		if err != nil {
 			return n, err
 		}
 	}
 	m, err := conn.Write(line[n:])
 	return n + m, err
+}
+
+// writeFiles is a Write with the descriptors fds and those of files, which stay
+// open and as they are meanwhile: File.Fd would make them blocking.
+func writeFiles(conn *net.UnixConn, line []byte, files []*os.File, fds []int) (n int, err error) {
+	if len(files) == 0 {
+		n, _, err = conn.WriteMsgUnix(line, syscall.UnixRights(fds...), nil)
+		return n, err
+	}
+	raw, err := files[0].SyscallConn()
+	if err != nil {
+		return 0, errBadFile(err)
+	}
+	closed := raw.Control(func(fd uintptr) {
+		n, err = writeFiles(conn, line, files[1:], append(fds, int(fd)))
+	})
+	if closed != nil {
+		return 0, errBadFile(closed)
+	}
+	return n, err
+}
+
+func errBadFile(err error) *api.Error {
+	return api.Errorf(api.CodeBadRequest, "a file cannot be passed to the daemon: %v", err)
 }
 
 // readLine returns the next line without its newline; it is the caller's.

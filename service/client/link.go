@@ -141,6 +141,8 @@ func (l *link) write(ctx context.Context, r *api.Request, files []*os.File) (uns
 		return false, outcomeUnknown()
 	case ctx.Err() != nil:
 		return false, contextError(ctx)
+	case api.CodeOf(err) == api.CodeBadRequest:
+		return false, err
 	}
 	// The daemon has closed. What it said before is read first.
 	<-l.done

@@ -128,7 +128,8 @@ func (s *Subscription) read(ctx context.Context) (api.Event, error) {
 		return api.Event{}, a.err
 	}
 	var e api.Event
-	return e, json.Unmarshal(a.data, &e)
+	err = json.Unmarshal(a.data, &e)
+	return e, err
 }
 
 // Close ends the subscription; Next would begin it again behind the last event.
