@@ -2,9 +2,9 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
+	"fmt"
 	"io"
-	"strconv"
+	"slices"
 	"time"
 
 	"github.com/fastn-stack/fastnd/service/api"
@@ -12,9 +12,9 @@ import (
 
 // destination is what call and stream share.
 type destination struct {
-	Target   string `arg:"" help:"A contact, an id52, a peer id or self." complete:"target"`
-	Protocol string `arg:"" help:"Name of the protocol." complete:"protocol"`
-	Instance string `help:"Instance of the protocol, if it has several." placeholder:"NAME"`
+	Target   string `arg:"" valid:"some" help:"A contact, an id52, a peer id or self." complete:"target"`
+	Protocol string `arg:"" valid:"protocol" help:"Name of the protocol." complete:"protocol"`
+	Instance string `valid:"name" help:"Instance of the protocol, if it has several." placeholder:"NAME"`
 }
 
 func (d *destination) request(a *app) api.Request {
@@ -71,17 +71,24 @@ func (a *app) readData(arg string, stdin bool) (json.RawMessage, error) {
 		return nil, nil
 	}
 	if len(data) > api.MaxPayload {
-		return nil, api.Errorf(api.CodeTooLarge, "the data has more than %d bytes", api.MaxPayload).
+		return nil, usage("the data has more than %d bytes", api.MaxPayload).
 			WithHint("send bulk data over a stream")
 	}
-	var probe json.RawMessage
-	if err := json.Unmarshal(data, &probe); err != nil {
-		where := ""
-		if s, ok := errors.AsType[*json.SyntaxError](err); ok {
-			where = " at byte " + strconv.FormatInt(s.Offset, 10)
-		}
-		return nil, usage("the data is not JSON: %v%s", err, where).
+	if err := scanData(data); err != nil {
+		return nil, usage("the data is not JSON that can be sent: %v", err).
 			WithHint(`quote it for the shell, as in '{"message":"hello"}'; a text is '"hello"'`)
 	}
 	return data, nil
+}
+
+// scanData checks data as the daemon does, but counts from its own first byte.
+func scanData(data []byte) error {
+	if err := api.Scan(data); err != nil {
+		return err
+	}
+	// Inside of a request there is one level less.
+	if api.Scan(slices.Concat([]byte("["), data, []byte("]"))) != nil {
+		return fmt.Errorf("it is nested more than %d deep", api.MaxDepth-1)
+	}
+	return nil
 }

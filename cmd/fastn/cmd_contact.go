@@ -32,7 +32,7 @@ Example:
 }
 
 type contactAddCmd struct {
-	Name    string `arg:"" help:"The name you give."`
+	Name    string `arg:"" valid:"name" help:"The name you give."`
 	Ticket  string `arg:"" help:"A ticket, an id52, a peer id; - reads it from standard input." name:"ticket|id|-"`
 	Address string `help:"Where an id lives: a multiaddr that ends in /p2p/NODEID." placeholder:"MULTIADDR"`
 }
@@ -121,7 +121,7 @@ func (a *app) contactVerb(verb string, args any) error {
 
 type contactRenameCmd struct {
 	Name string `arg:"" help:"The contact." complete:"contact"`
-	To   string `arg:"" help:"Its new name."`
+	To   string `arg:"" valid:"name" help:"Its new name."`
 }
 
 func (*contactRenameCmd) Help() string {

@@ -23,9 +23,9 @@ Example:
 
 // grantWords are the arguments that grants and access share.
 type grantWords struct {
-	Who      string `arg:"" help:"A contact, \"contacts\" or \"anyone\"." complete:"who"`
-	Protocol string `arg:"" help:"Name of the protocol." complete:"protocol"`
-	Instance string `help:"Instance of the protocol, if it has several." placeholder:"NAME"`
+	Who      string `arg:"" valid:"some" help:"A contact, \"contacts\" or \"anyone\"." complete:"who"`
+	Protocol string `arg:"" valid:"protocol" help:"Name of the protocol." complete:"protocol"`
+	Instance string `valid:"name" help:"Instance of the protocol, if it has several." placeholder:"NAME"`
 }
 
 func (g *grantWords) args() api.GrantArgs {

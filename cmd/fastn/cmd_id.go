@@ -62,7 +62,7 @@ func (a *app) identityVerb(verb string, args any) error {
 }
 
 type idNewCmd struct {
-	Name string `arg:"" help:"Name of the identity to be, your own choice."`
+	Name string `arg:"" valid:"name" help:"Name of the identity to be, your own choice."`
 }
 
 func (*idNewCmd) Help() string {
@@ -102,7 +102,7 @@ func (c *idShowCmd) run(a *app) error {
 
 type idRenameCmd struct {
 	Name string `arg:"" help:"Name or id52 of the identity." complete:"identity"`
-	To   string `arg:"" help:"Its new name."`
+	To   string `arg:"" valid:"name" help:"Its new name."`
 }
 
 func (*idRenameCmd) Help() string {

@@ -57,7 +57,7 @@ func (c *idExportCmd) run(a *app) error {
 }
 
 type idImportCmd struct {
-	Name string `arg:"" help:"Name of the identity to be."`
+	Name string `arg:"" valid:"name" help:"Name of the identity to be."`
 	File string `arg:"" help:"Key file: PEM, or the hex of a fastn-p2p .private-key; - is standard input." complete:"file"`
 }
 

@@ -8,7 +8,7 @@ import (
 )
 
 type inviteCmd struct {
-	For     string        `help:"Name the new contact will have here." placeholder:"NAME"`
+	For     string        `valid:"name" help:"Name the new contact will have here." placeholder:"NAME"`
 	Expires time.Duration `help:"How long the ticket can be used, at most 720h." default:"24h"`
 	QR      bool          `name:"qr" help:"Draw the ticket as a QR code on standard error, too."`
 }

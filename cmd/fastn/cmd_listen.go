@@ -8,9 +8,9 @@ import (
 )
 
 type listenCmd struct {
-	Protocol string   `arg:"" help:"Name of the protocol to serve." complete:"protocol"`
+	Protocol string   `arg:"" valid:"protocol" help:"Name of the protocol to serve." complete:"protocol"`
 	Command  []string `arg:"" optional:"" name:"cmd" help:"Program to run for each call and stream, behind --."`
-	Instance string   `help:"Instance of the protocol, if it has several." placeholder:"NAME"`
+	Instance string   `valid:"name" help:"Instance of the protocol, if it has several." placeholder:"NAME"`
 	Max      int      `help:"How many programs may run at the same time; more wait." default:"64" placeholder:"N"`
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 type pingCmd struct {
-	Target   string        `arg:"" help:"A contact, an id52, a peer id or self." complete:"target"`
+	Target   string        `arg:"" valid:"some" help:"A contact, an id52, a peer id or self." complete:"target"`
 	Count    int           `short:"c" help:"How many times." default:"4" placeholder:"N"`
 	Interval time.Duration `help:"Time between two." default:"200ms"`
 }

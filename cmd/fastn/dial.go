@@ -25,17 +25,18 @@ type clientDaemon struct {
 func (d clientDaemon) Verb(ctx context.Context, verb string, args any, files ...*os.File) (json.RawMessage, error) {
 	var raw json.RawMessage
 	err := d.Client.Verb(ctx, verb, args, &raw, files...)
-	return raw, err
+	return raw, answer(err)
 }
 
 func (d clientDaemon) Call(ctx context.Context, r api.Request) (json.RawMessage, error) {
-	return d.Client.Call(ctx, clientRequest(r))
+	raw, err := d.Client.Call(ctx, clientRequest(r))
+	return raw, answer(err)
 }
 
 func (d clientDaemon) Stream(ctx context.Context, r api.Request) (stream, error) {
 	s, err := d.Client.Stream(ctx, clientRequest(r))
 	if err != nil {
-		return nil, err
+		return nil, answer(err)
 	}
 	return clientStream{s}, nil
 }
@@ -48,7 +49,7 @@ func clientRequest(r api.Request) client.Request {
 func (d clientDaemon) Listen(ctx context.Context, r api.Request, kinds ...string) (listener, error) {
 	l, err := d.Client.Listen(ctx, client.ListenOptions{Protocol: r.Protocol, Instance: r.Instance, From: r.From, Kinds: kinds})
 	if err != nil {
-		return nil, err
+		return nil, answer(err)
 	}
 	return clientListener{l}, nil
 }
@@ -56,7 +57,7 @@ func (d clientDaemon) Listen(ctx context.Context, r api.Request, kinds ...string
 func (d clientDaemon) Subscribe(ctx context.Context, args api.SubscribeArgs, each func(api.Event) error) error {
 	s, err := d.Client.Subscribe(ctx, args)
 	if err != nil {
-		return err
+		return answer(err)
 	}
 	defer s.Close()
 	for {
@@ -68,6 +69,19 @@ func (d clientDaemon) Subscribe(ctx context.Context, args api.SubscribeArgs, eac
 			return err
 		}
 	}
+}
+
+// answered marks an error that the daemon or a peer gave: the command line was
+// one that this program can send.
+type answered struct{ error }
+
+func (a answered) Unwrap() error { return a.error }
+
+func answer(err error) error {
+	if err == nil {
+		return nil
+	}
+	return answered{err}
 }
 
 type clientStream struct {

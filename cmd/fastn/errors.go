@@ -24,6 +24,9 @@ func exitCode(err error) int {
 	case "":
 		return exitDone
 	case api.CodeBadRequest:
+		if _, ok := errors.AsType[answered](err); ok {
+			return exitFailed
+		}
 		return exitUsage
 	case api.CodeUnavailable:
 		return exitNoDaemon

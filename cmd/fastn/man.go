@@ -155,8 +155,8 @@ func (m *manPage) tail() {
 	m.section("Exit status")
 	m.items(
 		"0", "Done.",
-		"1", "Failed.",
-		"2", "The command line, or a value on it, is wrong.",
+		"1", "Failed, or refused as wrong by the daemon or the peer.",
+		"2", "The command line, or a value on it, is wrong, as fastn itself can tell; nothing was sent.",
 		"3", "The daemon is not reachable, or its socket is not permitted.",
 		"4", "Not permitted, here or by the peer.",
 		"5", "The peer is not reachable.",

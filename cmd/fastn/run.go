@@ -68,7 +68,8 @@ func (a *app) dispatch(args []string) error {
 	if err != nil {
 		return usageFrom(err)
 	}
-	if err := emptyFlag(parsed); err != nil {
+	a.command = parsed.Selected().FullPath()
+	if err := checkWords(parsed); err != nil {
 		return err
 	}
 	if err := a.flags.check(); err != nil {
@@ -78,17 +79,39 @@ func (a *app) dispatch(args []string) error {
 	if !ok {
 		return api.Errorf(api.CodeInternal, "the command %q does nothing", parsed.Command())
 	}
-	a.command = parsed.Selected().FullPath()
 	return cmd.run(a)
 }
 
-// emptyFlag refuses a flag that was given without a value, as an unset variable
-// of the shell's gives it: the default is another daemon or identity.
-func emptyFlag(parsed *kong.Context) error {
+// checkWords refuses what can be told to be wrong without a daemon: a flag that
+// was given without a value, as an unset variable of the shell's gives it (the
+// default is another daemon or identity), and words against their valid tag.
+func checkWords(parsed *kong.Context) error {
 	for _, p := range parsed.Path {
-		if p.Flag != nil && p.Flag.Target.Kind() == reflect.String && p.Flag.Target.String() == "" {
+		value := p.Positional
+		if p.Flag != nil {
+			value = p.Flag.Value
+		}
+		if value == nil || value.Target.Kind() != reflect.String {
+			continue
+		}
+		text := value.Target.String()
+		if p.Flag != nil && text == "" {
 			return usage("--%s has no value", p.Flag.Name).
 				WithHint("leave it out for the default; is a variable of your shell's not set?")
+		}
+		var err error
+		switch value.Tag.Get("valid") {
+		case "name":
+			err = api.ValidName("the "+value.Name, text)
+		case "protocol":
+			err = api.ValidProtocol(text)
+		case "some":
+			if text == "" {
+				err = usage("the %s is empty", value.Name)
+			}
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
