@@ -195,7 +195,7 @@ func (l *listener) splice(ctx context.Context, r *router.Request, o *opening) (e
 		theirs.Close()
 		return err
 	}
-	return l.c.s.splice(ctx, ours, theirs)
+	return router.Splice(ctx, ours, theirs)
 }
 
 // incomingStream waits for its uid to accept it.

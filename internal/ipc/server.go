@@ -23,7 +23,6 @@ type Server struct {
 	types    map[string]requestType
 	streams  streamTable
 	incoming incomingTable
-	buffers  bufferPool
 	bytes    byteBudget
 	// lingering holds one for each refused connection that is lingered on.
 	lingering chan struct{}

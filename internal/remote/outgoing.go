@@ -106,14 +106,13 @@ func (m *Remote) stream(ctx context.Context, r *router.Request, node identity.ID
 	if far == nil {
 		return api.Errorf(api.CodeInternal, "the peer opened no stream")
 	}
-	// Both are reset if ctx ends: the near one by the router, which ends the far one.
 	near, err := r.Accept()
 	if err != nil {
 		far.Reset(api.CodeCancelled)
 		_ = far.Close()
 		return err
 	}
-	return router.Splice(near, far)
+	return router.Splice(ctx, near, far)
 }
 
 // whois asks node for its delegation of to. Nothing that has an outcome is sent,

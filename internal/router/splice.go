@@ -1,6 +1,7 @@
 package router
 
 import (
+	"context"
 	"errors"
 	"io"
 	"sync"
@@ -16,8 +17,9 @@ var splicePool = sync.Pool{New: func() any { b := make([]byte, spliceBuffer); re
 
 // Splice copies between a and b until both directions have ended, keeping half
 // closes: an end on one side is a CloseWrite on the other. The first failure on
-// either side resets both with its code, and is returned. a and b are closed.
-func Splice(a, b Conn) error {
+// either side, or the end of ctx, resets both with its code, and is returned. a
+// and b are closed.
+func Splice(ctx context.Context, a, b Conn) error {
 	var once sync.Once
 	var first error
 	ended := func(err error) {
@@ -31,10 +33,18 @@ func Splice(a, b Conn) error {
 			b.Reset(code)
 		})
 	}
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		ended(Ended(ctx))
+	})
 	var wg sync.WaitGroup
 	wg.Go(func() { ended(pipe(b, a)) })
 	ended(pipe(a, b))
 	wg.Wait()
+	if !stop() {
+		<-stopped
+	}
 	closed := errors.Join(a.Close(), b.Close())
 	if first != nil {
 		return first

@@ -2,6 +2,7 @@ package router_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"errors"
 	"io"
@@ -22,11 +23,13 @@ type spliced struct {
 	end                          chan error
 }
 
-func splice() *spliced {
+func splice() *spliced { return spliceUntil(context.Background()) }
+
+func spliceUntil(ctx context.Context) *spliced {
 	s := &spliced{end: make(chan error, 1)}
 	s.left, s.inLeft = routertest.Pipe()
 	s.inRight, s.right = routertest.Pipe()
-	go func() { s.end <- router.Splice(s.inLeft, s.inRight) }()
+	go func() { s.end <- router.Splice(ctx, s.inLeft, s.inRight) }()
 	return s
 }
 
@@ -134,6 +137,34 @@ func TestSpliceResetAfterHalfClose(t *testing.T) {
 	s.wantClosedOnce(t)
 }
 
+// TestSpliceEndsWithContext: both users are told why, and nobody sends anything.
+func TestSpliceEndsWithContext(t *testing.T) {
+	for name, tc := range map[string]struct {
+		cause error
+		want  api.Code
+	}{
+		"withdrawn": {api.Errorf(api.CodeNotPermitted, "withdrawn"), api.CodeNotPermitted},
+		"gone":      {nil, api.CodeCancelled},
+		"a defect":  {errors.New("a defect"), api.CodeAborted}, // on the streams: nothing inside of us is told
+	} {
+		t.Run(name, func(t *testing.T) {
+			testutil.LeakCheck(t)
+			ctx, cancel := context.WithCancelCause(context.Background())
+			s := spliceUntil(ctx)
+			cancel(tc.cause)
+			err := <-s.end
+			if tc.cause != nil && err.Error() != tc.cause.Error() {
+				t.Errorf("got %v, want %v", err, tc.cause)
+			}
+			for _, end := range []*routertest.Conn{s.left, s.right} {
+				_, err := end.Read(make([]byte, 1))
+				wantCode(t, err, tc.want)
+			}
+			s.wantClosedOnce(t)
+		})
+	}
+}
+
 // TestSpliceHoldsBack: nobody reads on the right, so the left writer waits
 // rather than filling memory; a reset frees all.
 func TestSpliceHoldsBack(t *testing.T) {
@@ -180,7 +211,7 @@ func TestSpliceFailedEnd(t *testing.T) {
 		inRight, right := routertest.Pipe()
 		failed := errors.New("failed")
 		_ = left.CloseWrite()
-		if err := router.Splice(inLeft, brokenEnd{Conn: inRight, closeWrite: failed}); err != failed {
+		if err := router.Splice(t.Context(), inLeft, brokenEnd{Conn: inRight, closeWrite: failed}); err != failed {
 			t.Errorf("got %v", err)
 		}
 		for _, end := range []*routertest.Conn{left, right} {
@@ -195,7 +226,7 @@ func TestSpliceReportsFailedClose(t *testing.T) {
 	inRight, right := routertest.Pipe()
 	failed := errors.New("failed")
 	_, _ = left.CloseWrite(), right.CloseWrite()
-	if err := router.Splice(inLeft, brokenEnd{Conn: inRight, close: failed}); !errors.Is(err, failed) {
+	if err := router.Splice(t.Context(), inLeft, brokenEnd{Conn: inRight, close: failed}); !errors.Is(err, failed) {
 		t.Errorf("got %v", err)
 	}
 }
