@@ -54,14 +54,17 @@ func (c *contactAddCmd) run(a *app) error {
 		if err != nil {
 			return failed("cannot read the ticket from standard input: %v", pathCause(err))
 		}
-		word = strings.TrimSpace(string(text))
+		word = string(text)
 	}
+	word = strings.TrimSpace(word)
 	if word == "" {
 		return usage("there is no ticket and no id").
 			WithHint("give what fastn invite printed for the other side")
 	}
 	args := api.ContactAddArgs{Name: c.Name, Address: c.Address}
-	if strings.HasPrefix(word, ticketPrefix) {
+	if lower := strings.ToLower(word); strings.HasPrefix(lower, ticketPrefix) {
+		// As it was pasted or read aloud: broken into lines, in capitals.
+		word = strings.Join(strings.Fields(lower), "")
 		if c.Address != "" {
 			return usage("--address does not go with a ticket: a ticket holds its addresses").
 				WithHint("leave --address out")
