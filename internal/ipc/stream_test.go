@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -191,11 +192,11 @@ func TestStreamRefused(t *testing.T) {
 	}
 	// The time allowed is for the opening: an accepted stream outlives it.
 	c.want(c.ask(replace(line, "Echo")), "1", "streaming")
-	time.Sleep(40 * time.Millisecond)
+	d := dial(t, path)
+	d.want(d.ask(strings.Replace(replace(line, "Waits"), uuidA, uuidB, 1)), "1", "timeout") // began later: its time is up after that of the first
 	c.write("still here")
 	c.CloseWrite()
 	c.readAll("still here")
-	d := dial(t, path)
 	d.want(d.ask(replace(line, "Echo")), "1", "conflict")
 	d.works()
 }
