@@ -191,7 +191,12 @@ func TestStreamRefused(t *testing.T) {
 		c.want(c.ask(`{"id":"r","type":"stream.result","stream":"`+uuidA+`"}`), "r", "not_found")
 	}
 	// The time allowed is for the opening: an accepted stream outlives it.
-	c.want(c.ask(replace(line, "Echo")), "1", "streaming")
+	onStream(b, func(ctx context.Context, conn router.Conn) error {
+		defer context.AfterFunc(ctx, func() { conn.Reset(api.CodeOf(context.Cause(ctx))) })() // as the router does
+		_, err := io.Copy(conn, conn)
+		return errors.Join(err, conn.CloseWrite())
+	})
+	c.want(c.ask(replace(line, "Test")), "1", "streaming")
 	d := dial(t, path)
 	d.want(d.ask(strings.Replace(replace(line, "Waits"), uuidA, uuidB, 1)), "1", "timeout") // began later: its time is up after that of the first
 	c.write("still here")
