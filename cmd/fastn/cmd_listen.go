@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"os/exec"
 	"sync"
 
 	"github.com/fastn-stack/fastnd/service/api"
@@ -34,6 +36,15 @@ Example:
 func (c *listenCmd) run(a *app) error {
 	if c.Max < 1 {
 		return usage("--max %d: the least is 1", c.Max).WithHint("give how many programs may run at the same time, or leave it out for 64")
+	}
+	if len(c.Command) > 0 {
+		if _, err := exec.LookPath(c.Command[0]); err != nil {
+			if e, ok := errors.AsType[*exec.Error](err); ok {
+				err = pathCause(e.Err)
+			}
+			return failed("cannot run %s: %v", c.Command[0], err).
+				WithHint("name a program that exists and that you may run, with its path or from $PATH")
+		}
 	}
 	r := api.Request{Protocol: c.Protocol, Instance: c.Instance, From: a.identity()}
 	var kinds []string // all
