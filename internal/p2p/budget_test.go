@@ -14,6 +14,7 @@ import (
 
 	"github.com/fastn-stack/fastnd/internal/p2p"
 	"github.com/fastn-stack/fastnd/internal/p2p/p2ptest"
+	"github.com/fastn-stack/fastnd/internal/router"
 	"github.com/fastn-stack/fastnd/internal/testutil"
 	"github.com/fastn-stack/fastnd/internal/wire"
 	"github.com/fastn-stack/fastnd/service/api"
@@ -195,4 +196,79 @@ func TestRefusalsThatNobodyReadsAreBounded(t *testing.T) {
 		}
 	}
 	t.Fatal("half a million refusals were kept for a peer that reads none")
+}
+
+// big answers each request, but "hello", with a megabyte, and tells so.
+func big(served chan<- bool) p2p.Server {
+	return p2ptest.ServeFunc(func(_ context.Context, _ p2p.Peer, _ *wire.Frame, payload []byte, _ func(*wire.Reply) (router.Conn, error)) (*wire.Reply, []byte) {
+		if string(payload) == "hello" {
+			return &wire.Reply{}, nil
+		}
+		defer func() { served <- true }()
+		return &wire.Reply{}, make([]byte, megabyte)
+	})
+}
+
+// Answers that a peer does not read count against what it may ask.
+func TestUnreadAnswersAreHeld(t *testing.T) {
+	testutil.LeakCheck(t)
+	served := make(chan bool, 64)
+	h := p2ptest.New(t, big(served), p2ptest.TCPOnly)
+	raw := rawHost(t, rawListen["tcp"])
+	rawConnect(t, raw, h)
+	unread, other := newRawRequests(t, raw, h), newRawRequests(t, raw, h)
+	const n = 40
+	for range n {
+		unread.send(openFrom("alice"), nil)
+	}
+	// Those beyond her share are refused without being served.
+	eventually(t, "over_budget for her who reads nothing", func() bool {
+		other.send(openFrom("alice"), []byte("hello"))
+		_, code := other.answer()
+		return code == api.CodeOverBudget
+	})
+	other.wantAnswer(other.send(openFrom("bob"), []byte("hello")), "")
+	for range n {
+		unread.answer()
+	}
+	eventually(t, "her turn again", func() bool {
+		other.send(openFrom("alice"), []byte("hello"))
+		_, code := other.answer()
+		return code == ""
+	})
+}
+
+// What was asked before the answers were known to be so long is bounded, too.
+func TestTooManyUnreadAnswersAreDropped(t *testing.T) {
+	testutil.LeakCheck(t)
+	g := newGate()
+	serve := p2ptest.ServeFunc(func(ctx context.Context, p p2p.Peer, f *wire.Frame, payload []byte, accept func(*wire.Reply) (router.Conn, error)) (*wire.Reply, []byte) {
+		_, _ = g.ServeFrame(ctx, p, f, payload, accept)
+		return &wire.Reply{}, make([]byte, megabyte)
+	})
+	h := p2ptest.New(t, serve, p2ptest.TCPOnly, nobodyTrusted)
+	raw := rawHost(t, rawListen["tcp"])
+	rawConnect(t, raw, h)
+	s := newRawRequests(t, raw, h)
+	const n = 64
+	for range n {
+		s.send(openFrom("alice"), []byte("hold x"))
+	}
+	for range n {
+		recv(t, g.entered, "request")
+	}
+	g.release("x")
+	<-time.After(100 * time.Millisecond) // all answers are there, and none is read
+	dropped := 0
+	for range n {
+		if _, code := s.answer(); code == api.CodeOutcomeUnknown {
+			dropped++
+		} else if code != "" {
+			t.Fatal(code)
+		}
+	}
+	if dropped < n-24 || dropped > n-16 {
+		t.Errorf("%d of %d answers were dropped, want all but some 16", dropped, n)
+	}
+	s.wantAnswer(s.send(openFrom("alice"), nil), "")
 }

@@ -11,11 +11,15 @@ import (
 )
 
 const (
-	// maxPayloads bounds the payloads a connection's requests hold, in bytes.
+	// maxPayloads bounds what a connection's requests hold, in bytes: payloads,
+	// and answers until they are written. Beyond it no request is taken.
 	maxPayloads = 64 << 20
 	// senderShare is how much of it one sender may hold, so that four greedy
 	// ones are needed before others are refused.
 	senderShare = maxPayloads / 4
+	// maxAnswers bounds the same where requests taken before have answers that
+	// go beyond it; then answers are dropped.
+	maxAnswers = 4 * maxPayloads
 )
 
 // budget counts what the requests of one connection hold. All users of the
@@ -25,22 +29,23 @@ type budget struct {
 	mu       sync.Mutex
 	requests int
 	bytes    int
+	capped   int            // the same, but no sender counts for more than its share
 	senders  map[uint64]int // bytes by sender
 }
 
 func (b *budget) init() { b.senders = make(map[uint64]int) }
 
 // limits are those of a budget.
-type limits struct{ requests, bytes, share int }
+type limits struct{ requests, bytes, share, answers int }
 
 // limits depend on whose connection it is. Strangers have no share for each
 // sender, because a node can make as many as it likes.
 func (c *connState) limits(stranger bool) limits {
 	most := c.table.h.o.Timing.RequestCap
 	if stranger {
-		return limits{min(strangerRequests, most), strangerPayloads, strangerPayloads}
+		return limits{min(strangerRequests, most), strangerPayloads, strangerPayloads, strangerAnswers}
 	}
-	return limits{most, maxPayloads, senderShare}
+	return limits{most, maxPayloads, senderShare, maxAnswers}
 }
 
 // take counts one more request; with an error it was not.
@@ -50,14 +55,25 @@ func (b *budget) take(l limits, sender uint64, n int) *api.Error {
 	switch {
 	case b.requests >= l.requests:
 		return overBudget("requests of your node")
-	case n > 0 && b.senders[sender]+n > l.share:
-		return overBudget("payloads of your requests")
-	case n > 0 && b.bytes+n > l.bytes:
-		return overBudget("payloads of your node's requests")
+	case b.senders[sender]+n > l.share:
+		return overBudget("payloads of your requests and their answers")
+	case b.capped+n > l.bytes:
+		return overBudget("payloads of your node's requests and their answers")
 	}
 	b.requests++
 	b.add(sender, n)
 	return nil
+}
+
+// takeAnswer counts the answer of a request that was taken.
+func (b *budget) takeAnswer(l limits, sender uint64, n int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.bytes+n > l.answers {
+		return false
+	}
+	b.add(sender, n)
+	return true
 }
 
 func (b *budget) give(sender uint64, n int) {
@@ -71,8 +87,10 @@ func (b *budget) add(sender uint64, n int) {
 	if n == 0 {
 		return
 	}
+	before := b.senders[sender]
 	b.bytes += n
-	if b.senders[sender] += n; b.senders[sender] == 0 {
+	b.capped += min(before+n, senderShare) - min(before, senderShare)
+	if b.senders[sender] = before + n; before+n == 0 {
 		delete(b.senders, sender)
 	}
 }
@@ -111,6 +129,27 @@ func (c *connState) hold(h *holding, s network.Stream, f *wire.Frame) *api.Error
 		return overBudget("payloads of all nodes' requests")
 	}
 	return nil
+}
+
+// answer counts the answer to the request, which is held until it is written:
+// a peer decides by how fast it reads how long that is. If it is false, there is
+// no room for it.
+func (h *holding) answer(n int) bool {
+	if n == 0 || h.c == nil {
+		return true
+	}
+	stranger := !h.c.table.h.trusted(h.c.peer.Node)
+	if !h.c.budget.takeAnswer(h.c.limits(stranger), h.sender, n) {
+		return false
+	}
+	h.bytes += n
+	return h.reserve(stranger, n)
+}
+
+// answerDropped is what is answered instead.
+func answerDropped() *wire.Reply {
+	return wire.ReplyError(api.Errorf(api.CodeOutcomeUnknown, "the answer was dropped: over budget: too many answers to your node wait to be sent on the peer's side").
+		WithHint("find out before you repeat what must not happen twice"))
 }
 
 // reserve counts n bytes where all connections are counted.

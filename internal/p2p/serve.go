@@ -131,6 +131,9 @@ func (h *Host) serveRaw(c *connState, s network.Stream, in *frameReader, m *inco
 	if reply == nil {
 		reply = wire.ReplyError(api.Errorf(api.CodeInternal, "the stream was not answered"))
 	}
+	if !m.held.answer(len(answer)) {
+		answer = nil // a refusal says enough without
+	}
 	finishRaw(ctx, s, out, m.f.Number, reply, answer)
 }
 

@@ -145,6 +145,9 @@ func (r *requestStream) serve(ctx context.Context, cancel context.CancelFunc, m 
 	if reply.Code == "" {
 		r.c.use()
 	}
+	if !m.held.answer(len(answer)) {
+		reply, answer = answerDropped(), nil
+	}
 	// The number is free again once the answer is on its way.
 	r.mu.Lock()
 	delete(r.inFlight, m.f.Number)

@@ -16,8 +16,9 @@ const (
 	strangerUnproven = 8  // of one node, as are the next two
 	strangerStreams  = 32 // that it opened, unproven ones included
 	strangerStalled  = 4  // accepted, with data that waits for a reader
-	strangerRequests = 64 // of one connection in flight, as is the next
+	strangerRequests = 64 // of one connection in flight, as are the next
 	strangerPayloads = 2 << 20
+	strangerAnswers  = 8 * strangerPayloads
 )
 
 // strangers counts what all strangers hold together, since nodes cost nothing
