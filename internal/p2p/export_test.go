@@ -8,3 +8,9 @@ func (h *Host) Connections() int { return len(h.conns.list()) }
 
 // IsTimeout is for tests that want no answer.
 var IsTimeout = isTimeout
+
+// MemoryLimit is for tests with the memory of other machines.
+var MemoryLimit = memoryLimit
+
+// Defaults are the options in force.
+func (o Options) Defaults() (Options, error) { return o.withDefaults() }

@@ -14,6 +14,8 @@ import (
 	"net/netip"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/router"
 	"github.com/fastn-stack/fastnd/internal/wire"
@@ -33,7 +35,8 @@ type Options struct {
 	Announce []string
 	// StaticPeers are addresses (multiaddrs) known without discovery.
 	StaticPeers map[identity.ID][]string
-	// MemoryLimit is what the process may use, in bytes; libp2p is given half.
+	// MemoryLimit is what the process may use, in bytes, at most what the
+	// machine has; libp2p is given half.
 	MemoryLimit int64
 	// StalledStreams is how many streams of a connection may wait for their
 	// readers before the one that waits longest is reset.
@@ -144,7 +147,7 @@ func (o Options) withDefaults() (Options, error) {
 	if len(o.Listen) == 0 {
 		o.Listen = []string{"0.0.0.0", "::"}
 	}
-	o.MemoryLimit = orDefault(o.MemoryLimit, defaultMemory)
+	o.MemoryLimit = memoryLimit(o.MemoryLimit, machineMemory())
 	o.StalledStreams = orDefault(o.StalledStreams, defaultStalledStreams)
 	o.WindowInitial = orDefault(o.WindowInitial, defaultWindowInitial)
 	o.WindowMax = max(orDefault(o.WindowMax, defaultWindowMax), o.WindowInitial)
@@ -165,6 +168,24 @@ func (o Options) withDefaults() (Options, error) {
 	t.Patience = orDefault(t.Patience, 2*time.Second)
 	t.RequestCap = orDefault(t.RequestCap, 8192)
 	return o, nil
+}
+
+// memoryLimit is what may be used of total bytes, 0 if that is not known.
+func memoryLimit(limit, total int64) int64 {
+	limit = orDefault(limit, defaultMemory)
+	if total > 0 {
+		return min(limit, total)
+	}
+	return limit
+}
+
+// machineMemory asks sysinfo(2) how much memory there is.
+func machineMemory() int64 {
+	var info unix.Sysinfo_t
+	if unix.Sysinfo(&info) != nil {
+		return 0
+	}
+	return int64(uint64(info.Totalram) * uint64(info.Unit))
 }
 
 func orDefault[T int | int64 | time.Duration](v, def T) T {
