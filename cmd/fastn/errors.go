@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 
 	"github.com/fastn-stack/fastnd/service/api"
@@ -39,13 +40,22 @@ func exitCode(err error) int {
 	}
 }
 
-// printError writes the error and its hint, one line each.
+// printError writes the error and its hint, one line each; with --json one line
+// that is an api.Error.
 func (a *app) printError(err error) {
 	if errors.Is(err, context.Canceled) {
 		err = api.Errorf(api.CodeCancelled, "interrupted")
 	}
 	e := api.AsError(err)
 	var b bytes.Buffer
+	if a.flags.JSON {
+		line := api.Error{Code: e.Code, Message: err.Error(), Hint: a.hint(e)}
+		if text, err := json.Marshal(line); err == nil {
+			escapeJSON(&b, append(text, '\n'))
+			_, _ = a.std.Err.Write(b.Bytes())
+			return
+		}
+	}
 	b.WriteString(a.style(a.errTTY, "31", "fastn:"))
 	b.WriteByte(' ')
 	b.WriteString(visible(err.Error()))

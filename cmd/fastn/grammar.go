@@ -9,7 +9,7 @@ type globals struct {
 	Home   string `help:"Use the per-user daemon of this folder (or $$FASTN_HOME)." placeholder:"DIR" complete:"dir"`
 	Socket string `help:"Use the daemon at this socket (or $$FASTN_SOCKET)." placeholder:"PATH" complete:"file"`
 	As     string `help:"Act as this identity of yours, by name or id52 (or $$FASTN_AS)." placeholder:"IDENTITY" complete:"identity"`
-	JSON   bool   `name:"json" help:"Print JSON: the keys of the control socket."`
+	JSON   bool   `name:"json" help:"Print JSON, with the keys of the control socket; a failure is an object on standard error."`
 	Quiet  bool   `short:"q" help:"Print no notes and warnings on standard error."`
 }
 

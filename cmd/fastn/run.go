@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -62,6 +63,9 @@ func (a *app) dispatch(args []string) error {
 		return err
 	}
 	parsed, err := parser.Parse(args)
+	if err != nil && slices.Contains(ownWords(args), "--json") { // what is wrong may stand before it
+		a.flags.JSON = true
+	}
 	if _, ok := errors.AsType[*fs.PathError](err); ok { // of the help, which is written while it parses
 		return writeFailed(err)
 	}
@@ -115,6 +119,14 @@ func checkWords(parsed *kong.Context) error {
 		}
 	}
 	return nil
+}
+
+// ownWords are those that are not a program's, behind --.
+func ownWords(args []string) []string {
+	if i := slices.Index(args, "--"); i >= 0 {
+		return args[:i]
+	}
+	return args
 }
 
 // newParser builds the parser. With only set, just that command is built: the
