@@ -23,8 +23,8 @@ func (d *destination) request(a *app) api.Request {
 
 type callCmd struct {
 	destination
-	Data    string        `arg:"" optional:"" name:"json" help:"The request's data as JSON; - reads it from standard input."`
-	Timeout time.Duration `help:"How long to wait for the answer, at most 1h." default:"30s"`
+	Data    string `arg:"" optional:"" name:"json" help:"The request's data as JSON; - reads it from standard input."`
+	Timeout period `help:"How long to wait for the answer, at most 1h." default:"30s"`
 }
 
 func (*callCmd) Help() string {
@@ -36,12 +36,13 @@ Example:
 }
 
 func (c *callCmd) run(a *app) error {
-	if c.Timeout < time.Millisecond || c.Timeout > api.MaxTimeout {
-		return usage("--timeout %v is out of range: 1ms to %v", c.Timeout, api.MaxTimeout).
+	timeout := time.Duration(c.Timeout)
+	if timeout < time.Millisecond || timeout > api.MaxTimeout {
+		return usage("--timeout %v is out of range: 1ms to %v", timeout, api.MaxTimeout).
 			WithHint("give it as 500ms, 10s or 2m")
 	}
 	r := c.request(a)
-	r.TimeoutMS = int64(c.Timeout / time.Millisecond)
+	r.TimeoutMS = int64(timeout / time.Millisecond)
 	var err error
 	if r.Data, err = a.readData(c.Data, true); err != nil {
 		return err

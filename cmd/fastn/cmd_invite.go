@@ -8,9 +8,9 @@ import (
 )
 
 type inviteCmd struct {
-	For     string        `valid:"name" help:"Name the new contact will have here." placeholder:"NAME"`
-	Expires time.Duration `help:"How long the ticket can be used, at most 720h." default:"24h"`
-	QR      bool          `name:"qr" help:"Draw the ticket as a QR code on standard error, too."`
+	For     string `valid:"name" help:"Name the new contact will have here." placeholder:"NAME"`
+	Expires period `help:"How long the ticket can be used, at most 30d." default:"24h"`
+	QR      bool   `name:"qr" help:"Draw the ticket as a QR code on standard error, too."`
 }
 
 func (*inviteCmd) Help() string {
@@ -24,11 +24,12 @@ Example:
 }
 
 func (c *inviteCmd) run(a *app) error {
-	if c.Expires < time.Second || c.Expires > 30*24*time.Hour {
-		return usage("--expires %v is out of range: 1s to 720h", c.Expires).
+	expires := time.Duration(c.Expires)
+	if expires < time.Second || expires > 30*24*time.Hour {
+		return usage("--expires %v is out of range: 1s to 30d", expires).
 			WithHint(`try "fastn invite --expires 24h"`)
 	}
-	raw, err := a.verb(api.VerbContactInvite, api.InviteArgs{For: c.For, Expires: int64(c.Expires / time.Second)})
+	raw, err := a.verb(api.VerbContactInvite, api.InviteArgs{For: c.For, Expires: int64(expires / time.Second)})
 	if err != nil {
 		return err
 	}

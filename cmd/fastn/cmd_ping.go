@@ -9,9 +9,9 @@ import (
 )
 
 type pingCmd struct {
-	Target   string        `arg:"" valid:"some" help:"A contact, an id52, a peer id or self." complete:"target"`
-	Count    int           `short:"c" help:"How many times." default:"4" placeholder:"N"`
-	Interval time.Duration `help:"Time between two." default:"200ms"`
+	Target   string `arg:"" valid:"some" help:"A contact, an id52, a peer id or self." complete:"target"`
+	Count    int    `short:"c" help:"How many times." default:"4" placeholder:"N"`
+	Interval period `help:"Time between two." default:"200ms"`
 }
 
 func (*pingCmd) Help() string {
@@ -29,7 +29,7 @@ func (c *pingCmd) run(a *app) error {
 	}
 	var s pingStats
 	for n := range c.Count {
-		if n > 0 && !sleep(a, c.Interval) {
+		if n > 0 && !sleep(a, time.Duration(c.Interval)) {
 			break
 		}
 		err := c.one(a, n, &s)

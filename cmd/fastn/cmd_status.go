@@ -12,8 +12,8 @@ import (
 )
 
 type statusCmd struct {
-	Watch    bool          `help:"Show it again and again, until interrupted."`
-	Interval time.Duration `help:"Time between two with --watch." default:"2s"`
+	Watch    bool   `help:"Show it again and again, until interrupted."`
+	Interval period `help:"Time between two with --watch." default:"2s"`
 }
 
 func (*statusCmd) Help() string {
@@ -29,15 +29,16 @@ func (c *statusCmd) run(a *app) error {
 	if !c.Watch {
 		return c.once(a, "")
 	}
-	if c.Interval < 100*time.Millisecond {
-		return usage("--interval %v is too short: the least is 100ms", c.Interval).
+	interval := time.Duration(c.Interval)
+	if interval < 100*time.Millisecond {
+		return usage("--interval %v is too short: the least is 100ms", interval).
 			WithHint(`try "fastn status --watch --interval 1s"`)
 	}
 	before := ""
 	if isTerminal(a.std.Out) && !a.flags.JSON {
 		before = "\x1b[H\x1b[2J"
 	}
-	tick := time.NewTicker(c.Interval)
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
 		if err := c.once(a, before); err != nil {
