@@ -110,7 +110,7 @@ func shortAddresses(list []string) string {
 		host, _, _ := strings.Cut(addr, "/p2p/")
 		short = append(short, host)
 	}
-	return strings.Join(short, ", ")
+	return strings.Join(once(short), ", ")
 }
 
 // contactVerb runs a verb that answers with one contact and shows it.

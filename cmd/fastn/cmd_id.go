@@ -49,7 +49,15 @@ func (*idListCmd) run(a *app) error {
 func (a *app) showIdentities(list ...api.Identity) error {
 	var b bytes.Buffer
 	a.identities(&b, list)
-	return a.write(&b)
+	if err := a.write(&b); err != nil {
+		return err
+	}
+	for _, i := range list {
+		if i.Problem != "" {
+			a.warn(cmp.Or(i.Name, i.ID52)+" is refused: "+i.Problem, i.Fix)
+		}
+	}
+	return nil
 }
 
 // identityVerb runs a verb that answers with one identity and shows it.

@@ -121,10 +121,7 @@ func (a *app) identities(b *bytes.Buffer, list []api.Identity) {
 	for _, i := range list {
 		state := yesNo(i.Online, "online", "offline")
 		if i.Problem != "" {
-			state = "refused: " + i.Problem
-			if i.Fix != "" {
-				state += "; fix: " + a.here(i.Fix)
-			}
+			state = "refused" // why is a paragraph
 		}
 		rows = append(rows, []string{i.Name, i.ID52, i.Owner, state, strings.Join(i.Protocols, ", ")})
 	}
@@ -141,7 +138,7 @@ func (a *app) peers(b *bytes.Buffer, list []api.Peer) {
 				path += ": " + p.Reason
 			}
 		}
-		rows = append(rows, []string{strings.Join(p.Contacts, ", "), p.Node, rtt(p.RTTMicros),
+		rows = append(rows, []string{strings.Join(once(p.Contacts), ", "), p.Node, rtt(p.RTTMicros),
 			strconv.Itoa(p.Streams), path, p.Address})
 	}
 	a.table(b, []string{"CONTACTS", "NODE", "RTT", "STREAMS", "PATH", "ADDRESS"}, rows)

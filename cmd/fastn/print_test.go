@@ -128,3 +128,10 @@ func shellWords(t *testing.T, line string) []string {
 	end()
 	return words
 }
+
+func TestShortAddressesSayEachOnce(t *testing.T) {
+	got := shortAddresses([]string{"/ip4/192.0.2.1/tcp/1/p2p/A", "/ip4/192.0.2.1/tcp/1/p2p/B", "/ip4/192.0.2.1/tcp/2/p2p/A"})
+	if want := "/ip4/192.0.2.1/tcp/1, /ip4/192.0.2.1/tcp/2"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
