@@ -1,5 +1,7 @@
 package p2p
 
+import "github.com/fastn-stack/fastnd/internal/identity"
+
 // FromResetCode is for tests of what a peer sees.
 var FromResetCode = fromResetCode
 
@@ -14,3 +16,12 @@ var MemoryLimit = memoryLimit
 
 // Defaults are the options in force.
 func (o Options) Defaults() (Options, error) { return o.withDefaults() }
+
+// Nodes counts the nodes that are remembered.
+func (h *Host) Nodes() int { return len(h.nodes.list()) }
+
+// Protected tells whether a node has a tag.
+func (h *Host) Protected(id identity.ID) bool {
+	n := h.nodes.peek(id)
+	return n != nil && n.protected()
+}

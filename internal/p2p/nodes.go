@@ -31,6 +31,8 @@ type node struct {
 	h  *Host
 	id identity.ID
 
+	users int // guarded by nodeTable.mu
+
 	pool pool
 	pace pace
 
@@ -54,17 +56,42 @@ func (t *nodeTable) init(h *Host) {
 	t.nodes = make(map[identity.ID]*node)
 }
 
+// get gives a node that is kept until done.
 func (t *nodeTable) get(id identity.ID) *node {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n, ok := t.nodes[id]
 	if !ok {
+		if len(t.nodes) >= maxNodes {
+			t.evict()
+		}
 		n = &node{h: t.h, id: id}
 		n.pool.init(n)
 		n.pace.init(t.h.o.Timing.Patience)
 		t.nodes[id] = n
 	}
+	n.users++
 	return n
+}
+
+// done ends the use of a node that get gave.
+func (n *node) done() {
+	n.h.nodes.mu.Lock()
+	defer n.h.nodes.mu.Unlock()
+	n.users--
+}
+
+// evict drops nodes that are not in use, an eighth of all if there are so many:
+// there may be one for each id that a user wrote. t.mu is held.
+func (t *nodeTable) evict() {
+	for id, n := range t.nodes {
+		if len(t.nodes) < maxNodes-maxNodes/8 {
+			return
+		}
+		if n.forgettable() && t.h.sw.Connectedness(id.PeerID()) != network.Connected {
+			delete(t.nodes, id)
+		}
+	}
 }
 
 // peek gives a node only if it is known.
@@ -90,7 +117,7 @@ func (t *nodeTable) closeAll() {
 	}
 }
 
-// maxNodes is how many nodes are remembered before those without a connection
+// maxNodes is how many nodes are remembered before those that are not in use
 // are dropped.
 const maxNodes = 4096
 
@@ -127,10 +154,11 @@ func (n *node) protected() bool {
 	return len(n.tags) > 0
 }
 
+// forgettable tells whether nothing is lost with n. nodeTable.mu is held.
 func (n *node) forgettable() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.dialling == nil && len(n.tags) == 0 && n.pool.empty()
+	return n.users == 0 && n.dialling == nil && n.wake == nil && len(n.tags) == 0 && n.pool.empty()
 }
 
 // connect returns once there is a connection. Callers share one dial; a dial

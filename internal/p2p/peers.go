@@ -53,6 +53,7 @@ func pathRank(path string) int {
 // it took. Errors are those of Request.
 func (h *Host) Ping(ctx context.Context, node identity.ID) (rtt time.Duration, path, addr string, _ error) {
 	n := h.nodes.get(node)
+	defer n.done()
 	if err := n.connect(ctx); err != nil {
 		return 0, "", "", err
 	}

@@ -17,6 +17,7 @@ func (h *Host) Protect(id identity.ID, tag string) {
 		return
 	}
 	n := h.nodes.get(id)
+	defer n.done()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.tags == nil {

@@ -21,6 +21,7 @@ import (
 // the peer is told), CodeTooLarge.
 func (h *Host) Request(ctx context.Context, node identity.ID, f *wire.Frame, payload []byte) (*wire.Reply, []byte, error) {
 	n := h.nodes.get(node)
+	defer n.done()
 	if len(payload) > bulky {
 		from, _ := senderOf(f)
 		leave, err := n.pace.enter(ctx, from, len(payload))
@@ -54,6 +55,7 @@ func (h *Host) OpenStream(ctx context.Context, node identity.ID, f *wire.Frame, 
 	}
 	defer h.tasks.end()
 	n := h.nodes.get(node)
+	defer n.done()
 	for range 2 {
 		s, state, err := n.newStream(ctx)
 		if err != nil {
