@@ -125,14 +125,19 @@ func TestTour(t *testing.T) {
 	bob.run("fastn daemon start")
 	alice.run("fastn daemon start")
 
-	var ticket string
+	ticket := filepath.Join(alice.dir, "ticket")
 	for _, line := range blocks[0] {
 		if m := regexp.MustCompile(`(?m)^fastn1\S+$`).FindString(bob.run(line)); m != "" {
-			ticket = m
+			if err := os.WriteFile(ticket, []byte(m+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	for _, line := range blocks[1] {
-		out := alice.run(strings.ReplaceAll(line, "TICKET", ticket))
+		if strings.HasSuffix(line, " -") {
+			line += " < ticket" // what Alice pastes
+		}
+		out := alice.run(line)
 		if strings.Contains(line, "Echo") && !strings.Contains(out, `{"echoed":"Echo: hello"}`) {
 			t.Errorf("$ %s\n%s", line, out)
 		}
@@ -158,15 +163,29 @@ func TestTour(t *testing.T) {
 	}
 }
 
-// TestWithoutRoot runs the commands of a per-user daemon in a fresh home.
+// TestWithoutRoot runs the commands of a per-user daemon in a fresh home, as one
+// session in the top folder: they build the programs and put them into PATH.
 func TestWithoutRoot(t *testing.T) {
 	blocks := sections(t)["Without root or systemd"]
 	if len(blocks) != 1 {
 		t.Fatalf("%d blocks", len(blocks))
 	}
 	p := newPerson(t, programs(t), "carol")
-	for _, line := range blocks[0] {
-		p.run(line)
+	for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOPATH", "GOPROXY", "GOSUMDB", "GOFLAGS"} {
+		value, err := exec.Command("go", "env", name).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.env = append(p.env, name+"="+strings.TrimSpace(string(value)))
+	}
+	top, err := filepath.Abs(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := append([]string{"cd " + top}, blocks[0]...)
+	script = append(script, "command -v fastn")
+	if out := p.run(strings.Join(script, "\n")); !strings.HasSuffix(out, filepath.Join(top, "bin", "fastn")+"\n") {
+		t.Errorf("another fastn ran\n%s", out)
 	}
 }
 
