@@ -59,7 +59,7 @@ func TestLocalBudget(t *testing.T) {
 	release := hang(t, alice, bob, 2)
 	e := wantNoEcho(t, alice.c, "bob", api.CodeOverBudget)
 	wantText(t, e.Message, "2 of 2 requests in flight", "budgets.per_uid_requests", peercred.UserName(admin.UID))
-	wantText(t, e.Hint, "budgets.per_uid_requests", "daemon reload")
+	wantText(t, e.Hint, "budgets.per_uid_requests", "reload the daemon")
 	use := alice.status().Budgets
 	if use[1].Used != 2 || use[1].Limit != 2 || use[1].Setting != "budgets.per_uid_requests" {
 		t.Errorf("status shows %+v", use)

@@ -14,14 +14,14 @@ import (
 // STOP_SENDING, yamux RST). Libp2p's own are small numbers.
 const resetBase network.StreamErrorCode = 0x46e00000
 
-// resetCodes are numbered by their place: append only.
+// resetCodes are what one side may tell the other, numbered by their place:
+// append only. What describes the machine it happened on is aborted elsewhere.
 var resetCodes = [...]api.Code{
 	api.CodeAborted, api.CodeStalled, api.CodeTimeout, api.CodeCancelled,
 	api.CodeOverBudget, api.CodeNotPermitted, api.CodeRefused, api.CodeProtocolUnavailable,
-	api.CodeOffline, api.CodeTooLarge, api.CodeInternal, api.CodeHandlerFailed,
-	api.CodeBadRequest, api.CodeLocked, api.CodeExpired, api.CodePeerUnreachable,
-	api.CodeOutcomeUnknown, api.CodeNotFound, api.CodeConflict, api.CodeClockSkew,
-	api.CodeUnsupported, api.CodeUnavailable,
+	api.CodeOffline, api.CodeTooLarge, api.CodeHandlerFailed, api.CodeBadRequest,
+	api.CodeExpired, api.CodeOutcomeUnknown, api.CodeNotFound, api.CodeConflict,
+	api.CodeClockSkew, api.CodeUnsupported,
 }
 
 func toResetCode(code api.Code) network.StreamErrorCode {

@@ -370,10 +370,11 @@ func (r *Roster) enter(ctx context.Context, uid uint32, name string, key identit
 	if err := r.names.SetIdentity(ctx, p.ID, uid, name, true); err != nil {
 		return Resident{}, errors.Join(err, r.keys.Remove(uid, p.ID))
 	}
+	made := *p // once it is listed others may change it
 	r.mu.Lock()
 	r.byID[p.ID] = p
 	r.mu.Unlock()
-	return *p, nil
+	return made, nil
 }
 
 // update changes the resident that p is a copy of; r.making is held.
