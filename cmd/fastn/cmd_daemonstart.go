@@ -48,10 +48,6 @@ func (*daemonStartCmd) run(a *app) error {
 	if !own {
 		return systemAction(a, "start", "systemctl enable --now fastn.socket", true)
 	}
-	if len(p.socket) > maxSocketPath {
-		return usage("the folder's path is too long: %s has %d bytes, a socket's path at most %d",
-			p.socket, len(p.socket), maxSocketPath).WithHint("name a shorter folder with --home")
-	}
 	if err := os.MkdirAll(p.home, 0o700); err != nil {
 		return failed("cannot make the folder %s: %v", p.home, pathCause(err))
 	}

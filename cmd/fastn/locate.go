@@ -34,17 +34,16 @@ func (a *app) locate() (place, error) {
 	if h := os.Getenv(api.EnvHome); h != "" {
 		return inHome(h)
 	}
-	p := place{socket: client.ResolveSocket("", "")}
-	if p.socket != api.SystemSocket {
-		p.home = filepath.Dir(p.socket)
+	if s := client.ResolveSocket("", ""); s == api.SystemSocket {
+		return place{socket: s}, nil
 	}
-	return p, nil
+	return defaultHome()
 }
 
 func defaultHome() (place, error) {
 	dir, err := os.UserHomeDir()
 	if err != nil {
-		return place{}, usage("no home folder is known: %v", err).
+		return place{}, usage("HOME is not set, so that the folder of your daemon is not known").
 			WithHint(`set HOME, or name a folder with --home`)
 	}
 	return inHome(filepath.Join(dir, client.DefaultHome))
@@ -55,7 +54,12 @@ func inHome(dir string) (place, error) {
 	if err != nil {
 		return place{}, usage("bad home folder %q: %v", dir, err)
 	}
-	return place{socket: filepath.Join(abs, api.HomeSocket), home: abs}, nil
+	p := place{socket: filepath.Join(abs, api.HomeSocket), home: abs}
+	if len(p.socket) > maxSocketPath {
+		return place{}, usage("the folder's path is too long: %s has %d bytes, a socket's path at most %d",
+			p.socket, len(p.socket), maxSocketPath).WithHint("name a shorter folder with --home")
+	}
+	return p, nil
 }
 
 func shellQuote(s string) string {
