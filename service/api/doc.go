@@ -40,7 +40,6 @@ const (
 	HomeSocket   = "daemon.sock" // below the home
 	EnvSocket    = "FASTN_SOCKET"
 	EnvHome      = "FASTN_HOME"
-	EnvIdentity  = "FASTN_AS"
 )
 
 // Names of protocols that are built in, and names with a meaning.
