@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,11 +16,11 @@ import (
 
 // pipe is a connection whose other end is read by the test, with a deadline as a
 // socket has it.
-func pipe(t *testing.T, o Options) (w *writer, far net.Conn, wasCut *bool) {
+func pipe(t *testing.T, o Options) (w *writer, far net.Conn, wasCut *atomic.Bool) {
 	near, far := net.Pipe()
 	t.Cleanup(func() { near.Close(); far.Close() })
-	w, wasCut = new(writer), new(bool)
-	w.init(near, o.withDefaults(), func() { *wasCut = true; near.Close() })
+	w, wasCut = new(writer), new(atomic.Bool)
+	w.init(near, o.withDefaults(), func() { wasCut.Store(true); near.Close() })
 	return w, far, wasCut
 }
 
@@ -42,7 +43,7 @@ func TestWriteDeadline(t *testing.T) {
 		}
 		add(2) // one is being written, one queued: not full
 		time.Sleep(time.Hour)
-		if *wasCut {
+		if wasCut.Load() {
 			t.Fatal("cut off with a queue that is not full")
 		}
 		add(3) // full
@@ -52,13 +53,13 @@ func TestWriteDeadline(t *testing.T) {
 		}
 		synctest.Wait()
 		time.Sleep(9 * time.Second)
-		if *wasCut {
+		if wasCut.Load() {
 			t.Fatal("cut off although it read in time")
 		}
 		add(5) // full again
 		time.Sleep(10*time.Second + time.Millisecond)
 		synctest.Wait()
-		if !*wasCut {
+		if !wasCut.Load() {
 			t.Fatal("not cut off after 10 s with a full queue")
 		}
 		wg.Wait() // all who waited were released
@@ -85,13 +86,13 @@ func TestWriteDeadlineOfLargeAnswer(t *testing.T) {
 			})
 			time.Sleep(10*time.Second - time.Millisecond)
 			synctest.Wait()
-			if *wasCut {
+			if wasCut.Load() {
 				t.Error("cut off too early")
 			}
 			time.Sleep(time.Minute)
 			synctest.Wait()
-			if *wasCut != tc.cut {
-				t.Errorf("urgency %d: cut off is %v", tc.urgency, *wasCut)
+			if wasCut.Load() != tc.cut {
+				t.Errorf("urgency %d: cut off is %v", tc.urgency, wasCut.Load())
 			}
 			far.Close()
 			wg.Wait()
@@ -120,8 +121,8 @@ func TestWriteUrgency(t *testing.T) {
 			t.Errorf("at once: %v", err)
 		}
 		time.Sleep(time.Hour)
-		if *wasCut || patientDone {
-			t.Fatalf("cut %v, patient done %v; want neither", *wasCut, patientDone)
+		if wasCut.Load() || patientDone {
+			t.Fatalf("cut %v, patient done %v; want neither", wasCut.Load(), patientDone)
 		}
 		var got bytes.Buffer
 		buf := make([]byte, 1000)
