@@ -114,6 +114,36 @@ func TestCallAfterAFailedDial(t *testing.T) {
 	})
 }
 
+// The first call after a peer has started succeeds, even if a dial failed just
+// before; only who has no time for another dial is told at once.
+func TestCallRightAfterAPeerStarts(t *testing.T) {
+	transports(t, func(t *testing.T, only p2ptest.Option) {
+		book := p2ptest.NewBook()
+		a := p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), only, func(o *p2p.Options) {
+			o.Book, o.Timing.Dial, o.Timing.DialAgain = book, 300*time.Millisecond, time.Second
+		})
+		key, port := p2ptest.Key(t), 0
+		start := func() *p2p.Host {
+			return p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), only, func(o *p2p.Options) { o.Key, o.Port = key, port })
+		}
+		b := start()
+		port = portOf(t, b)
+		book.Add(b.Node(), b.Addrs()...)
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+		_, _, first := a.Request(t.Context(), b.Node(), p2ptest.Open(wire.Kind_KIND_CALL), nil)
+		wantCode(t, first, api.CodePeerUnreachable)
+		began := time.Now()
+		_, _, err := a.Request(timeout(t, 100*time.Millisecond), b.Node(), p2ptest.Open(wire.Kind_KIND_CALL), nil)
+		if d := time.Since(began); err == nil || err.Error() != first.Error() || d > 50*time.Millisecond {
+			t.Errorf("with little time, after %v: %v, want at once: %v", d, err, first)
+		}
+		start()
+		callNode(t, a, b.Node())
+	})
+}
+
 func TestStaticPeersAndAnnounceChange(t *testing.T) {
 	testutil.LeakCheck(t)
 	events := make(chan p2p.Event, 16)

@@ -49,7 +49,7 @@ func (n *node) kick(urgent bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if urgent {
-		n.failed = nil
+		n.forgive()
 		n.urgent = true
 	}
 	if n.wake == nil {
@@ -102,7 +102,7 @@ func (n *node) wanted() bool {
 // redial connects, whatever failed before.
 func (n *node) redial() bool {
 	n.mu.Lock()
-	n.failed = nil
+	n.forgive()
 	n.urgent = false
 	n.mu.Unlock()
 	ctx, cancel := context.WithTimeout(n.h.ctx, n.h.o.Timing.Dial)
