@@ -166,19 +166,3 @@ func topCommand(args []string) string {
 	}
 	return ""
 }
-
-// usageFrom turns a parser's error into ours: the suggestion becomes the hint.
-func usageFrom(err error) error {
-	path := "fastn"
-	if p, ok := errors.AsType[*kong.ParseError](err); ok && p.Context != nil {
-		if n := p.Context.Selected(); n != nil {
-			path = n.FullPath()
-		}
-	}
-	text, mean, found := strings.Cut(err.Error(), ", did you mean ")
-	e := api.Errorf(api.CodeBadRequest, "%s", text)
-	if found {
-		return e.WithHint(`did you mean %s see "%s --help"`, mean, path)
-	}
-	return e.WithHint(`see "%s --help"`, path)
-}
