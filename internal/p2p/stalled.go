@@ -75,7 +75,7 @@ func (r *rawStreams) check() {
 	}
 	defer h.tasks.end()
 	for _, c := range r.excess() {
-		h.o.Log.Warn("reset a stream whose reader stopped", "node", r.conn.peer.Node.String(), "budget", r.budget())
+		h.o.Log.Warn("reset a stream whose reader stopped", "peer", r.conn.peer.Node.String(), "budget", r.budget())
 		c.Reset(api.CodeStalled)
 	}
 	r.mu.Lock()

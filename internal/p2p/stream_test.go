@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -282,11 +284,33 @@ func echoed(t *testing.T, conn router.Conn, n int) {
 	}
 }
 
+// logBook keeps what was logged, for tests.
+type logBook struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logBook) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
+func (l *logBook) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logBook) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
 func TestBeyondTheBudgetTheOldestStalledIsReset(t *testing.T) {
 	transports(t, func(t *testing.T, only p2ptest.Option) {
+		var log logBook
 		acc := newAccepter(t)
 		a, b := p2ptest.NewPairOf(t, acc, acc, only, smallWindows, func(o *p2p.Options) {
 			o.StalledStreams, o.Timing.Stalled = 4, 50*time.Millisecond
+			o.Log = log.logger()
 		})
 		idle := openProto(t, a, b, "Hold") // older than all, but nothing waits in it
 		idleFar := recv(t, acc.conns, "stream")
@@ -310,6 +334,10 @@ func TestBeyondTheBudgetTheOldestStalledIsReset(t *testing.T) {
 			t.Fatalf("a stream without data was reset: %v", err)
 		}
 		echoed(t, openProto(t, a, b, "Echo"), 4<<20)
+		// By this key the daemon limits what one peer can have logged.
+		if got := log.String(); !strings.Contains(got, "peer="+a.Node().String()) {
+			t.Errorf("the log does not name the peer: %s", got)
+		}
 	})
 }
 
