@@ -110,3 +110,14 @@ func (a *app) identity() string {
 	}
 	return os.Getenv("FASTN_AS")
 }
+
+// confirm asks a person; who is not at a terminal does not agree.
+func (a *app) confirm(format string, args ...any) bool {
+	if !isTerminal(a.std.In) || !isTerminal(a.std.Err) {
+		return false
+	}
+	fmt.Fprint(a.std.Err, visible(fmt.Sprintf(format, args...))+" [y/N] ")
+	var word string
+	_, _ = fmt.Fscanln(a.std.In, &word)
+	return word == "y" || word == "yes"
+}

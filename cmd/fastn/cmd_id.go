@@ -125,11 +125,13 @@ func (c *idRenameCmd) run(a *app) error {
 }
 
 type idRemoveCmd struct {
-	Name string `arg:"" help:"Name or id52 of the identity." complete:"identity"`
+	Name  string `arg:"" help:"Name or id52 of the identity." complete:"identity"`
+	Force bool   `help:"Remove it with its contacts, without a question."`
 }
 
 func (*idRemoveCmd) Help() string {
-	return `The key is deleted, with the identity's contacts and grants; without an export nobody can bring it back.
+	return `The key is deleted, with the identity's contacts and grants; without an export nobody can bring it back. One that has contacts
+is removed behind a question on the terminal, or with --force.
 
 Example:
   fastn id export work work.pem
@@ -137,11 +139,32 @@ Example:
 }
 
 func (c *idRemoveCmd) run(a *app) error {
+	if n := c.contacts(a); n > 0 && !c.Force && !a.confirm("remove %s, its key and its contacts (%d)?", c.Name, n) {
+		return api.Errorf(api.CodeConflict, "%s was not removed: it has contacts (%d)", c.Name, n).
+			WithHint("export its key if it may be needed again, or give --force")
+	}
 	raw, err := a.verb(api.VerbIdentityRemove, api.IdentityArgs{Identity: c.Name})
 	if err != nil {
 		return err
 	}
 	return a.done(raw, "removed identity %s", c.Name)
+}
+
+// contacts counts those of the identity; 0 if that cannot be told, since a key
+// that is refused must be removable.
+func (c *idRemoveCmd) contacts(a *app) int {
+	p, err := a.locate()
+	if err != nil {
+		return 0
+	}
+	d := dial(p.socket, c.Name)
+	defer d.Close()
+	raw, err := d.Verb(a.ctx, api.VerbContactList, struct{}{})
+	var list []api.Contact
+	if err != nil || decode(raw, &list) != nil {
+		return 0
+	}
+	return len(list)
 }
 
 type idOnlineCmd struct {
