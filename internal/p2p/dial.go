@@ -105,6 +105,10 @@ func (n *node) startDial() (*dial, *failure, *api.Error) {
 		n.mu.Lock()
 		n.dialling = nil
 		n.forgive()
+		n.why = ""
+		if err != nil {
+			n.why = strings.TrimPrefix(err.Message, unreachablePrefix)
+		}
 		if err != nil && asked {
 			n.failed = &failure{err: err, at: time.Now(), over: make(chan struct{})}
 		}
@@ -127,7 +131,7 @@ func (n *node) dial() (_ *api.Error, asked bool) {
 	}
 	addrs := n.addrs()
 	if len(addrs) == 0 {
-		return api.Errorf(api.CodePeerUnreachable, "peer not reachable: no address of node %s is known", n.id.Short()).
+		return api.Errorf(api.CodePeerUnreachable, unreachablePrefix+"no address of node %s is known", n.id.Short()).
 			WithHint("ask for a new ticket, or add an address with \"fastn contact add NAME ID --address MULTIADDR\""), false
 	}
 	ctx, cancel := context.WithTimeout(n.h.ctx, n.h.o.Timing.Dial)
@@ -160,6 +164,8 @@ func (n *node) addrs() []ma.Multiaddr {
 	return out[:min(len(out), 2*maxAddrs)]
 }
 
+const unreachablePrefix = "peer not reachable: "
+
 // maxReasons bounds the addresses that an error names.
 const maxReasons = 4
 
@@ -172,7 +178,7 @@ func (n *node) unreachable(why string, addrs []ma.Multiaddr) *api.Error {
 		}
 		why = "no answer in the time allowed from " + strings.Join(tried, ", ")
 	}
-	return api.Errorf(api.CodePeerUnreachable, "peer not reachable: %s", why).
+	return api.Errorf(api.CodePeerUnreachable, unreachablePrefix+"%s", why).
 		WithHint("see that fastn runs there and that its port is open; \"fastn peers\" shows who is connected")
 }
 

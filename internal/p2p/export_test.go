@@ -25,3 +25,6 @@ func (h *Host) Protected(id identity.ID) bool {
 	n := h.nodes.peek(id)
 	return n != nil && n.protected()
 }
+
+// CloseNode closes all connections to a node.
+func (h *Host) CloseNode(node identity.ID) { _ = h.sw.ClosePeer(node.PeerID()) }

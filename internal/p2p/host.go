@@ -175,7 +175,6 @@ func (h *Host) build() (err error) {
 	}
 	h.bh, err = basichost.NewHost(h.sw, &basichost.HostOpts{
 		EventBus:     h.bus,
-		EnablePing:   true,
 		UserAgent:    "fastn",
 		AddrsFactory: func([]ma.Multiaddr) []ma.Multiaddr { return h.ownAddrs() },
 	})

@@ -7,7 +7,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/protocol/identify"
-	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 	"github.com/libp2p/go-libp2p/x/rate"
 )
 
@@ -52,7 +51,6 @@ func newResourceManager(o Options) (network.ResourceManager, error) {
 			Protocol:        {Streams: 2 * streamsPerPeer, StreamsInbound: streamsPerPeer, StreamsOutbound: streamsPerPeer},
 			identify.ID:     few,
 			identify.IDPush: few,
-			ping.ID:         few,
 		},
 	}
 	limits := cfg.Build(rcmgr.InfiniteLimits)

@@ -28,6 +28,7 @@ type node struct {
 
 	mu       sync.Mutex
 	dialling *dial
+	why      string          // the last dial failed; "" if it did not
 	failed   *failure        // of the last dial, while it is held against the node
 	tags     map[string]bool // that protect it
 	wake     chan struct{}   // of the re-dialler; nil if there is none
@@ -126,6 +127,7 @@ func (t *nodeTable) connected(id identity.ID) {
 	if n := t.peek(id); n != nil {
 		n.mu.Lock()
 		n.forgive()
+		n.why = ""
 		n.mu.Unlock()
 	}
 }

@@ -2,9 +2,12 @@ package p2p_test
 
 import (
 	"encoding/binary"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/p2p"
 	"github.com/fastn-stack/fastnd/internal/p2p/p2ptest"
 	"github.com/fastn-stack/fastnd/internal/testutil"
 	"github.com/fastn-stack/fastnd/internal/wire"
@@ -37,4 +40,47 @@ func TestNodesThatNeverConnectAreForgotten(t *testing.T) {
 	if !a.Protected(kept) {
 		t.Error("a protected node was forgotten")
 	}
+}
+
+// It is told why a node is not connected, until it is.
+func TestWhyNot(t *testing.T) {
+	transports(t, func(t *testing.T, only p2ptest.Option) {
+		book := p2ptest.NewBook()
+		a := p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), only, func(o *p2p.Options) {
+			o.Book, o.Timing.Dial, o.Timing.DialAgain = book, 300*time.Millisecond, time.Millisecond
+		})
+		key, port := p2ptest.Key(t), 0
+		start := func() *p2p.Host {
+			return p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), only, func(o *p2p.Options) { o.Key, o.Port = key, port })
+		}
+		want := func(part string) {
+			t.Helper()
+			if got := a.WhyNot(key.ID()); (got == "") != (part == "") || !strings.Contains(got, part) {
+				t.Errorf("why not: %q, want %q", got, part)
+			}
+		}
+		fails := func() {
+			t.Helper()
+			_, _, err := a.Request(t.Context(), key.ID(), p2ptest.Open(wire.Kind_KIND_CALL), nil)
+			wantCode(t, err, api.CodePeerUnreachable)
+		}
+		want("")
+		fails()
+		want("no address of node")
+		b := start()
+		port = portOf(t, b)
+		book.Add(b.Node(), b.Addrs()...)
+		callNode(t, a, b.Node())
+		want("")
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the connection to be noticed as lost", func() bool { return len(a.Peers()) == 0 })
+		want("")
+		fails()
+		want("/ip4/127.0.0.1/")
+		start()
+		callNode(t, a, b.Node())
+		want("")
+	})
 }

@@ -119,8 +119,9 @@ type Event struct {
 // PeerStatus describes a connected node by its best connection.
 type PeerStatus struct {
 	Node    identity.ID
-	Path    string // "direct quic", "direct tcp" or "relayed via PEERID"
-	Addr    string // multiaddr
+	Path    string        // "direct quic", "direct tcp" or "relayed via PEERID"
+	Addr    string        // multiaddr
+	RTT     time.Duration // round-trip time; 0 if not measured yet
 	Streams int
 	Since   time.Time
 }

@@ -1,15 +1,15 @@
 package p2p
 
 import (
-	"context"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-yamux/v5"
+	"github.com/quic-go/quic-go"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
-	"github.com/fastn-stack/fastnd/service/api"
 )
 
 // Peers lists the connected nodes, sorted by id.
@@ -21,7 +21,7 @@ func (h *Host) Peers() []PeerStatus {
 		}
 		stat := c.conn.Stat()
 		p := PeerStatus{Node: c.peer.Node, Path: pathOf(c.conn.RemoteMultiaddr()), Addr: c.peer.RemoteAddr,
-			Streams: stat.NumStreams, Since: stat.Opened}
+			RTT: c.rtt(), Streams: stat.NumStreams, Since: stat.Opened}
 		if old, ok := best[p.Node]; ok {
 			streams := old.Streams + p.Streams
 			if pathRank(old.Path) <= pathRank(p.Path) {
@@ -49,43 +49,27 @@ func pathRank(path string) int {
 	return 2
 }
 
-// Ping measures one round trip to a node, connecting first, and tells the path
-// it took. Errors are those of Request.
-func (h *Host) Ping(ctx context.Context, node identity.ID) (rtt time.Duration, path, addr string, _ error) {
-	n := h.nodes.get(node)
-	defer n.done()
-	if err := n.connect(ctx); err != nil {
-		return 0, "", "", err
+// rtt is the round-trip time that the transport measures, 0 if it has not yet.
+func (c *connState) rtt() time.Duration {
+	var q *quic.Conn
+	if c.conn.As(&q) {
+		return q.ConnectionStats().SmoothedRTT
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	results := ping.Ping(ctx, h.bh, node.PeerID())
-	defer func() {
-		cancel()
-		for range results { // until its goroutine is gone
-		}
-	}()
-	select {
-	case r, ok := <-results:
-		if !ok || r.Error != nil {
-			if ctx.Err() != nil {
-				return 0, "", "", ctxError(ctx, "the peer did not answer")
-			}
-			return 0, "", "", n.unreachable("it is connected but does not answer", nil)
-		}
-		rtt = r.RTT
-	case <-ctx.Done():
-		return 0, "", "", ctxError(ctx, "the peer did not answer")
+	var y *yamux.Session
+	if c.conn.As(&y) {
+		return y.RTT()
 	}
-	for _, p := range h.Peers() {
-		if p.Node == node {
-			return rtt, p.Path, p.Addr, nil
-		}
-	}
-	return 0, "", "", api.Errorf(api.CodePeerUnreachable, "peer not reachable: the connection was just closed")
+	return 0
 }
 
-// CloseNode closes all connections to a node, with all that runs over them. A
-// protected node is dialled again.
-func (h *Host) CloseNode(node identity.ID) {
-	_ = h.sw.ClosePeer(node.PeerID())
+// WhyNot tells why the last dial of a node failed, "" if it is connected or was
+// not dialled.
+func (h *Host) WhyNot(node identity.ID) string {
+	n := h.nodes.peek(node)
+	if n == nil || h.sw.Connectedness(node.PeerID()) == network.Connected {
+		return ""
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.why
 }
