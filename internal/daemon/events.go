@@ -27,6 +27,9 @@ func (n *node) changed(c store.Change) {
 		return
 	}
 	e := api.Event{Kind: kind, Identity: c.Owner.String(), Contact: c.Name, Protocol: c.Protocol, Text: eventTexts[c.Kind] + c.Name}
+	if kind == api.EventIdentityChanged {
+		e.Contact = "" // the name is the identity's
+	}
 	if c.Protocol != "" {
 		e.Text += " " + c.Protocol
 	}
