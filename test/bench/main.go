@@ -86,6 +86,7 @@ func run(ctx context.Context) error {
 	b := &bench{}
 	flag.StringVar(&b.bin, "bin", "bin", "folder of fastn and fastnd")
 	flag.BoolVar(&b.full, "full", false, "more rounds, and 500 connected peers")
+	only := flag.String("only", "", "the one part to measure: calls, command, streams, idle or cold")
 	out := flag.String("json", "", "write the rows to this file too")
 	flag.Parse()
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Minute)
@@ -94,8 +95,11 @@ func run(ctx context.Context) error {
 		name string
 		run  func(context.Context, *bench) error
 	}{
-		{"calls", benchCalls}, {"command", benchCommand}, {"streams", benchStreams}, {"idle", benchIdle}, {"cold start", benchCold},
+		{"calls", benchCalls}, {"command", benchCommand}, {"streams", benchStreams}, {"idle", benchIdle}, {"cold", benchCold},
 	} {
+		if *only != "" && *only != part.name {
+			continue
+		}
 		fmt.Fprintln(os.Stderr, part.name)
 		if err := part.run(ctx, b); err != nil {
 			return fmt.Errorf("%s: %w", part.name, err)
