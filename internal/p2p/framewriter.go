@@ -64,7 +64,8 @@ func (w *frameWriter) send(ctx context.Context, leave time.Time, f *wire.Frame, 
 		w.begun, leave = true, time.Time{}
 	}
 	// A large payload gets the limit once more for each 256 KiB.
-	w.cur = frameWrite{w: w, end: time.Now().Add(w.limit * time.Duration(1+len(payload)>>18)), leave: leave}
+	now := time.Now()
+	w.cur = frameWrite{w: w, begin: now, end: now.Add(w.limit * time.Duration(1+len(payload)>>18)), leave: leave}
 	fw := &w.cur
 	out.complete, err = wire.WriteFrame(fw, f, payload)
 	out.started = fw.n > 0 // read while the turn is ours
@@ -82,6 +83,7 @@ func (w *frameWriter) send(ctx context.Context, leave time.Time, f *wire.Frame, 
 // frameWrite is the writing of one frame.
 type frameWrite struct {
 	w     *frameWriter
+	begin time.Time // about now
 	end   time.Time // then the stream is given up
 	leave time.Time // then the caller leaves; zero if it stays
 	n     int       // bytes sent
@@ -95,15 +97,17 @@ func (fw *frameWrite) Write(p []byte) (int, error) {
 		fw.rest = append(fw.rest, bytes.Clone(p))
 		return len(p), nil
 	}
+	now := fw.begin
 	for done := 0; ; {
-		fw.moveDeadline()
+		fw.moveDeadline(now)
 		n, err := fw.w.s.Write(p[done:])
 		done += n
 		fw.n += n
-		now := time.Now()
-		switch {
-		case err == nil:
+		if err == nil {
 			return done, nil
+		}
+		now = time.Now()
+		switch {
 		case !isTimeout(err) || now.Before(fw.w.until) || !now.Before(fw.end):
 			return done, err // not by the deadline that was set, or the last one
 		case fw.leave.IsZero() || now.Before(fw.leave):
@@ -118,12 +122,12 @@ func (fw *frameWrite) Write(p []byte) (int, error) {
 
 // moveDeadline sets the stream's deadline, seldom: one that is due earlier than
 // it need be only costs another Write.
-func (fw *frameWrite) moveDeadline() {
+func (fw *frameWrite) moveDeadline(now time.Time) {
 	want := fw.end
 	if !fw.leave.IsZero() && fw.leave.Before(want) {
 		want = fw.leave
 	}
-	now, w := time.Now(), fw.w
+	w := fw.w
 	if w.until.After(want) || w.until.Before(now.Add(want.Sub(now)/2)) {
 		w.until = want
 		_ = w.s.SetWriteDeadline(want)
@@ -133,7 +137,7 @@ func (fw *frameWrite) moveDeadline() {
 // finish sends the rest.
 func (fw *frameWrite) finish() error {
 	rest := fw.rest
-	fw.rest, fw.leave = nil, time.Time{}
+	fw.begin, fw.rest, fw.leave = time.Now(), nil, time.Time{}
 	for _, p := range rest {
 		if _, err := fw.Write(p); err != nil {
 			return err
