@@ -197,3 +197,33 @@ func TestNameFor(t *testing.T) {
 		}
 	}
 }
+
+// TestDefaultFollowsChanges: what was found is found again, but not after a change.
+func TestDefaultFollowsChanges(t *testing.T) {
+	r, _ := start(newDisk())
+	find := func() string {
+		t.Helper()
+		p, err := r.Default(t.Context(), 1, "bob")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.Name
+	}
+	first := find()
+	p, err := r.Find(1, first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Rename(t.Context(), p, "work"); err != nil {
+		t.Fatal(err)
+	}
+	if got := find(); got != "work" {
+		t.Errorf("after a rename %s", got)
+	}
+	if _, err := r.Create(t.Context(), 1, "bob"); err != nil {
+		t.Fatal(err)
+	}
+	if got := find(); got != "bob" {
+		t.Errorf("after one named after the user was made, %s", got)
+	}
+}

@@ -64,12 +64,15 @@ type Roster struct {
 	mu     sync.RWMutex
 	byID   map[identity.ID]*Resident
 	lost   map[uint32]Entry // by uid, a refused entry that is no resident
+	// defaults are what Default found since the last change of the others.
+	defaults map[userName]*Resident
+	changes  uint64
 }
 
 // New returns the roster of node's identities. entries are what the keystore
 // holds; ttl is how long a delegation counts, renewed at half of it.
 func New(node identity.ID, entries []Entry, keys Keys, names Names, ttl time.Duration, now func() time.Time) *Roster {
-	r := &Roster{node: node, now: now, keys: keys, names: names}
+	r := &Roster{node: node, now: now, keys: keys, names: names, defaults: make(map[userName]*Resident)}
 	r.SetTTL(ttl)
 	r.Load(entries)
 	return r
@@ -114,6 +117,7 @@ func (r *Roster) load(entries []Entry) {
 	}
 	r.mu.Lock()
 	r.byID, r.lost = byID, lost
+	r.changed()
 	r.mu.Unlock()
 }
 
@@ -195,6 +199,30 @@ func (r *Roster) Find(uid uint32, nameOrID string) (Resident, error) {
 // named after user, else the only one. The first is made here, unless uid has
 // keys that were refused. The one returned may be refused: see Usable.
 func (r *Roster) Default(ctx context.Context, uid uint32, user string) (Resident, error) {
+	// Asked for every request: found again without a search.
+	who := userName{uid, user}
+	r.mu.RLock()
+	changes := r.changes
+	if live := r.defaults[who]; live != nil {
+		found := *live
+		r.mu.RUnlock()
+		return found, nil
+	}
+	r.mu.RUnlock()
+	p, err := r.first(ctx, uid, user)
+	if err != nil {
+		return Resident{}, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if live := r.byID[p.ID]; live != nil && r.changes == changes {
+		r.defaults[who] = live
+	}
+	return p, nil
+}
+
+// first is Default by a search, or by making the uid's first identity.
+func (r *Roster) first(ctx context.Context, uid uint32, user string) (Resident, error) {
 	name := nameFor(user)
 	if p, ok, err := r.pick(uid, name); ok || err != nil {
 		return p, err
@@ -306,6 +334,7 @@ func (r *Roster) Remove(ctx context.Context, p Resident) error {
 	}
 	r.mu.Lock()
 	delete(r.byID, p.ID)
+	r.changed()
 	r.mu.Unlock()
 	return r.names.RemoveIdentity(ctx, p.ID)
 }
@@ -373,8 +402,15 @@ func (r *Roster) enter(ctx context.Context, uid uint32, name string, key identit
 	made := *p // once it is listed others may change it
 	r.mu.Lock()
 	r.byID[p.ID] = p
+	r.changed()
 	r.mu.Unlock()
 	return made, nil
+}
+
+// changed is called with r.mu held for writing.
+func (r *Roster) changed() {
+	r.changes++
+	clear(r.defaults)
 }
 
 // update changes the resident that p is a copy of; r.making is held.
@@ -390,6 +426,7 @@ func (r *Roster) update(ctx context.Context, p Resident, change func(*Resident))
 	}
 	r.mu.Lock()
 	live.Name, live.Online, live.wanted = next.Name, next.Online, next.wanted
+	r.changed()
 	r.mu.Unlock()
 	return next, nil
 }
