@@ -35,7 +35,9 @@ func TestStrangersLeaveRoomForContacts(t *testing.T) {
 	overEach(t, func(t *testing.T, only p2ptest.Option, listen string) {
 		var c circle
 		echo := p2ptest.ServeFunc(p2ptest.Echo)
-		h := p2ptest.New(t, echo, only, c.trusts, func(o *p2p.Options) { o.MaxConnections = 16 })
+		h := p2ptest.New(t, echo, only, c.trusts, func(o *p2p.Options) {
+			o.MaxConnections, o.Timing.Stranger = 16, time.Hour
+		})
 		var first, last host.Host
 		for i := range 24 {
 			raw := rawHost(t, listen)
@@ -177,7 +179,7 @@ func TestIdleConnectionsToStrangersAreClosed(t *testing.T) {
 // One stranger has at most two connections.
 func TestStrangersHaveFewConnections(t *testing.T) {
 	testutil.LeakCheck(t)
-	h := p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), nobodyTrusted)
+	h := p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), nobodyTrusted, func(o *p2p.Options) { o.Timing.Stranger = time.Hour })
 	key := p2ptest.Key(t)
 	for range 4 {
 		raw, done, err := p2ptest.RawHost(key, rawListen["tcp"])

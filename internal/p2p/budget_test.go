@@ -69,7 +69,11 @@ func TestSlowCallsDelayNobodyElse(t *testing.T) {
 // A burst of large calls is paced by the side that sends, not refused.
 func TestBurstsOfLargeCallsSucceed(t *testing.T) {
 	testutil.LeakCheck(t)
-	a, b := p2ptest.NewPair(t)
+	slow := p2ptest.ServeFunc(func(_ context.Context, _ p2p.Peer, _ *wire.Frame, payload []byte, _ func(*wire.Reply) (router.Conn, error)) (*wire.Reply, []byte) {
+		<-time.After(20 * time.Millisecond) // so that those not paced would pile up
+		return &wire.Reply{}, payload
+	})
+	a, b := p2ptest.NewPairOf(t, slow, slow)
 	var wg sync.WaitGroup
 	for i := range 100 {
 		wg.Go(func() {

@@ -2,8 +2,10 @@ package p2p_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -29,7 +31,8 @@ func TestShortDeadlinesBreakNobodyElsesRequests(t *testing.T) {
 			a := p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), func(o *p2p.Options) { o.Book = book })
 			raw := rawHost(t, listen)
 			first, goOn := make(chan bool, 1), make(chan bool)
-			raw.SetStreamHandler(p2p.Protocol, func(s network.Stream) { answerLater(s, first, goOn) })
+			var seen sync.Map // the numbers of the short calls that arrived
+			raw.SetStreamHandler(p2p.Protocol, func(s network.Stream) { answerLater(s, first, goOn, &seen) })
 			node := rawID(t, raw)
 			book.Add(node, fmt.Sprint(raw.Addrs()[0]))
 
@@ -44,15 +47,20 @@ func TestShortDeadlinesBreakNobodyElsesRequests(t *testing.T) {
 			recv(t, first, "long call")
 			// The peer does not read: these fill the stream and then some.
 			var calls sync.WaitGroup
-			for range 4 {
+			var unsent sync.Map
+			for i := range 4 {
 				calls.Go(func() {
-					for range 30 {
+					for j := range 30 {
+						number := byte(30*i + j)
 						began := time.Now()
 						ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-						_, _, err := a.Request(ctx, node, p2ptest.Open(wire.Kind_KIND_CALL), make([]byte, 30<<10))
+						_, _, err := a.Request(ctx, node, p2ptest.Open(wire.Kind_KIND_CALL), bytes.Repeat([]byte{number}, 30<<10))
 						cancel()
 						if api.CodeOf(err) != api.CodeTimeout {
 							t.Errorf("a call that ran out of time: %v", err)
+						}
+						if strings.Contains(err.Error(), "could not be sent") {
+							unsent.Store(number, true)
 						}
 						if d := time.Since(began); d > time.Second {
 							t.Errorf("a call of 50 ms took %v", d)
@@ -66,6 +74,16 @@ func TestShortDeadlinesBreakNobodyElsesRequests(t *testing.T) {
 				t.Errorf("the long call: %v", err)
 			}
 			callNode(t, a, node)
+			some := false
+			for number := range unsent.Range {
+				some = true
+				if _, ok := seen.Load(number); ok {
+					t.Errorf("call %d was sent, though the caller was told that it was not", number)
+				}
+			}
+			if !some {
+				t.Error("the peer's windows held all that was sent to it")
+			}
 			if n := a.Connections(); n != 1 {
 				t.Errorf("%d connections", n)
 			}
@@ -75,13 +93,16 @@ func TestShortDeadlinesBreakNobodyElsesRequests(t *testing.T) {
 
 // answerLater reads one request, tells so, and answers it and all others only
 // from when goOn is closed.
-func answerLater(s network.Stream, first chan<- bool, goOn <-chan bool) {
+func answerLater(s network.Stream, first chan<- bool, goOn <-chan bool, seen *sync.Map) {
 	defer s.Reset()
 	in := bufio.NewReader(s)
 	for {
 		f, p, err := wire.ReadFrame(in, api.MaxPayload)
 		if err != nil {
 			return
+		}
+		if len(p) == 30<<10 {
+			seen.Store(p[0], true)
 		}
 		if string(p) == "long" {
 			first <- true
