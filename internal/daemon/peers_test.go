@@ -71,3 +71,27 @@ func TestEventsTellWhatHappens(t *testing.T) {
 	verb[api.Identity](t, bob.c, api.VerbIdentityOffline, nil)
 	want(api.EventIdentityChanged, func(api.Event) bool { return true })
 }
+
+// What `fastn peers` says of a node: how far it is, and if it is not there, why.
+func TestPeersTellDistanceAndReason(t *testing.T) {
+	testutil.LeakCheck(t)
+	alice, bob := pair(t)
+	wantEcho(t, alice.c, "bob")
+	one := func() api.Peer {
+		t.Helper()
+		peers := alice.status().Peers
+		if len(peers) != 1 {
+			t.Fatalf("%+v", peers)
+		}
+		return peers[0]
+	}
+	if p := one(); !p.Connected || p.RTTMicros <= 0 || p.Reason != "" {
+		t.Errorf("connected: %+v", p)
+	}
+	bob.stop()
+	eventually(t, "the connection is gone", func() bool { return !one().Connected })
+	wantNoEcho(t, alice.c, "bob", api.CodePeerUnreachable)
+	if p := one(); !strings.Contains(p.Reason, "127.0.0.1") {
+		t.Errorf("gone: %+v", p)
+	}
+}

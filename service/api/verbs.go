@@ -223,7 +223,7 @@ type Peer struct {
 	Path      string   `json:"path"` // "direct quic", "direct tcp", "relayed via …", ""
 	Address   string   `json:"address,omitempty"`
 	RTTMicros int64    `json:"rtt_us,omitempty"`
-	Streams   int      `json:"streams"`
+	Streams   int      `json:"streams"`          // of all users; for administrators, else 0
 	Reason    string   `json:"reason,omitempty"` // why it is not connected
 }
 

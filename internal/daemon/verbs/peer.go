@@ -22,7 +22,7 @@ func (v *Verbs) Peers(c ipc.Caller) []api.Peer {
 			for _, node := range v.Store.Nodes(own.ID, contact.ID) {
 				p := byNode[node]
 				if p == nil {
-					p = &api.Peer{Node: node.String(), Contacts: []string{}, Reason: "no request needed it yet"}
+					p = &api.Peer{Node: node.String(), Contacts: []string{}, Reason: v.whyNot(node)}
 					byNode[node] = p
 				}
 				p.Contacts = append(p.Contacts, contact.Name)
@@ -39,7 +39,11 @@ func (v *Verbs) Peers(c ipc.Caller) []api.Peer {
 			p = &api.Peer{Node: s.Node.String(), Contacts: []string{}}
 			byNode[s.Node] = p
 		}
-		p.Connected, p.Path, p.Address, p.Streams, p.Reason = true, s.Path, s.Addr, s.Streams, ""
+		p.Connected, p.Path, p.Address, p.Reason = true, s.Path, s.Addr, ""
+		p.RTTMicros = s.RTT.Microseconds()
+		if c.Admin { // all users' streams run over it
+			p.Streams = s.Streams
+		}
 	}
 	out := make([]api.Peer, 0, len(byNode))
 	for _, p := range byNode {
@@ -49,6 +53,14 @@ func (v *Verbs) Peers(c ipc.Caller) []api.Peer {
 	}
 	slices.SortFunc(out, func(a, b api.Peer) int { return cmp.Compare(a.Node, b.Node) })
 	return out
+}
+
+// whyNot tells why a node is not connected.
+func (v *Verbs) whyNot(node identity.ID) string {
+	if why := v.Host.WhyNot(node); why != "" {
+		return why
+	}
+	return "no request needed it yet"
 }
 
 // peerPing calls Ping at the target and tells how long that took and by which
