@@ -20,6 +20,7 @@ func (n *node) changed(c store.Change) {
 	}
 	if c.Kind == store.IdentityRemoved {
 		n.router.Forget(c.Owner)
+		n.d.server.EndListeners(c.Owner)
 	}
 	uid, ok := n.roster.Owner(c.Owner)
 	kind := eventKinds[c.Kind]

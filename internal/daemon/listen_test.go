@@ -125,3 +125,27 @@ func TestProgramEndsWithCallUnderWay(t *testing.T) {
 		t.Errorf("the caller was told %q, want outcome_unknown: the program may have done it", code)
 	}
 }
+
+// A program whose identity is removed learns that it serves nobody any more.
+func TestListenerOfRemovedIdentityEnds(t *testing.T) {
+	testutil.LeakCheck(t)
+	d := start(t, opts{})
+	d.own()
+	verb[api.Identity](t, d.c, api.VerbIdentityNew, api.NameArgs{Name: "work"})
+	l, err := d.as("work").Listen(limited(t), client.ListenOptions{Protocol: "sum/1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	kept, err := d.c.Listen(limited(t), client.ListenOptions{Protocol: "sum/1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
+	verb[struct{}](t, d.c, api.VerbIdentityRemove, api.IdentityArgs{Identity: "work"})
+	_, err = l.Next(limited(t))
+	wantCode(t, err, api.CodeUnavailable)
+	if p := d.own().Protocols; !contains(p, "sum/1") {
+		t.Errorf("the other identity's program was ended too: %q", p)
+	}
+}

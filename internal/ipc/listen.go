@@ -139,6 +139,22 @@ func (l *listener) drain() {
 	}
 }
 
+func (c *conn) endListeners(owner identity.ID) {
+	ended := false
+	for _, long := range c.longOnes() {
+		if l, ok := long.(*listener); ok && l.owner == owner {
+			l.end()
+			ended = true
+		}
+	}
+	c.mu.Lock()
+	idle := c.answers == 0 && len(c.flights) == 0
+	c.mu.Unlock()
+	if ended && idle {
+		c.cutFor(api.Errorf(api.CodeNotFound, "the identity was removed"))
+	}
+}
+
 func (c *conn) serveUnlisten(r *api.Request, _ []*os.File) {
 	c.start(r, func(ctx context.Context) (json.RawMessage, error) {
 		owner, err := c.own(ctx, r)

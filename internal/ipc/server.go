@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/service/api"
 )
 
@@ -142,6 +143,15 @@ func (s *Server) Disconnect(uid uint32) int {
 		}
 	}
 	return n
+}
+
+// EndListeners ends the registrations of owner, which is an identity here no
+// more, and closes the connections that are for nothing else, so that their
+// programs learn of it.
+func (s *Server) EndListeners(owner identity.ID) {
+	for _, c := range s.connections() {
+		c.endListeners(owner)
+	}
 }
 
 func (s *Server) connections() []*conn {
