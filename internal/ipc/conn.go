@@ -173,7 +173,7 @@ func errClientGone() *api.Error {
 func (c *conn) belongsTo(uid uint32) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.admitted && c.caller.UID == uid
+	return c.admitted && c.caller.UID == uid && c.ctx.Err() == nil // else it is ending already
 }
 
 func (c *conn) isRaw() bool {
