@@ -9,6 +9,7 @@ import (
 
 	"github.com/fastn-stack/fastnd/service/api"
 	"github.com/fastn-stack/fastnd/service/client"
+	"github.com/fastn-stack/fastnd/test/process"
 )
 
 // wideBudgets lets one user do what many would.
@@ -25,29 +26,29 @@ func echo(ctx context.Context, c *client.Client) error {
 // benchCalls: a warm call through both daemons beside a raw libp2p stream round
 // trip between two processes, and calls a second with many clients.
 func benchCalls(ctx context.Context, b *bench) (err error) {
-	x, y, err := b.pair(ctx, wideBudgets...)
+	x, y, err := process.Pair(ctx, b.bin, process.Options{Config: wideBudgets})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, x.stop(), y.stop()) }()
+	defer func() { err = errors.Join(err, x.Close(), y.Close()) }()
 	raw, err := startRaw(ctx, quicLoopback)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, raw.stop()) }()
 	const warm = 300
-	if _, err := micros(warm, func() error { return errors.Join(echo(ctx, x.client), raw.roundTrip(ctx, hello)) }); err != nil {
+	if _, err := micros(warm, func() error { return errors.Join(echo(ctx, x.Client), raw.roundTrip(ctx, hello)) }); err != nil {
 		return err
 	}
 	call, base, err := inTurn(9,
-		func() ([]float64, error) { return micros(1000, func() error { return echo(ctx, x.client) }) },
+		func() ([]float64, error) { return micros(1000, func() error { return echo(ctx, x.Client) }) },
 		func() ([]float64, error) { return micros(1000, func() error { return raw.roundTrip(ctx, hello) }) })
 	if err != nil {
 		return err
 	}
 	b.add(atMost("warm call, both daemons, p50", call, "µs", base, "raw libp2p stream round trip", 1.5))
 	for _, clients := range []int{1, 64, 1000} {
-		rate, err := callRate(ctx, x.socket, clients)
+		rate, err := callRate(ctx, x.Socket, clients)
 		if err != nil {
 			return fmt.Errorf("%d clients: %w", clients, err)
 		}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/fastn-stack/fastnd/test/process"
 )
 
 // noop is a program with kong that does nothing: what any such command costs.
@@ -22,17 +24,17 @@ func main() { var cli struct{ Home string }; kong.Parse(&cli) }
 // benchCommand: `fastn call` as a whole process, beside ssh over ControlMaster
 // and beside a program with kong that does nothing.
 func benchCommand(ctx context.Context, b *bench) (err error) {
-	x, y, err := b.pair(ctx)
+	x, y, err := process.Pair(ctx, b.bin, process.Options{})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, x.stop(), y.stop()) }()
+	defer func() { err = errors.Join(err, x.Close(), y.Close()) }()
 	dir, err := os.MkdirTemp("", "fastn-bench")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	call := command(ctx, filepath.Join(b.bin, "fastn"), "--home", x.home, "call", "peer", "Echo", string(hello))
+	call := command(ctx, filepath.Join(b.bin, "fastn"), "--home", x.Home, "call", "peer", "Echo", string(hello))
 	nothing, err := buildNoop(ctx, dir)
 	if err != nil {
 		return err

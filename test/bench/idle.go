@@ -12,30 +12,30 @@ import (
 	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/p2p/p2ptest"
 	"github.com/fastn-stack/fastnd/service/api"
+	"github.com/fastn-stack/fastnd/test/process"
 )
 
 // benchIdle: memory and processor of a daemon that nobody uses, and what an idle
 // client and a connected peer add.
 func benchIdle(ctx context.Context, b *bench) (err error) {
-	d, err := b.startDaemon(ctx, wideBudgets...)
+	d, err := process.Start(ctx, b.bin, process.Options{Config: wideBudgets})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, d.stop()) }()
-	pid := d.cmd.Process.Pid
+	defer func() { err = errors.Join(err, d.Close()) }()
 	const watch = 10 * time.Second
-	before, err := cpu(pid)
+	before, err := d.CPU()
 	if err != nil {
 		return err
 	}
 	if err := pause(ctx, watch); err != nil {
 		return err
 	}
-	after, err := cpu(pid)
+	after, err := d.CPU()
 	if err != nil {
 		return err
 	}
-	empty, err := rss(pid)
+	empty, err := d.RSS()
 	if err != nil {
 		return err
 	}
@@ -63,8 +63,8 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-func idleClients(ctx context.Context, b *bench, d *daemon, n int) error {
-	before, err := rss(d.cmd.Process.Pid)
+func idleClients(ctx context.Context, b *bench, d *process.Daemon, n int) error {
+	before, err := d.RSS()
 	if err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func idleClients(ctx context.Context, b *bench, d *daemon, n int) error {
 	line := api.AppendRequest(nil, &api.Request{ID: "1", Type: api.TypeHello})
 	answer := make([]byte, 4096)
 	for range n {
-		c, err := (&net.Dialer{}).DialContext(ctx, "unix", d.socket)
+		c, err := (&net.Dialer{}).DialContext(ctx, "unix", d.Socket)
 		if err != nil {
 			return err
 		}
@@ -89,7 +89,7 @@ func idleClients(ctx context.Context, b *bench, d *daemon, n int) error {
 			return err
 		}
 	}
-	after, err := rss(d.cmd.Process.Pid)
+	after, err := d.RSS()
 	if err != nil {
 		return err
 	}
@@ -98,16 +98,16 @@ func idleClients(ctx context.Context, b *bench, d *daemon, n int) error {
 }
 
 // connectedPeers connects n stock libp2p hosts of this process to d.
-func connectedPeers(ctx context.Context, b *bench, d *daemon, n int) (err error) {
+func connectedPeers(ctx context.Context, b *bench, d *process.Daemon, n int) (err error) {
 	var s api.Status
-	if err := d.client.Verb(ctx, api.VerbDaemonStatus, nil, &s); err != nil {
+	if err := d.Client.Verb(ctx, api.VerbDaemonStatus, nil, &s); err != nil {
 		return err
 	}
 	info, err := peer.AddrInfoFromString(s.Node.Addresses[0])
 	if err != nil {
 		return err
 	}
-	before, err := rss(d.cmd.Process.Pid)
+	before, err := d.RSS()
 	if err != nil {
 		return err
 	}
@@ -128,7 +128,7 @@ func connectedPeers(ctx context.Context, b *bench, d *daemon, n int) (err error)
 	if err := pause(ctx, 2*time.Second); err != nil {
 		return err
 	}
-	after, err := rss(d.cmd.Process.Pid)
+	after, err := d.RSS()
 	if err != nil {
 		return err
 	}

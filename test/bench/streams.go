@@ -15,6 +15,7 @@ import (
 
 	"github.com/fastn-stack/fastnd/service/api"
 	"github.com/fastn-stack/fastnd/service/client"
+	"github.com/fastn-stack/fastnd/test/process"
 )
 
 // bulkSize is what one measurement of throughput carries.
@@ -36,11 +37,11 @@ func benchStreams(ctx context.Context, b *bench) error {
 }
 
 func benchTransport(ctx context.Context, b *bench, name, listen, config string) (err error) {
-	x, y, err := b.pair(ctx, config)
+	x, y, err := process.Pair(ctx, b.bin, process.Options{Config: []string{config}})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, x.stop(), y.stop()) }()
+	defer func() { err = errors.Join(err, x.Close(), y.Close()) }()
 	raw, err := startRaw(ctx, listen)
 	if err != nil {
 		return err
@@ -53,7 +54,7 @@ func benchTransport(ctx context.Context, b *bench, name, listen, config string) 
 	defer serving()
 	open := func(protocol string) func() (stream, error) {
 		return func() (stream, error) {
-			return x.client.Stream(ctx, client.Request{Target: "peer", Protocol: protocol})
+			return x.Client.Stream(ctx, client.Request{Target: "peer", Protocol: protocol})
 		}
 	}
 	rawOpen := func(protocol string) func() (stream, error) {
@@ -185,7 +186,7 @@ func listen(ctx context.Context, c *client.Client, protocol string, serve func(s
 }
 
 // serveBulk serves "sink" and "source" at y and grants them to its contacts.
-func serveBulk(ctx context.Context, y *daemon) (stop func(), err error) {
+func serveBulk(ctx context.Context, y *process.Daemon) (stop func(), err error) {
 	var stops []func()
 	stop = func() {
 		for _, f := range stops {
@@ -193,10 +194,10 @@ func serveBulk(ctx context.Context, y *daemon) (stop func(), err error) {
 		}
 	}
 	for name, serve := range map[string]func(stream) error{"sink": sink, "source": source} {
-		if err := y.client.Verb(ctx, api.VerbGrantAdd, api.GrantArgs{Who: api.WhoContacts, Protocol: name}, nil); err != nil {
+		if err := y.Client.Verb(ctx, api.VerbGrantAdd, api.GrantArgs{Who: api.WhoContacts, Protocol: name}, nil); err != nil {
 			return stop, err
 		}
-		end, err := listen(ctx, y.client, name, serve)
+		end, err := listen(ctx, y.Client, name, serve)
 		if err != nil {
 			return stop, err
 		}

@@ -3,16 +3,12 @@ package foreign
 
 import (
 	"context"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/fastn-stack/fastnd/service/api"
-	"github.com/fastn-stack/fastnd/service/client"
+	"github.com/fastn-stack/fastnd/test/process"
 )
 
 const checks = 9
@@ -33,38 +29,18 @@ func TestPythonClient(t *testing.T) {
 // startDaemon builds and runs fastnd in a home of its own and returns its socket.
 func startDaemon(t *testing.T) string {
 	t.Helper()
-	home, err := os.MkdirTemp("", "fastn-foreign") // short: it holds a socket
+	bin := t.TempDir()
+	if err := process.Build(t.Context(), bin, "./cmd/fastnd"); err != nil {
+		t.Fatal(err)
+	}
+	d, err := process.Start(context.WithoutCancel(t.Context()), bin, process.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(home) })
-	if err := os.WriteFile(filepath.Join(home, "fastn.toml"), []byte("[p2p]\nlisten = [\"127.0.0.1\"]\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	bin := filepath.Join(t.TempDir(), "fastnd")
-	if out, err := exec.Command("go", "build", "-o", bin, "../../cmd/fastnd").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	cmd := exec.Command(bin, "--home", home)
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		if err := cmd.Wait(); err != nil {
+		if err := d.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	path := filepath.Join(home, api.HomeSocket)
-	c := client.New(path, client.Options{})
-	defer c.Close()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if _, err = c.Hello(t.Context()); err == nil {
-			return path
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-	}
+	return d.Socket
 }
