@@ -73,7 +73,7 @@ func (c *statusCmd) once(a *app, before string) error {
 	a.problems(b, s.Problems)
 	pairs(b,
 		"node", nodeText(s.Node),
-		"daemon", fmt.Sprintf("fastnd %s, pid %d, since %s", s.Daemon.Version, s.Daemon.PID, clock(s.Daemon.Started)),
+		"daemon", fmt.Sprintf("fastnd %s, pid %d, since %s", s.Daemon.Version, s.Daemon.PID, clock(s.Daemon.Started))+runtimeText(s.Daemon.Runtime),
 		"socket", s.Daemon.Socket,
 		"config", cmp.Or(s.Daemon.Config, "none, defaults hold"),
 		"firewall", firewall(s.Node),
@@ -107,6 +107,14 @@ func nodeText(n api.NodeStatus) string {
 		return "locked: the keystore is refused, there is no peer-to-peer service"
 	}
 	return n.ID + "\n" + n.PeerID
+}
+
+// runtimeText is a line of its own, which only administrators see.
+func runtimeText(r *api.Runtime) string {
+	if r == nil {
+		return ""
+	}
+	return fmt.Sprintf("\n%d goroutines, %.1f MiB heap, %d open files", r.Goroutines, float64(r.HeapBytes)/(1<<20), r.OpenFiles)
 }
 
 func firewall(n api.NodeStatus) string {

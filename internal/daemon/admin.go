@@ -25,6 +25,9 @@ func (d *Daemon) Status(c ipc.Caller) api.Status {
 		Daemon: api.DaemonStatus{Version: d.o.Version, Started: d.started, PID: os.Getpid(), Socket: d.place.socket,
 			Config: d.o.configPath(), PerUser: d.o.perUser()},
 	}
+	if c.Admin {
+		s.Daemon.Runtime = runtimeNow()
+	}
 	if p := d.locked.Load(); p != nil {
 		s.Node.Locked = true
 		s.Problems = append(s.Problems, *p)

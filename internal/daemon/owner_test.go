@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -224,6 +225,20 @@ func TestListsShowOnlyOnesOwn(t *testing.T) {
 				t.Errorf("%s tells 1002 of %s: %s", name, secret, text)
 			}
 		}
+	}
+}
+
+// What the process is made of is for administrators.
+func TestRuntimeIsForAdministrators(t *testing.T) {
+	testutil.LeakCheck(t)
+	w := newWorld(t)
+	if r := w.Status(uid1002).Daemon.Runtime; r != nil {
+		t.Errorf("a user is told %+v", r)
+	}
+	runtime.GC() // it says how much is alive
+	r := w.Status(admin).Daemon.Runtime
+	if r == nil || r.Goroutines < 5 || r.HeapBytes < 1<<10 || r.OpenFiles < 3 {
+		t.Errorf("an administrator is told %+v", r)
 	}
 }
 

@@ -274,6 +274,14 @@ type DaemonStatus struct {
 	Socket  string    `json:"socket"`
 	Config  string    `json:"config"`
 	PerUser bool      `json:"per_user"`
+	Runtime *Runtime  `json:"runtime,omitempty"` // for administrators, else absent
+}
+
+// Runtime is what the daemon's process is made of now.
+type Runtime struct {
+	Goroutines int   `json:"goroutines"`
+	HeapBytes  int64 `json:"heap_bytes"` // alive at the last garbage collection
+	OpenFiles  int   `json:"open_files"` // descriptors; 0 if /proc cannot be read
 }
 
 type ReloadResult struct {
