@@ -15,8 +15,10 @@ import (
 
 // TestPackage follows one machine from the first installation to the purge. The
 // subtests build on one another.
-func TestPackage(t *testing.T) {
-	m := boot(t, "solo")
+func TestPackage(t *testing.T) { onEach(t, testPackage) }
+
+func testPackage(t *testing.T, s suite) {
+	m := boot(t, s, "solo")
 	install(t, m)
 	step := func(name string, f func(*testing.T, *nspawn.Machine)) {
 		t.Run(name, func(t *testing.T) { f(t, m.For(t)) })
@@ -41,7 +43,7 @@ func TestPackage(t *testing.T) {
 	step("administrators' verbs are for administrators", adminVerbs)
 	step("reload with a bad file keeps serving and says so", badReload)
 	step("one who left the group is cut off by daemon disconnect", disconnect)
-	step("an upgrade refuses no client", upgradeUnderLoad)
+	step("an upgrade refuses no client", func(t *testing.T, m *nspawn.Machine) { upgradeUnderLoad(t, m, s) })
 	step("a reboot brings it back without a client", reboot)
 	step("remove keeps everything, reinstall resumes", removeAndReinstall)
 	step("purge keeps the keystore and says where", purge)
@@ -298,8 +300,8 @@ func gone(t *testing.T, m *nspawn.Machine) {
 	}
 }
 
-func upgradeUnderLoad(t *testing.T, m *nspawn.Machine) {
-	newer := nextVersion(t, m)
+func upgradeUnderLoad(t *testing.T, m *nspawn.Machine, s suite) {
+	newer := nextVersion(t, m, s)
 	socket := m.Must("stat", "--format=%i %Z", "/run/fastn/daemon.sock")
 	from := cursor(m)
 	load := startProbe(t, m, "alice", "hammer")
@@ -336,9 +338,9 @@ const upgraded = "99.0.0"
 
 // nextVersion puts a package of a later version into the machine: the same
 // programs under another number, which is all that dpkg and systemd see.
-func nextVersion(t *testing.T, m *nspawn.Machine) string {
+func nextVersion(t *testing.T, m *nspawn.Machine, s suite) string {
 	t.Helper()
-	packages, err := filepath.Glob(filepath.Join(prepared(t).repo, "pool/fastn_*_"+runtime.GOARCH+".deb"))
+	packages, err := filepath.Glob(filepath.Join(s.repo, "pool/fastn_*_"+runtime.GOARCH+".deb"))
 	if err != nil || len(packages) != 1 {
 		t.Fatalf("packages %v, %v", packages, err)
 	}

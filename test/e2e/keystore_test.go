@@ -15,8 +15,10 @@ const nodeKey = "/var/lib/fastn/keystore/node.key"
 
 // A refused key must lock the daemon, not end it: a waiting client would start
 // it again and again until systemd gives up and takes the socket away.
-func TestLockedKeystore(t *testing.T) {
-	m := boot(t, "locked")
+func TestLockedKeystore(t *testing.T) { onEach(t, testLockedKeystore) }
+
+func testLockedKeystore(t *testing.T, s suite) {
+	m := boot(t, s, "locked")
 	install(t, m)
 	addUser(m, "alice", "fastn")
 	enable(m)

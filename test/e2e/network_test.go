@@ -11,8 +11,10 @@ import (
 )
 
 // TestTwoMachines is the main job: users of two machines call and stream.
-func TestTwoMachines(t *testing.T) {
-	north, south := boot(t, "north"), boot(t, "south")
+func TestTwoMachines(t *testing.T) { onEach(t, testTwoMachines) }
+
+func testTwoMachines(t *testing.T, s suite) {
+	north, south := boot(t, s, "north"), boot(t, s, "south")
 	nspawn.Link(north, south, "2.1.1.1/24", "2.1.1.2/24")
 	for _, m := range []*nspawn.Machine{north, south} {
 		install(t, m)

@@ -15,19 +15,20 @@ import (
 	"github.com/fastn-stack/fastnd/test/e2e/nspawn"
 )
 
-// suite is what all tests of one run share; nothing in it changes later.
+// suite is what all tests on one Debian release share; nothing in it changes later.
 type suite struct {
-	tree  string // unpacked Debian root, the lower layer of every machine
-	repo  string // apt repository with the package
-	probe string // the program in ./probe, linked without libraries
+	release string // its code name
+	tree    string // unpacked Debian root, the lower layer of every machine
+	repo    string // apt repository with the package
+	probe   string // the program in ./probe, linked without libraries
 }
 
 // shared is made by the first test that boots a machine.
 var shared struct {
 	sync.Once
-	dir string
-	suite
-	err error
+	dir    string
+	suites []suite
+	err    error
 }
 
 func TestMain(m *testing.M) { os.Exit(runTests(m)) }
@@ -50,42 +51,65 @@ func runTests(m *testing.M) int {
 	return code
 }
 
-func prepared(t *testing.T) suite {
+// onEach runs test on every release, on all at once: machines mostly wait.
+func onEach(t *testing.T, test func(*testing.T, suite)) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("booting machines needs root")
 	}
-	shared.Do(func() { shared.suite, shared.err = prepare(t.Context(), shared.dir) })
+	shared.Do(func() { shared.suites, shared.err = prepare(t.Context(), shared.dir) })
 	if shared.err != nil {
 		t.Fatal(shared.err)
 	}
-	return shared.suite
+	for _, s := range shared.suites {
+		t.Run(s.release, func(t *testing.T) {
+			t.Parallel()
+			test(t, s)
+		})
+	}
 }
 
-func prepare(ctx context.Context, dir string) (suite, error) {
+// prepare makes what the machines need: one package for all releases, their trees
+// beside one another.
+func prepare(ctx context.Context, dir string) ([]suite, error) {
 	top, err := filepath.Abs("../..")
 	if err != nil {
-		return suite{}, err
+		return nil, err
 	}
-	s := suite{tree: filepath.Join(dir, "tree"), repo: os.Getenv("FASTN_E2E_APT"), probe: filepath.Join(dir, "probe")}
-	if s.repo == "" {
-		s.repo = filepath.Join(top, "build/apt")
+	common := suite{repo: os.Getenv("FASTN_E2E_APT"), probe: filepath.Join(dir, "probe")}
+	works := []func() error{func() error { return run(ctx, top, "go", "build", "-o", common.probe, "./test/e2e/probe") }}
+	if common.repo == "" {
+		common.repo = filepath.Join(top, "build/apt")
 		// make knows what is out of date; a test of an old package proves nothing.
-		if err := run(ctx, top, "make", "-f", "packaging/Makefile.inc", "apt-repo"); err != nil {
-			return suite{}, err
-		}
+		works = append(works, func() error { return run(ctx, top, "make", "-f", "packaging/Makefile.inc", "apt-repo") })
 	}
-	if err := run(ctx, top, "go", "build", "-o", s.probe, "./test/e2e/probe"); err != nil {
-		return suite{}, err
+	var suites []suite
+	for _, release := range releases() {
+		s := common
+		s.release, s.tree = release, filepath.Join(dir, release)
+		suites = append(suites, s)
+		works = append(works, func() error {
+			if err := os.Mkdir(s.tree, 0o755); err != nil {
+				return err
+			}
+			return nspawn.Tree(ctx, release, s.tree)
+		})
 	}
-	if err := os.Mkdir(s.tree, 0o755); err != nil {
-		return suite{}, err
+	errs := make([]error, len(works))
+	var wg sync.WaitGroup
+	for i, work := range works {
+		wg.Go(func() { errs[i] = work() })
 	}
-	name := nspawn.DefaultSuite
-	if v := os.Getenv("FASTN_E2E_SUITE"); v != "" {
-		name = v
+	wg.Wait()
+	return suites, errors.Join(errs...)
+}
+
+// releases are those that FASTN_E2E_SUITE names, by default all supported.
+func releases() []string {
+	if names := strings.Fields(os.Getenv("FASTN_E2E_SUITE")); len(names) > 0 {
+		return names
 	}
-	return s, nspawn.Tree(ctx, name, s.tree)
+	return []string{"bookworm", "trixie"}
 }
 
 func run(ctx context.Context, dir string, args ...string) error {
@@ -101,9 +125,8 @@ func run(ctx context.Context, dir string, args ...string) error {
 }
 
 // boot starts a machine that knows the apt repository and has the probe.
-func boot(t *testing.T, name string) *nspawn.Machine {
+func boot(t *testing.T, s suite, name string) *nspawn.Machine {
 	t.Helper()
-	s := prepared(t)
 	m := nspawn.Boot(t, nspawn.Options{Name: name, Tree: s.tree, ReadOnly: []string{s.repo}})
 	m.CopyIn(filepath.Join(s.repo, "fastn.sources"), sourceList, 0o644)
 	m.CopyIn(s.probe, "/usr/local/bin/probe", 0o755)

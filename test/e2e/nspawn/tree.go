@@ -14,7 +14,7 @@ import (
 	"syscall"
 )
 
-// DefaultSuite is the Debian release the tests run on unless told otherwise.
+// DefaultSuite is the release that this package tests itself with.
 const DefaultSuite = "bookworm"
 
 // packages is what a machine has beyond Debian's essential ones. adduser is
