@@ -60,6 +60,7 @@ var may = map[string][]string{
 	"internal/config":   {"service/api"},
 	"internal/router":   {"service/api", "internal/identity", "internal/wire", "internal/config"},
 	"internal/store":    append([]string{"internal/sqlite"}, floor...),
+	"internal/messages": append([]string{"internal/sqlite"}, floor...),
 }
 
 func TestOurImports(t *testing.T) {
