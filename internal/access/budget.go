@@ -12,11 +12,12 @@ import (
 // What is what a budget counts.
 type What uint8
 
-// What can be acquired. A remote identity has no Connections of its own.
+// What can be acquired. A remote identity has no Connections and Bytes of its own.
 const (
 	Connections What = iota
 	Requests
 	Streams
+	Bytes // buffered: of requests in flight, unfinished lines and unread answers
 	kinds = iota
 )
 
@@ -28,6 +29,8 @@ func (w What) String() string {
 		return "requests in flight"
 	case Streams:
 		return "streams"
+	case Bytes:
+		return "buffered bytes"
 	}
 	return "nothing known"
 }
@@ -41,6 +44,8 @@ func (w What) setting() string {
 		return "budgets.per_uid_requests"
 	case Streams:
 		return "budgets.per_uid_streams"
+	case Bytes:
+		return "budgets.per_uid_buffered_bytes"
 	}
 	return ""
 }
@@ -52,6 +57,7 @@ type Limits struct {
 	PerUIDConnections int
 	PerUIDRequests    int
 	PerUIDStreams     int
+	PerUIDBytes       int
 	NodeConnections   int // of all local users together
 
 	PerPeerRequests int
@@ -64,11 +70,11 @@ type Limits struct {
 }
 
 func (l *Limits) perUID() [kinds]int {
-	return [kinds]int{l.PerUIDConnections, l.PerUIDRequests, l.PerUIDStreams}
+	return [kinds]int{l.PerUIDConnections, l.PerUIDRequests, l.PerUIDStreams, l.PerUIDBytes}
 }
 
 func (l *Limits) perPeer() [kinds]int {
-	return [kinds]int{0, l.PerPeerRequests, l.PerPeerStreams}
+	return [kinds]int{0, l.PerPeerRequests, l.PerPeerStreams, 0}
 }
 
 // Budgets counts what is in use. Safe for concurrent use.
@@ -107,13 +113,27 @@ func (b *Budgets) AcquireUID(uid uint32, what What) (release func(), refusal *ap
 		return release, nil
 	}
 	if used < l.perUID()[what] {
-		return nil, localRefusal("all users of this machine have", l.NodeConnections, what, nodeSetting)
+		return nil, localRefusal("all users of this machine have", l.NodeConnections, l.NodeConnections, what, nodeSetting)
 	}
-	return nil, localRefusal(b.userName(uid)+" has", l.perUID()[what], what, what.setting())
+	limit := l.perUID()[what]
+	return nil, localRefusal(b.userName(uid)+" has", limit, limit, what, what.setting())
 }
 
-func localRefusal(has string, limit int, what What, setting string) *api.Error {
-	return api.Errorf(api.CodeOverBudget, "over budget: %s %d of %d %s (%s)", has, limit, limit, what, setting).
+// TakeUID takes n of what from the uid's budget, all or none; GiveUID gives them
+// back. The refusal is as that of AcquireUID.
+func (b *Budgets) TakeUID(uid uint32, what What, n int) (refusal *api.Error) {
+	limit := b.limits.Load().perUID()[what]
+	if used, ok := b.users.take(uid, what, n, limit); !ok {
+		return localRefusal(b.userName(uid)+" has", used, limit, what, what.setting())
+	}
+	return nil
+}
+
+// GiveUID gives back n that TakeUID took.
+func (b *Budgets) GiveUID(uid uint32, what What, n int) { b.users.give(uid, what, n) }
+
+func localRefusal(has string, used, limit int, what What, setting string) *api.Error {
+	return api.Errorf(api.CodeOverBudget, "over budget: %s %d of %d %s (%s)", has, used, limit, what, setting).
 		WithHint(`wait until some have ended, or ask an administrator to raise %s in fastn.toml and to reload the daemon`, setting)
 }
 
@@ -163,6 +183,13 @@ func (c *counters[K]) acquire(key K, what What, limit, total int) (release func(
 	if used >= limit || total > 0 && c.totals[what] >= total {
 		return nil, used, false
 	}
+	counts = c.add(key, counts, what, 1)
+	l := &lease[K]{in: c, key: key, counts: counts, what: what}
+	return l.release, used, true
+}
+
+// add counts n up for key, whose counts are nil if there are none yet. c.mu is held.
+func (c *counters[K]) add(key K, counts *[kinds]int, what What, n int) *[kinds]int {
 	if counts == nil {
 		if c.byKey == nil {
 			c.byKey = make(map[K]*[kinds]int)
@@ -170,10 +197,41 @@ func (c *counters[K]) acquire(key K, what What, limit, total int) (release func(
 		counts = new([kinds]int)
 		c.byKey[key] = counts
 	}
-	counts[what]++
-	c.totals[what]++
-	l := &lease[K]{in: c, key: key, counts: counts, what: what}
-	return l.release, used, true
+	counts[what] += n
+	c.totals[what] += n
+	return counts
+}
+
+// take counts n up, unless that is beyond limit. used is what key had before.
+func (c *counters[K]) take(key K, what What, n, limit int) (used int, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	counts := c.byKey[key]
+	if counts != nil {
+		used = counts[what]
+	}
+	if n > limit-used {
+		return used, false
+	}
+	c.add(key, counts, what, n)
+	return used, true
+}
+
+func (c *counters[K]) give(key K, what What, n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if counts := c.byKey[key]; counts != nil {
+		c.sub(key, counts, what, n)
+	}
+}
+
+// sub counts n down. c.mu is held.
+func (c *counters[K]) sub(key K, counts *[kinds]int, what What, n int) {
+	counts[what] -= n
+	c.totals[what] -= n
+	if *counts == ([kinds]int{}) {
+		delete(c.byKey, key)
+	}
 }
 
 // lease is one that was acquired.
@@ -192,11 +250,7 @@ func (l *lease[K]) release() {
 	c := l.in
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	l.counts[l.what]--
-	c.totals[l.what]--
-	if *l.counts == ([kinds]int{}) {
-		delete(c.byKey, l.key)
-	}
+	c.sub(l.key, l.counts, l.what, 1)
 }
 
 func (c *counters[K]) used(key K) [kinds]int {

@@ -15,7 +15,7 @@ import (
 
 func limits() Limits {
 	return Limits{
-		PerUIDConnections: 3, PerUIDRequests: 4, PerUIDStreams: 2, NodeConnections: 5,
+		PerUIDConnections: 3, PerUIDRequests: 4, PerUIDStreams: 2, PerUIDBytes: 100, NodeConnections: 5,
 		PerPeerRequests: 2, PerPeerStreams: 1,
 		PerPeerRefusedOpens: 10, PerNodeRefusedOpens: 20, PerAddressRefusedOpens: 50,
 	}
@@ -71,6 +71,35 @@ func TestNodeConnections(t *testing.T) {
 	take(t, b, 2, Requests, 4) // only connections are counted together
 	held[0]()
 	take(t, b, 2, Connections, 1)
+}
+
+// Bytes are taken many at a time, all or none.
+func TestBytes(t *testing.T) {
+	b := newBudgets()
+	if refusal := b.TakeUID(7, Bytes, 60); refusal != nil {
+		t.Fatal(refusal)
+	}
+	want := "over budget: user7 has 60 of 100 buffered bytes (budgets.per_uid_buffered_bytes)"
+	refusal := b.TakeUID(7, Bytes, 41)
+	if refusal == nil || refusal.Code != api.CodeOverBudget || refusal.Message != want || !strings.Contains(refusal.Hint, "budgets.per_uid_buffered_bytes") {
+		t.Errorf("got %v, want %q", refusal, want)
+	}
+	held := take(t, b, 7, Requests, 1)
+	for _, n := range []int{40, 0} {
+		if refusal := b.TakeUID(7, Bytes, n); refusal != nil {
+			t.Error(refusal)
+		}
+	}
+	if refusal := b.TakeUID(8, Bytes, 100); refusal != nil {
+		t.Error("another user is refused:", refusal)
+	}
+	b.GiveUID(7, Bytes, 60)
+	b.GiveUID(7, Bytes, 40)
+	b.GiveUID(8, Bytes, 100)
+	held[0]()
+	if n := len(b.users.byKey); n != 0 || b.users.totals != [kinds]int{} {
+		t.Errorf("%d users are remembered, totals %v", n, b.users.totals)
+	}
 }
 
 // A remote identity learns nothing of users and settings here.
@@ -136,6 +165,7 @@ func TestUsage(t *testing.T) {
 		{Budget: "connections", Used: 1, Limit: 3, Setting: "budgets.per_uid_connections"},
 		{Budget: "requests in flight", Used: 3, Limit: 4, Setting: "budgets.per_uid_requests"},
 		{Budget: "streams", Used: 0, Limit: 2, Setting: "budgets.per_uid_streams"},
+		{Budget: "buffered bytes", Used: 0, Limit: 100, Setting: "budgets.per_uid_buffered_bytes"},
 	}
 	got := b.Usage(1)
 	if fmt.Sprint(got) != fmt.Sprint(want) {

@@ -55,6 +55,7 @@ type Budgets struct {
 	PerUIDConnections    int
 	PerUIDRequests       int
 	PerUIDStreams        int
+	PerUIDBufferedBytes  Size
 	PerUIDQueuedMessages int
 	PerUIDQueuedBytes    Size
 
@@ -94,6 +95,7 @@ func Default() Config {
 			PerUIDConnections:      256,
 			PerUIDRequests:         1024,
 			PerUIDStreams:          256,
+			PerUIDBufferedBytes:    64 * MiB,
 			PerUIDQueuedMessages:   100_000,
 			PerUIDQueuedBytes:      1 * GiB,
 			PerPeerRequests:        256,

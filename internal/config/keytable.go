@@ -43,6 +43,8 @@ func budgetKeys() []spec {
 			"Requests of one local user that may wait for an answer."),
 		intKey("budgets.per_uid_streams", func(c *Config) *int { return &c.Budgets.PerUIDStreams }, 1, many,
 			"Streams one local user may have open."),
+		sizeKey("budgets.per_uid_buffered_bytes", func(c *Config) *Size { return &c.Budgets.PerUIDBufferedBytes }, MiB, TiB,
+			"Bytes of one local user that the daemon holds in memory: requests in flight, unfinished lines and unread answers. What is small counts for nothing."),
 		intKey("budgets.per_uid_queued_messages", func(c *Config) *int { return &c.Budgets.PerUIDQueuedMessages }, 1, many,
 			"Messages of one local user that may wait to be delivered. Used by messages."),
 		sizeKey("budgets.per_uid_queued_bytes", func(c *Config) *Size { return &c.Budgets.PerUIDQueuedBytes }, MiB, TiB,

@@ -44,6 +44,7 @@ delegation_ttl = "1d12h"
 per_uid_connections = 1
 per_uid_requests = 2
 per_uid_streams = 3
+per_uid_buffered_bytes = "4MiB"
 per_uid_queued_messages = 4
 per_uid_queued_bytes = "5MiB"
 per_peer_requests = 6
@@ -72,7 +73,7 @@ node_connections = 99
 		Log:      Log{Level: "debug"},
 		Identity: Identity{DelegationTTL: 3 * Day / 2},
 		Budgets: Budgets{
-			PerUIDConnections: 1, PerUIDRequests: 2, PerUIDStreams: 3, PerUIDQueuedMessages: 4,
+			PerUIDConnections: 1, PerUIDRequests: 2, PerUIDStreams: 3, PerUIDBufferedBytes: 4 * MiB, PerUIDQueuedMessages: 4,
 			PerUIDQueuedBytes: 5 * MiB, PerPeerRequests: 6, PerPeerStreams: 7, PerPeerUnreadMessages: 8,
 			PerPeerUnreadBytes: 9 * MiB, PerPeerRefusedOpens: 11, PerNodeRefusedOpens: 12,
 			PerAddressRefusedOpens: 13, StreamWindowInitial: 128 * KiB, StreamWindowMax: 256 * KiB,

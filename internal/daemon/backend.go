@@ -123,6 +123,15 @@ func (b *backend) Acquire(c ipc.Caller, what string) (func(), error) {
 	return release, nil
 }
 
+func (b *backend) TakeBytes(c ipc.Caller, n int) error {
+	if refusal := b.budgets.TakeUID(c.UID, access.Bytes, n); refusal != nil {
+		return refusal
+	}
+	return nil
+}
+
+func (b *backend) GiveBytes(c ipc.Caller, n int) { b.budgets.GiveUID(c.UID, access.Bytes, n) }
+
 func (b *backend) Route(ctx context.Context, r *router.Request) (json.RawMessage, error) {
 	n, err := b.running()
 	if err != nil {

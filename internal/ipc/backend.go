@@ -48,6 +48,10 @@ type Backend interface {
 	// Acquire counts one request or stream in flight for the caller's uid. what is
 	// BudgetRequests or BudgetStreams. It does not block.
 	Acquire(c Caller, what string) (release func(), err error)
+	// TakeBytes counts n more bytes that are held in memory for the caller's uid,
+	// until GiveBytes; all or none. Neither blocks.
+	TakeBytes(c Caller, n int) error
+	GiveBytes(c Caller, n int)
 	// Route passes a request through access and to its handler, and returns when
 	// it is over.
 	Route(ctx context.Context, r *router.Request) (json.RawMessage, error)

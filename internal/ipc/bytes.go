@@ -1,54 +1,41 @@
 package ipc
 
 import (
-	"sync"
+	"fmt"
 
 	"github.com/fastn-stack/fastnd/service/api"
 )
 
-// byteBudget bounds, in bytes for each uid, what its connections hold of long
-// lines and of requests in flight. What fits in a connection's idle buffer counts
-// for nothing: their number bounds it.
-type byteBudget struct {
-	most int
-
-	mu   sync.Mutex
-	used map[uint32]int
+// byteHolder counts, for the uid of a connection, what is held of long lines, of
+// requests in flight and of unread answers. What fits in a connection's idle
+// buffers counts for nothing: their number bounds it.
+type byteHolder interface {
+	// takeBytes counts n bytes, all or none; the error is for the client.
+	takeBytes(n int) error
+	giveBytes(n int)
 }
 
-// take counts n bytes for uid; false, and nothing is counted, if that is too much.
-func (b *byteBudget) take(uid uint32, n int) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.used[uid]+n > b.most {
-		return false
-	}
-	if b.used == nil {
-		b.used = make(map[uint32]int)
-	}
-	b.used[uid] += n
-	return true
-}
+func (c *conn) takeBytes(n int) error { return c.s.backend.TakeBytes(c.caller, n) }
 
-func (b *byteBudget) give(uid uint32, n int) {
-	if n == 0 {
-		return
+func (c *conn) giveBytes(n int) {
+	if n != 0 {
+		c.s.backend.GiveBytes(c.caller, n)
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.used[uid] -= n; b.used[uid] == 0 {
-		delete(b.used, uid)
-	}
-}
-
-// bytesOver is the error of a line that the budget has no room for.
-func (c *conn) bytesOver() *api.Error {
-	return api.Errorf(api.CodeOverBudget, "over budget: bytes of requests in flight of user %s, at most %d; nothing was done", c.caller.User, c.s.bytes.most).
-		WithHint("wait until some of yours are answered, and send no unfinished lines")
 }
 
 // giveHeld gives back what the request counted that nobody has taken.
 func (c *conn) giveHeld() {
-	c.s.bytes.give(c.caller.UID, c.held)
+	c.giveBytes(c.held)
 	c.held = 0
+}
+
+// nothingDone is the error of a line that there was no room for.
+func nothingDone(why error) *api.Error {
+	e := api.AsError(why)
+	return &api.Error{Code: e.Code, Message: e.Message + "; nothing was done", Hint: e.Hint}
+}
+
+// answerDropped is the error of a request whose answer of n bytes has no room.
+func answerDropped(why *api.Error, n int) *api.Error {
+	return &api.Error{Code: why.Code, Message: fmt.Sprintf("%s; the request was done, but there is no room for its answer of %d bytes", why.Message, n), Hint: why.Hint}
 }

@@ -1,6 +1,8 @@
 package ipc_test
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -8,6 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fastn-stack/fastnd/internal/ipc"
+	"github.com/fastn-stack/fastnd/internal/ipc/ipctest"
+	"github.com/fastn-stack/fastnd/internal/router"
+	"github.com/fastn-stack/fastnd/internal/testutil"
 	"github.com/fastn-stack/fastnd/service/api"
 )
 
@@ -16,20 +21,30 @@ func bigCall(id, protocol string, n int) string {
 	return `{"id":"` + id + `","type":"call","target":"self","protocol":"` + protocol + `","data":"` + strings.Repeat("x", n) + `"}`
 }
 
+// serveBytes serves with a budget of bytes for each uid.
+func serveBytes(t *testing.T, most int, o ipc.Options) (string, *ipctest.Backend) {
+	t.Helper()
+	testutil.LeakCheck(t)
+	b := ipctest.NewBackend()
+	b.Bytes = most
+	path, _ := serveBackend(t, b, o)
+	return path, b
+}
+
 // Unfinished lines count for their user: what goes beyond is read and refused, and
 // the connection lives on.
 func TestUnfinishedLines(t *testing.T) {
-	path, b, s := serve(t, ipc.Options{RequestBytes: 256 << 10})
+	path, b := serveBytes(t, 256<<10, ipc.Options{})
 	var holders []*raw
 	for range 2 {
 		c := dial(t, path)
 		c.write(bigCall("1", "Echo", 100<<10)) // needs a buffer of 128 KiB
 		holders = append(holders, c)
 	}
-	eventually(t, "both lines are read", func() bool { return s.BytesHeld() == 2*126<<10 })
+	eventually(t, "both lines are read", func() bool { return b.BytesHeld() == 2*126<<10 })
 	c := dial(t, path)
 	a := c.want(c.ask(bigCall("mine", "Echo", 100<<10)), "mine", "over_budget")
-	if want := `"over budget: bytes of requests in flight of user tester, at most 262144; nothing was done"`; string(a.Data) != want {
+	if want := `"tester has 258048 of 262144 bytes; nothing was done"`; string(a.Data) != want {
 		t.Errorf("told %s, want %s", a.Data, want)
 	}
 	c.works()
@@ -46,7 +61,7 @@ func TestUnfinishedLines(t *testing.T) {
 	holders[0].want(holders[0].answer(), "1", "bad_request")
 	c.want(c.ask(bigCall("4", "Echo", 100<<10)), "4", "bad_request")
 	holders[1].Close()
-	eventually(t, "all is given back", func() bool { return s.BytesHeld() == 0 })
+	eventually(t, "all is given back", func() bool { return b.BytesHeld() == 0 })
 	// A line that is thrown away has its limit too.
 	c.write(strings.Repeat("x", 3*api.MaxLine))
 	c.want(c.answer(), "null", "too_large")
@@ -55,7 +70,7 @@ func TestUnfinishedLines(t *testing.T) {
 
 // What calls in flight hold counts too, until they are answered.
 func TestBytesInFlight(t *testing.T) {
-	path, b, s := serve(t, ipc.Options{RequestBytes: 340 << 10})
+	path, b := serveBytes(t, 340<<10, ipc.Options{})
 	g := newGate()
 	b.Handle("Slow", g)
 	c := dial(t, path)
@@ -69,7 +84,7 @@ func TestBytesInFlight(t *testing.T) {
 	d.send(bigCall("1", "Slow", 20<<10), bigCall("2", "Slow", 20<<10))
 	<-g.entered
 	<-g.entered
-	if held := s.BytesHeld(); held < 2*(126+20)<<10 {
+	if held := b.BytesHeld(); held < 2*(126+20)<<10 {
 		t.Errorf("only %d bytes are counted", held)
 	}
 	d.send(`{"id":"3","type":"call","target":"self","protocol":"Slow","data":"small ones count for nothing"}`)
@@ -85,12 +100,12 @@ func TestBytesInFlight(t *testing.T) {
 		}
 	}
 	c.want(c.ask(bigCall("2", "Slow", 100<<10)), "2", "ok")
-	eventually(t, "all is given back", func() bool { return s.BytesHeld() == 0 })
+	eventually(t, "all is given back", func() bool { return b.BytesHeld() == 0 })
 }
 
 // Whatever way a request goes, what it held is given back.
 func TestBytesGivenBack(t *testing.T) {
-	path, _, s := serve(t, ipc.Options{})
+	path, b, _ := serve(t, ipc.Options{})
 	long := `"` + strings.Repeat("x", 10<<10) + `"`
 	c := dial(t, path)
 	for _, tc := range []struct{ members, want string }{
@@ -106,23 +121,23 @@ func TestBytesGivenBack(t *testing.T) {
 	} {
 		c.want(c.ask(`{"id":"1",`+tc.members+`}`), "1", tc.want)
 	}
-	if s.BytesHeld() == 0 {
+	if b.BytesHeld() == 0 {
 		t.Error("the listen request counts for nothing")
 	}
 	c.want(c.ask(`{"id":"2","type":"unlisten","protocol":"Mine"}`), "2", "ok")
 	c.want(c.ask(`{"id":"1","type":"stream","target":"self","protocol":"Echo","data":`+long+`}`), "1", "streaming")
-	if s.BytesHeld() == 0 {
+	if b.BytesHeld() == 0 {
 		t.Error("the stream request counts for nothing")
 	}
 	c.CloseWrite()
 	c.eof()
-	eventually(t, "all is given back", func() bool { return s.BytesHeld() == 0 })
+	eventually(t, "all is given back", func() bool { return b.BytesHeld() == 0 })
 }
 
 // A user's unfinished lines cost the daemon what the budget allows, however many
 // connections they come on.
 func TestUnfinishedLinesCost(t *testing.T) {
-	path, _, _ := serve(t, ipc.Options{RequestBytes: 8 << 20})
+	path, _ := serveBytes(t, 8<<20, ipc.Options{})
 	const n = 100
 	fds := bareClients(t, path, n)
 	line := make([]byte, api.MaxLine-1)
@@ -147,4 +162,81 @@ func TestUnfinishedLinesCost(t *testing.T) {
 	c := dial(t, path)
 	c.works()
 
+}
+
+// handleBig answers small calls with n bytes of data.
+func handleBig(b *ipctest.Backend, n int) {
+	answer := json.RawMessage(`"` + strings.Repeat("x", n-2) + `"`)
+	b.Handle("Big", router.HandlerFunc(func(context.Context, *router.Request) (json.RawMessage, error) { return answer, nil }))
+}
+
+func bigAnswer(id int) string {
+	return fmt.Sprintf(`{"id":"%d","type":"call","target":"self","protocol":"Big"}`, id)
+}
+
+// Large answers that a user leaves unread hold what the budget allows; those that
+// find no room are told to be lost, in their place.
+func TestUnreadAnswers(t *testing.T) {
+	const most, size, calls = 1 << 20, 200 << 10, 20
+	path, b := serveBytes(t, most, ipc.Options{})
+	handleBig(b, size)
+	readers := []*raw{dial(t, path), dial(t, path)}
+	for i := range calls {
+		for _, c := range readers {
+			c.send(bigAnswer(i))
+		}
+	}
+	eventually(t, "the budget is used up", func() bool { return b.BytesHeld() > most-size })
+	done, lost := 0, 0
+	for _, c := range readers {
+		for range calls {
+			a := c.answer()
+			switch {
+			case a.Status == api.StatusOK && len(a.Data) == size:
+				done++
+			case a.Code == api.CodeOverBudget && strings.Contains(string(a.Data), "the request was done, but there is no room for its answer of 204800 bytes"):
+				lost++
+			default:
+				t.Fatalf("%.200s: %s", a.Data, a.Code)
+			}
+		}
+		c.works()
+	}
+	if done < most/size || lost == 0 {
+		t.Errorf("%d answers came, %d were lost", done, lost)
+	}
+	eventually(t, "all is given back", func() bool { return b.BytesHeld() == 0 })
+	// Another one leaves without having read.
+	c := dial(t, path)
+	for i := range calls {
+		c.send(bigAnswer(i))
+	}
+	eventually(t, "the budget is used up again", func() bool { return b.BytesHeld() > most-size })
+	c.Close()
+	eventually(t, "all is given back again", func() bool { return b.BytesHeld() == 0 && b.InUse("connections") == len(readers) })
+}
+
+// Small answers that wait count too. They are never lost: who asks for more waits,
+// and its connection ends as that of any client that does not read.
+func TestUnreadSmallAnswers(t *testing.T) {
+	const most, size, calls = 64 << 10, 1 << 10, 2000
+	path, b := serveBytes(t, most, ipc.Options{})
+	handleBig(b, size)
+	stuck, other := dial(t, path), dial(t, path)
+	go func() {
+		for i := range calls {
+			stuck.send(bigAnswer(i))
+		}
+	}()
+	eventually(t, "the budget is used up", func() bool { return b.BytesHeld() > most-2*size })
+	for i := range 100 {
+		other.want(other.ask(bigAnswer(i)), fmt.Sprint(i), "ok")
+	}
+	for range calls {
+		if a := stuck.answer(); a.Status != api.StatusOK {
+			t.Fatalf("%+v", a)
+		}
+	}
+	stuck.works()
+	eventually(t, "all is given back", func() bool { return b.BytesHeld() == 0 })
 }

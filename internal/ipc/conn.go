@@ -81,9 +81,8 @@ func newConn(s *Server, uc *net.UnixConn) *conn {
 	c := &conn{s: s, uc: uc, done: make(chan struct{})}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.in.conn, c.in.arrived = uc, c.bytesArrived
-	c.in.take = func(n int) bool { return s.bytes.take(c.caller.UID, n) }
-	c.in.give = func(n int) { s.bytes.give(c.caller.UID, n) }
-	c.out.init(uc, s.o, func() { c.cut(nil) })
+	c.in.bytes = c
+	c.out.init(uc, s.o, c, func() { c.cut(nil) })
 	return c
 }
 
@@ -118,6 +117,7 @@ func (c *conn) finish() {
 	c.finished = true
 	c.mu.Unlock()
 	c.wg.Wait()
+	c.out.forget()
 }
 
 // flushLater is flush for those who must not wait for this client to read.
@@ -222,7 +222,7 @@ func (c *conn) readLines() ending {
 			c.fail("", true, api.Errorf(api.CodeTooLarge, "a line is longer than %d bytes; the connection ends", api.MaxLine))
 			return broken
 		case errors.Is(err, errNoRoom):
-			c.fail(c.in.skipped.id, c.in.skipped.noID, c.bytesOver())
+			c.fail(c.in.skipped.id, c.in.skipped.noID, nothingDone(c.in.skipped.why))
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			if goOn, how := c.woken(); !goOn {
 				return how

@@ -50,7 +50,7 @@ func (c *conn) forget(id string) {
 	defer c.mu.Unlock()
 	f, ok := c.flights[id]
 	delete(c.flights, id)
-	c.s.bytes.give(c.caller.UID, f.held)
+	c.giveBytes(f.held)
 	if ok && f.long != nil {
 		c.longs--
 		c.settled()
@@ -127,8 +127,11 @@ func (c *conn) queue(r *api.Request, data json.RawMessage, err error) (mustFlush
 	// Errors of writing end the connection where they happen.
 	if err != nil {
 		mustFlush, _ = c.out.fail(r.ID, false, c.asError(r, err))
-	} else {
-		mustFlush, _ = c.out.line(answer, r.ID, api.StatusOK, data)
+		return mustFlush
+	}
+	mustFlush, err = c.out.line(answer, r.ID, api.StatusOK, data)
+	if e, ok := errors.AsType[*api.Error](err); ok { // no room for it
+		mustFlush, _ = c.out.fail(r.ID, false, answerDropped(e, len(data)))
 	}
 	return mustFlush
 }

@@ -10,9 +10,6 @@ type Options struct {
 	// WriteQueue is how many bytes of answers may wait for a client before those
 	// who answer it wait too. 256 KiB.
 	WriteQueue int
-	// RequestBytes bounds what the connections of one uid hold of long lines and of
-	// requests in flight, in bytes. 64 MiB.
-	RequestBytes int
 	// DrainTimeout bounds how long Close waits for answers in flight. 5 s.
 	DrainTimeout time.Duration
 	// AcceptTimeout is how long an incoming stream waits for accept. 30 s.
@@ -44,9 +41,6 @@ func (o Options) withDefaults() Options {
 	set(&o.LingerTimeout, time.Second)
 	if o.WriteQueue <= 0 {
 		o.WriteQueue = 256 << 10
-	}
-	if o.RequestBytes <= 0 {
-		o.RequestBytes = 64 << 20
 	}
 	if o.ListenerQueue <= 0 {
 		o.ListenerQueue = 256

@@ -31,9 +31,8 @@ type lineReader struct {
 	conn *net.UnixConn
 	// arrived is called for each read that brought bytes, before they are looked at.
 	arrived func()
-	// take asks for n bytes of buffer beyond the idle one, give gives them back.
-	take func(n int) bool
-	give func(n int)
+	// bytes counts what is held beyond the idle buffer.
+	bytes byteHolder
 
 	buf        []byte
 	skipping   bool // there was no room for the line under way
@@ -58,7 +57,8 @@ type batch struct {
 type lost struct {
 	id   string // if it could be read
 	noID bool
-	n    int // bytes that were thrown away
+	why  error // there was no room
+	n    int   // bytes that were thrown away
 }
 
 // attached are the descriptors of one line.
@@ -88,7 +88,7 @@ func (r *lineReader) buffered() int { return r.end - r.start }
 // next returns the next line without its newline, valid until the next call,
 // and its descriptors, which the caller closes. io.EOF comes at the end of what
 // the client sends, errLineTooLong once for a line of more than api.MaxLine
-// bytes, errNoRoom for one that take refused room for, which then is r.skipped;
+// bytes, errNoRoom for one that there was no room for, which then is r.skipped;
 // other errors are those of reading, and next may be called again after errNoRoom
 // and a deadline. A last line without a newline is no line.
 func (r *lineReader) next() ([]byte, attached, error) {
@@ -130,22 +130,22 @@ func (r *lineReader) next() ([]byte, attached, error) {
 
 // own makes part, of the line that next returned last, the caller's own. A large
 // one is given away with its buffer if nothing else is in there, which also keeps
-// idle connections small. held is how much of take is the caller's now; there may
-// be none left to take.
-func (r *lineReader) own(part []byte) (owned []byte, held int, ok bool) {
+// idle connections small. held is how much of what is counted is the caller's now.
+// The error is that of a budget without room.
+func (r *lineReader) own(part []byte) (owned []byte, held int, err error) {
 	switch {
 	case len(part) < idleBuffer:
-		return bytes.Clone(part), 0, true
+		return bytes.Clone(part), 0, nil
 	case r.buffered() > 0:
-		if !r.take(len(part)) {
-			return nil, 0, false
+		if err := r.bytes.takeBytes(len(part)); err != nil {
+			return nil, 0, err
 		}
-		return bytes.Clone(part), len(part), true
+		return bytes.Clone(part), len(part), nil
 	}
 	held = len(r.buf) - idleBuffer
 	r.buf = make([]byte, idleBuffer)
 	r.rebase()
-	return part, held, true
+	return part, held, nil
 }
 
 // rebase makes the buffer empty, with offsets as before.
@@ -163,8 +163,8 @@ func (r *lineReader) makeRoom() {
 		return
 	case n == len(r.buf):
 		size := min(4*len(r.buf), api.MaxLine+1)
-		if !r.take(size - len(r.buf)) {
-			r.beginSkip()
+		if err := r.bytes.takeBytes(size - len(r.buf)); err != nil {
+			r.beginSkip(err)
 			return
 		}
 		bigger := make([]byte, size)
@@ -183,17 +183,17 @@ func (r *lineReader) makeRoom() {
 // shrink makes the buffer an empty one of idleBuffer bytes, as it is at first.
 func (r *lineReader) shrink() {
 	r.rebase()
-	r.give(r.held())
+	r.bytes.giveBytes(r.held())
 	r.buf = make([]byte, idleBuffer)
 }
 
-// held is what the buffer counts of take.
+// held is what the buffer counts.
 func (r *lineReader) held() int { return max(0, len(r.buf)-idleBuffer) }
 
 // beginSkip throws away the line under way, and what will follow of it.
-func (r *lineReader) beginSkip() {
+func (r *lineReader) beginSkip(why error) {
 	_, id, ok, _ := api.ParseRequest(r.buf[r.start:r.end])
-	r.skipping, r.skipped = true, lost{id: id, noID: !ok}
+	r.skipping, r.skipped = true, lost{id: id, noID: !ok, why: why}
 	r.skip()
 }
 
@@ -267,9 +267,7 @@ func (r *lineReader) filesUntil(last int64) attached {
 
 // close closes the descriptors that no line took, and gives back what is held.
 func (r *lineReader) close() {
-	if h := r.held(); h > 0 {
-		r.give(h)
-	}
+	r.bytes.giveBytes(r.held())
 	r.buf = nil
 	for i := range r.batches {
 		r.batches[i].files.close()

@@ -31,9 +31,9 @@ func (c *conn) request(line []byte, a attached) {
 		c.fail(r.ID, false, api.AsError(err))
 		return
 	}
-	data, held, ok := c.in.own(r.Data)
-	if !ok {
-		c.fail(r.ID, false, c.bytesOver())
+	data, held, err := c.in.own(r.Data)
+	if err != nil {
+		c.fail(r.ID, false, nothingDone(err))
 		return
 	}
 	r.Data, c.held = data, held

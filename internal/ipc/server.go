@@ -24,7 +24,6 @@ type Server struct {
 	types    map[string]requestType
 	streams  streamTable
 	incoming incomingTable
-	bytes    byteBudget
 	// lingering holds one for each refused connection that is lingered on.
 	lingering chan struct{}
 
@@ -41,7 +40,6 @@ type Server struct {
 func New(b Backend, log *slog.Logger, o Options) *Server {
 	s := &Server{backend: b, log: log, o: o.withDefaults(), types: requestTypes(), lingering: make(chan struct{}, mostLingering),
 		listeners: make(map[net.Listener]struct{}), conns: make(map[*conn]struct{})}
-	s.bytes.most = s.o.RequestBytes
 	s.streams.init(s.o.StreamResults, api.StreamResultTTL)
 	return s
 }

@@ -10,6 +10,10 @@ import (
 	"github.com/fastn-stack/fastnd/service/api"
 )
 
+// freeQueue is how many bytes of answers wait for a client without being counted:
+// the number of connections bounds them.
+const freeQueue = 2 << 10
+
 // keptBuffer is the largest buffer that a connection keeps between answers.
 const keptBuffer = 1 << 10
 
@@ -40,11 +44,13 @@ type writer struct {
 	conn    deadlineConn
 	limit   int           // bytes from which the queue is full
 	timeout time.Duration // for a client that leaves a full queue unread
+	bytes   byteHolder    // counts what is queued
 	cut     func()        // ends the connection; called once, by the flusher
 
 	mu       sync.Mutex
 	changed  sync.Cond // room was made, or the queue is empty, or err is set
 	pending  []byte
+	counted  int // bytes that pending counts
 	spare    []byte
 	flushing bool
 	armed    bool // the write deadline is set
@@ -52,16 +58,16 @@ type writer struct {
 	err      error
 }
 
-func (w *writer) init(conn deadlineConn, o Options, cut func()) {
-	w.conn, w.limit, w.timeout, w.cut = conn, o.WriteQueue, o.WriteTimeout, cut
+func (w *writer) init(conn deadlineConn, o Options, bytes byteHolder, cut func()) {
+	w.conn, w.limit, w.timeout, w.bytes, w.cut = conn, o.WriteQueue, o.WriteTimeout, bytes, cut
 	w.changed.L = &w.mu
 }
 
-// begin locks the writer for a line to be appended to w.pending. Without an
-// error the caller calls end.
-func (w *writer) begin(u urgency) error {
+// begin locks the writer for n bytes to be appended to w.pending, not counted yet.
+// Without an error the caller calls end.
+func (w *writer) begin(u urgency, n int) error {
 	w.mu.Lock()
-	for w.err == nil && len(w.pending) >= w.limit {
+	for w.err == nil && (len(w.pending) >= w.limit || !w.count(n)) {
 		if u == atOnce {
 			w.mu.Unlock()
 			return errQueueFull
@@ -78,6 +84,19 @@ func (w *writer) begin(u urgency) error {
 	return nil
 }
 
+// count counts n more bytes of pending; false if there is no room until what is
+// pending is written; behind nothing a line would wait for ever. w.mu is held.
+func (w *writer) count(n int) bool {
+	if len(w.pending) == 0 || len(w.pending)+n <= freeQueue {
+		return true
+	}
+	if w.bytes.takeBytes(n) != nil {
+		return false
+	}
+	w.counted += n
+	return true
+}
+
 // end unlocks the writer. If it returns true the caller calls flush, which may
 // take as long as the client takes to read.
 func (w *writer) end() (mustFlush bool) {
@@ -87,11 +106,25 @@ func (w *writer) end() (mustFlush bool) {
 	return mustFlush
 }
 
-// line queues an answer; see end for what it returns.
+// line queues an answer; see end for what it returns. A large one that there is
+// no room for is refused with the budget's error, or errQueueFull if it is atOnce;
+// it must not wait for room, since it is in memory already.
 func (w *writer) line(u urgency, id, status string, data []byte) (mustFlush bool, err error) {
-	if err := w.begin(u); err != nil {
+	uncounted, counted := len(data), 0
+	if uncounted > freeQueue && u != patient {
+		if err := w.bytes.takeBytes(len(data)); err != nil {
+			if u == atOnce {
+				err = errQueueFull
+			}
+			return false, err
+		}
+		uncounted, counted = 0, len(data)
+	}
+	if err := w.begin(u, uncounted); err != nil {
+		w.bytes.giveBytes(counted)
 		return false, err
 	}
+	w.counted += counted
 	w.pending = api.AppendAnswer(w.pending, id, status, data)
 	w.heavy = w.heavy || u == answer && len(w.pending) > w.limit
 	return w.end(), nil
@@ -99,7 +132,7 @@ func (w *writer) line(u urgency, id, status string, data []byte) (mustFlush bool
 
 // fail queues the answer of an error.
 func (w *writer) fail(id string, noID bool, e *api.Error) (mustFlush bool, err error) {
-	if err := w.begin(answer); err != nil {
+	if err := w.begin(answer, len(e.Message)+len(e.Hint)); err != nil {
 		return false, err
 	}
 	w.pending = api.AppendError(w.pending, id, noID, e)
@@ -109,8 +142,8 @@ func (w *writer) fail(id string, noID bool, e *api.Error) (mustFlush bool, err e
 func (w *writer) flush() {
 	w.mu.Lock()
 	for len(w.pending) > 0 && w.err == nil {
-		buf := w.pending
-		w.pending, w.spare = w.spare, nil
+		buf, counted := w.pending, w.counted
+		w.pending, w.spare, w.counted = w.spare, nil, 0
 		if w.heavy { // nobody may come who waits for room
 			w.heavy = false
 			w.arm()
@@ -118,6 +151,7 @@ func (w *writer) flush() {
 		w.changed.Broadcast()
 		w.mu.Unlock()
 		_, err := w.conn.Write(buf)
+		w.bytes.giveBytes(counted)
 		w.mu.Lock()
 		if cap(buf) <= keptBuffer || len(w.pending) > 0 && w.spare == nil {
 			w.spare = buf[:0]
@@ -182,4 +216,12 @@ func (w *writer) close() {
 		w.err = errWriteClosed
 	}
 	w.changed.Broadcast()
+}
+
+// forget gives back what was never written. Nothing is added any more.
+func (w *writer) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.bytes.giveBytes(w.counted)
+	w.pending, w.counted = nil, 0
 }

@@ -14,13 +14,19 @@ import (
 	"github.com/fastn-stack/fastnd/service/api"
 )
 
+// boundless counts no bytes.
+type boundless struct{}
+
+func (boundless) takeBytes(int) error { return nil }
+func (boundless) giveBytes(int)       {}
+
 // pipe is a connection whose other end is read by the test, with a deadline as a
 // socket has it.
 func pipe(t *testing.T, o Options) (w *writer, far net.Conn, wasCut *atomic.Bool) {
 	near, far := net.Pipe()
 	t.Cleanup(func() { near.Close(); far.Close() })
 	w, wasCut = new(writer), new(atomic.Bool)
-	w.init(near, o.withDefaults(), func() { wasCut.Store(true); near.Close() })
+	w.init(near, o.withDefaults(), boundless{}, func() { wasCut.Store(true); near.Close() })
 	return w, far, wasCut
 }
 

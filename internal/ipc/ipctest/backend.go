@@ -30,6 +30,8 @@ type VerbFunc func(ctx context.Context, c ipc.Caller, r *api.Request, files []*o
 type Backend struct {
 	// Requests and Streams are the budgets of one uid; 0 is without bound.
 	Requests, Streams int
+	// Bytes is what a uid may have buffered; 0 is without bound.
+	Bytes int
 	// Refuse, if set, is the answer to every connection.
 	Refuse error
 	// As, if not 0, makes every new connection one of this uid and no administrator.
@@ -45,6 +47,7 @@ type Backend struct {
 	handlers map[service]router.Handler
 	builtin  map[string]router.Handler
 	used     map[string]int
+	bytes    map[uint32]int
 }
 
 type service struct {
@@ -56,7 +59,7 @@ type service struct {
 func NewBackend() *Backend {
 	b := &Backend{Events: newHub(), keys: make(map[uint32]map[string]identity.ID),
 		handlers: make(map[service]router.Handler), builtin: make(map[string]router.Handler),
-		used: make(map[string]int), verbs: make(map[string]VerbFunc), withdrawn: make(chan struct{})}
+		used: make(map[string]int), bytes: make(map[uint32]int), verbs: make(map[string]VerbFunc), withdrawn: make(chan struct{})}
 	b.Handle(api.ProtocolEcho, router.HandlerFunc(Echo))
 	b.HandleVerb(api.VerbIdentityExport, b.Export)
 	b.HandleVerb(api.VerbIdentityList, b.list)
@@ -165,6 +168,37 @@ func (b *Backend) Acquire(_ ipc.Caller, what string) (func(), error) {
 		limit = b.Streams
 	}
 	return b.acquire(what, limit)
+}
+
+// TakeBytes counts.
+func (b *Backend) TakeBytes(c ipc.Caller, n int) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.Bytes > 0 && b.bytes[c.UID]+n > b.Bytes {
+		return api.Errorf(api.CodeOverBudget, "%s has %d of %d bytes", c.User, b.bytes[c.UID], b.Bytes)
+	}
+	b.bytes[c.UID] += n
+	return nil
+}
+
+// GiveBytes counts.
+func (b *Backend) GiveBytes(c ipc.Caller, n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.bytes[c.UID] -= n; b.bytes[c.UID] < 0 {
+		panic("more bytes were given back than taken")
+	}
+}
+
+// BytesHeld tells how many bytes of all users are counted.
+func (b *Backend) BytesHeld() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := 0
+	for _, held := range b.bytes {
+		n += held
+	}
+	return n
 }
 
 func (b *Backend) acquire(what string, limit int) (func(), error) {
