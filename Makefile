@@ -54,7 +54,8 @@ bench: build ## fastn beside its baselines, in one run: a table, and build/bench
 
 .PHONY: proto
 proto: ## internal/wire/wire.pb.go; needs protoc
-	cd internal/wire && protoc --plugin=protoc-gen-go=<($(GO) tool -n protoc-gen-go) --go_out=. --go_opt=paths=source_relative wire.proto
+	$(GO) build -o build/protoc-gen-go google.golang.org/protobuf/cmd/protoc-gen-go
+	cd internal/wire && protoc --plugin=protoc-gen-go=../../build/protoc-gen-go --go_out=. --go_opt=paths=source_relative wire.proto
 
 .PHONY: clean
 clean:

@@ -98,8 +98,8 @@ func (t requestType) checkMembers(r *api.Request) error {
 			return err
 		}
 	}
-	for _, id := range []struct{ name, value string }{{"stream", r.Stream}, {"incoming", r.Incoming}} {
-		if id.value != "" && !isUUID(id.value) {
+	for _, id := range []struct{ name, value string }{{"stream", r.Stream}, {"incoming", r.Incoming}, {"message_id", r.MessageID}} {
+		if id.value != "" && !api.ValidUUID(id.value) {
 			return api.Errorf(api.CodeBadRequest, "%q must be a UUID such as 123e4567-e89b-42d3-a456-426614174000", id.name)
 		}
 	}
@@ -107,25 +107,6 @@ func (t requestType) checkMembers(r *api.Request) error {
 		return api.CheckArgs(r.Data, t.args)
 	}
 	return nil
-}
-
-// isUUID takes the textual form of RFC 9562 §4, in either case.
-func isUUID(s string) bool {
-	if len(s) != 36 {
-		return false
-	}
-	for i := range len(s) {
-		switch c := s[i]; {
-		case i == 8 || i == 13 || i == 18 || i == 23:
-			if c != '-' {
-				return false
-			}
-		case c >= '0' && c <= '9', c >= 'a' && c <= 'f', c >= 'A' && c <= 'F':
-		default:
-			return false
-		}
-	}
-	return true
 }
 
 // unknownType names the type that is most like the unknown one.

@@ -27,6 +27,10 @@ func (m *Remote) ServeFrame(ctx context.Context, node identity.ID, ip netip.Addr
 	switch body := f.Body.(type) {
 	case *wire.Frame_Open:
 		from, reply, data, err = m.opened(ctx, node, ip, body.Open, payload, accept)
+	case *wire.Frame_Deliver:
+		from, reply, err = m.delivered(ctx, node, ip, body.Deliver, payload)
+	case *wire.Frame_Available:
+		from, reply, err = m.available(ctx, node, ip, body.Available)
 	case *wire.Frame_Whois:
 		from, reply, err = m.asked(ctx, node, ip, body.Whois)
 	case *wire.Frame_Redeem:
@@ -101,13 +105,7 @@ func (m *Remote) opened(ctx context.Context, node identity.ID, ip netip.Addr, o 
 	if err := m.check(r, o); err != nil {
 		return from, nil, nil, err
 	}
-	fresh := func() []byte {
-		d, err := m.Delegator.Delegation(to)
-		if err != nil || d.Issued.UnixMicro() <= o.GetHaveIssuedUs() {
-			return nil
-		}
-		return d.Raw
-	}
+	fresh := func() []byte { return m.fresh(to, o.GetHaveIssuedUs()) }
 	if r.Kind == router.Stream {
 		r.Accept = func() (router.Conn, error) { return accept(&wire.Reply{Delegation: fresh()}) }
 	} else {
@@ -124,6 +122,15 @@ func (m *Remote) opened(ctx context.Context, node identity.ID, ip netip.Addr, o 
 		reply = &wire.Reply{Delegation: fresh()}
 	}
 	return from, reply, data, err
+}
+
+// fresh is the delegation of to, nil if the peer has it: its was issued at have.
+func (m *Remote) fresh(to identity.ID, have int64) []byte {
+	d, err := m.Delegator.Delegation(to)
+	if err != nil || d.Issued.UnixMicro() <= have {
+		return nil
+	}
+	return d.Raw
 }
 
 // knows tells that an error was answered behind access, so that the sender may

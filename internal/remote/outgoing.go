@@ -16,26 +16,35 @@ import (
 // until one is sent r. One that does not prove first that it speaks for r.To was
 // sent nothing of r, so the next may do. It is the handler "another node".
 func (m *Remote) Serve(ctx context.Context, r *router.Request) (json.RawMessage, error) {
-	own, err := m.Delegator.Delegation(r.From)
+	var data []byte
+	err := m.eachNode(ctx, r.From, r.To, func(own *identity.Delegation, c candidate) (err error) {
+		data, err = m.try(ctx, r, own, c)
+		return err
+	})
+	return data, err
+}
+
+// eachNode has send try the nodes of to that from knows in turn, until one gives
+// another answer than CodePeerUnreachable.
+func (m *Remote) eachNode(ctx context.Context, from, to identity.ID, send func(own *identity.Delegation, c candidate) error) error {
+	own, err := m.Delegator.Delegation(from)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	nodes := m.candidates(r.From, r.To)
+	nodes := m.candidates(from, to)
 	if len(nodes) == 0 {
-		return nil, api.Errorf(api.CodePeerUnreachable, "peer not reachable: no address of %s is known", r.To.Short()).
+		return api.Errorf(api.CodePeerUnreachable, "peer not reachable: no address of %s is known", to.Short()).
 			WithHint(`ask the peer for a ticket, made there with fastn invite, then "fastn contact add NAME TICKET"`)
 	}
 	var failed error // what a node said is told rather than that another is not there
 	for _, c := range nodes {
-		var data []byte
 		err = nil
 		if c.held == nil {
-			c.held, err = m.whois(ctx, own, r.To, c.node)
+			c.held, err = m.whois(ctx, own, to, c.node)
 		}
 		if err == nil {
-			data, err = m.try(ctx, r, own, c)
-			if api.CodeOf(err) != api.CodePeerUnreachable {
-				return data, err
+			if err = send(own, c); api.CodeOf(err) != api.CodePeerUnreachable {
+				return err
 			}
 		}
 		if failed == nil || api.CodeOf(failed) == api.CodePeerUnreachable {
@@ -45,7 +54,7 @@ func (m *Remote) Serve(ctx context.Context, r *router.Request) (json.RawMessage,
 			break
 		}
 	}
-	return nil, failed
+	return failed
 }
 
 // try sends r to a node that speaks for r.To. CodePeerUnreachable if nothing of
@@ -83,7 +92,7 @@ func timeLeft(ctx context.Context, r *router.Request) time.Duration {
 }
 
 var kinds = map[router.Kind]wire.Kind{
-	router.Call: wire.Kind_KIND_CALL, router.Stream: wire.Kind_KIND_STREAM, router.Message: wire.Kind_KIND_MESSAGE,
+	router.Call: wire.Kind_KIND_CALL, router.Stream: wire.Kind_KIND_STREAM,
 }
 
 func (m *Remote) stream(ctx context.Context, r *router.Request, node identity.ID, f *wire.Frame) error {
@@ -200,12 +209,16 @@ var fromPeers = map[api.Code]bool{
 	api.CodeProtocolUnavailable: true, api.CodeOverBudget: true, api.CodeClockSkew: true, api.CodeExpired: true,
 	api.CodeTimeout: true, api.CodeCancelled: true, api.CodeStalled: true, api.CodeAborted: true,
 	api.CodeOffline: true, api.CodeTooLarge: true, api.CodeUnsupported: true, api.CodeHandlerFailed: true,
+	api.CodePending:        true,
 	api.CodeOutcomeUnknown: true, // the program that served ended meanwhile
 }
 
 // replyError reads a reply's error, of which no code is believed that is ours to tell.
 func replyError(reply *wire.Reply) error {
-	err := reply.Err()
+	return believed(reply.Err())
+}
+
+func believed(err error) error {
 	if e, ok := errors.AsType[*api.Error](err); ok && !fromPeers[e.Code] {
 		e.Code = api.CodeHandlerFailed
 	}

@@ -91,6 +91,7 @@ type Remote struct {
 	Parts
 	transport Transport
 	route     func(context.Context, *router.Request) (json.RawMessage, error)
+	post      Post
 
 	lately *recent
 

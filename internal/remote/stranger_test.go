@@ -55,7 +55,6 @@ func TestStrangersLearnNothing(t *testing.T) {
 		"no such protocol":       {change(func(o *wire.Open) { o.Protocol = "None" }), "1"},
 		"no such instance":       {change(func(o *wire.Open) { o.Instance = "two" }), "1"},
 		"a stream":               {change(func(o *wire.Open) { o.Kind = wire.Kind_KIND_STREAM }), "1"},
-		"a message":              {change(func(o *wire.Open) { o.Kind = wire.Kind_KIND_MESSAGE }), "1"},
 		"holds the newest":       {change(func(o *wire.Open) { o.HaveIssuedUs = 1 << 60 }), "1"},
 		"bad JSON":               {open(raw, p.bob), "{"},
 		"bad JSON for nobody":    {open(raw, nobody), "{"},
@@ -112,7 +111,6 @@ func TestBadRequestsOfContacts(t *testing.T) {
 		"bad UTF-8":             {func(*wire.Open) {}, "\"\xff\""},
 		"protocol with a space": {func(o *wire.Open) { o.Protocol = "a b" }, ""},
 		"odd instance":          {func(o *wire.Open) { o.Instance = "a b" }, ""},
-		"message":               {func(o *wire.Open) { o.Kind = wire.Kind_KIND_MESSAGE }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := open(raw, p.bob)

@@ -47,7 +47,9 @@ type Parts struct {
 
 // Router sends each request to its one handler. It is safe for concurrent use.
 type Router struct {
-	parts Parts
+	parts     Parts
+	here      Inbox
+	elsewhere Mailbox
 
 	mu        sync.RWMutex
 	listeners map[serviceKey]*listener
@@ -104,9 +106,13 @@ func (rt *Router) Route(ctx context.Context, r *Request) (json.RawMessage, error
 		}
 		defer release()
 	}
+	if handler == nil {
+		handler = rt.parts.Remote
+	}
 	return rt.serve(ctx, handler, r)
 }
 
+// pick returns who serves r here, nil if another node is to be asked.
 func (rt *Router) pick(r *Request, here, online bool) (Handler, error) {
 	if here {
 		err := rt.parts.Access.Incoming(r.To, r.From, r.Protocol, r.Instance)
@@ -128,7 +134,7 @@ func (rt *Router) pick(r *Request, here, online bool) (Handler, error) {
 	if err := rt.parts.Access.Outgoing(r.From, r.To); err != nil {
 		return nil, err
 	}
-	return rt.parts.Remote, nil
+	return nil, nil
 }
 
 func (rt *Router) handler(r *Request) (Handler, error) {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"math"
 	"strings"
 	"testing"
 
@@ -98,6 +99,9 @@ func TestRefusedFrames(t *testing.T) {
 	key := make([]byte, 32)
 	one, _ := proto.Marshal(open())
 	two, _ := proto.Marshal(&Frame{Body: &Frame_Cancel{Cancel: &Cancel{}}})
+	deliver := func(size uint32, l ...*Letter) []byte {
+		return header(&Frame{PayloadSize: size, Body: &Frame_Deliver{Deliver: &Deliver{From: key, To: key, Protocol: "x", Letters: l}}})
+	}
 	for name, c := range map[string]struct {
 		b    []byte
 		want error
@@ -125,7 +129,6 @@ func TestRefusedFrames(t *testing.T) {
 		"no protocol":          {with(func(o *Open) { o.Protocol = "" }), ErrMalformed},
 		"long protocol":        {with(func(o *Open) { o.Protocol = strings.Repeat("x", api.MaxProtocol+1) }), ErrMalformed},
 		"long instance":        {with(func(o *Open) { o.Instance = strings.Repeat("x", api.MaxName+1) }), ErrMalformed},
-		"long message id":      {with(func(o *Open) { o.MessageId = strings.Repeat("x", api.MaxID+1) }), ErrMalformed},
 		"long trace":           {with(func(o *Open) { o.Trace = strings.Repeat("x", maxTrace+1) }), ErrMalformed},
 		"newline":              {with(func(o *Open) { o.Trace = "a\nb" }), ErrMalformed},
 		"escape":               {with(func(o *Open) { o.Protocol = "\x1b[2J" }), ErrMalformed},
@@ -136,6 +139,17 @@ func TestRefusedFrames(t *testing.T) {
 		"long code":            {reply(&Reply{Code: strings.Repeat("x", maxCode+1)}), ErrMalformed},
 		"long message":         {reply(&Reply{Code: "x", Message: strings.Repeat("x", MaxMessage+1)}), ErrMalformed},
 		"long hint":            {reply(&Reply{Code: "x", Hint: strings.Repeat("x", MaxHint+1)}), ErrMalformed},
+		"long outcome":         {reply(&Reply{Outcomes: []*Outcome{{Message: strings.Repeat("x", MaxOutcome+1)}}}), ErrMalformed},
+		"code of an outcome":   {reply(&Reply{Outcomes: []*Outcome{{Code: "A"}}}), ErrMalformed},
+		"many outcomes":        {reply(&Reply{Outcomes: make([]*Outcome, MaxLetters+1)}), ErrMalformed},
+		"no letter":            {deliver(0), ErrMalformed},
+		"many letters":         {deliver(0, make([]*Letter, MaxLetters+1)...), ErrMalformed},
+		"a letter without id":  {deliver(1, &Letter{Size: 1}), ErrMalformed},
+		"letters too short":    {deliver(2, &Letter{Id: "a", Size: 1}), ErrMalformed},
+		"letters too long":     {deliver(2, &Letter{Id: "a", Size: 1}, &Letter{Id: "b", Size: 2}), ErrMalformed},
+		"letters overflow":     {deliver(2, &Letter{Id: "a", Size: math.MaxUint32}, &Letter{Id: "b", Size: 3}), ErrMalformed},
+		"payload of available": {header(&Frame{PayloadSize: 1, Body: &Frame_Available{Available: &Available{From: key, To: key, Protocol: "x"}}}), ErrMalformed},
+		"available to nobody":  {header(&Frame{Body: &Frame_Available{Available: &Available{From: key, Protocol: "x"}}}), ErrMalformed},
 	} {
 		if _, _, err := read(c.b); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)

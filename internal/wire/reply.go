@@ -39,6 +39,20 @@ func (r *Reply) Err() error {
 	return e
 }
 
+// NewOutcome makes the outcome that carries err; nil: it was taken.
+func NewOutcome(err error) *Outcome {
+	if err == nil {
+		return &Outcome{}
+	}
+	r := ReplyError(err)
+	return &Outcome{Code: r.Code, Message: clean(r.Message, MaxOutcome)}
+}
+
+// Err gives the *api.Error that an outcome carries, nil if the letter was taken.
+func (o *Outcome) Err() error {
+	return (&Reply{Code: o.GetCode(), Message: o.GetMessage()}).Err()
+}
+
 // clean makes s valid UTF-8 of at most most bytes, with a space for each
 // character that is not printable; most is at least 10.
 func clean(s string, most int) string {

@@ -11,7 +11,7 @@ import (
 // Numbers of the fields of Frame's oneof.
 const (
 	firstBody = 3
-	lastBody  = 7
+	lastBody  = 9
 )
 
 const (
@@ -23,6 +23,11 @@ const (
 	// MaxMessage and MaxHint bound the texts of a Reply, in bytes.
 	MaxMessage = 4 << 10
 	MaxHint    = 1 << 10
+	// MaxLetters bounds the letters of a Deliver.
+	MaxLetters = 256
+	// MaxOutcome bounds the text of an Outcome, in bytes: those of MaxLetters fit
+	// into a header.
+	MaxOutcome = 160
 )
 
 // Validate checks everything about a frame that needs no key and no memory:
@@ -49,12 +54,21 @@ func (f *Frame) Validate() error {
 			checkBytes("secret", b.Redeem.GetSecret(), keySize, keySize))
 	case *Frame_Cancel:
 		return noPayload(f)
+	case *Frame_Deliver:
+		return b.Deliver.validate(int(f.PayloadSize))
+	case *Frame_Available:
+		return firstErr(
+			noPayload(f),
+			checkBytes("from", b.Available.GetFrom(), 1, maxDelegation),
+			checkBytes("to", b.Available.GetTo(), keySize, keySize),
+			checkText("protocol", b.Available.GetProtocol(), 1, api.MaxProtocol),
+			checkText("instance", b.Available.GetInstance(), 0, api.MaxName))
 	}
 	return fmt.Errorf("%w: no body that is known here", ErrMalformed)
 }
 
 func (o *Open) validate() error {
-	if k := o.GetKind(); k != Kind_KIND_CALL && k != Kind_KIND_STREAM && k != Kind_KIND_MESSAGE {
+	if k := o.GetKind(); k != Kind_KIND_CALL && k != Kind_KIND_STREAM {
 		return fmt.Errorf("%w: kind %d", ErrMalformed, k)
 	}
 	return firstErr(
@@ -62,7 +76,6 @@ func (o *Open) validate() error {
 		checkBytes("to", o.GetTo(), keySize, keySize),
 		checkText("protocol", o.GetProtocol(), 1, api.MaxProtocol),
 		checkText("instance", o.GetInstance(), 0, api.MaxName),
-		checkText("message_id", o.GetMessageId(), 0, api.MaxID),
 		checkText("trace", o.GetTrace(), 0, maxTrace))
 }
 
@@ -72,14 +85,47 @@ func (r *Reply) validate() error {
 	if len(r.GetMessage()) > MaxMessage || len(r.GetHint()) > MaxHint {
 		return fmt.Errorf("%w: the text of a reply is too long", ErrMalformed)
 	}
-	for _, c := range []byte(r.GetCode()) {
+	if n := len(r.GetOutcomes()); n > MaxLetters {
+		return fmt.Errorf("%w: %d outcomes, at most %d are allowed", ErrMalformed, n, MaxLetters)
+	}
+	for _, o := range r.GetOutcomes() {
+		if err := firstErr(checkCode(o.GetCode()), checkBytes("outcome", []byte(o.GetMessage()), 0, MaxOutcome)); err != nil {
+			return err
+		}
+	}
+	return firstErr(checkCode(r.GetCode()), checkBytes("delegation", r.GetDelegation(), 0, maxDelegation))
+}
+
+func checkCode(code string) error {
+	for _, c := range []byte(code) {
 		if (c < 'a' || c > 'z') && c != '_' {
 			return fmt.Errorf("%w: a code has only a-z and _", ErrMalformed)
 		}
 	}
+	return checkText("code", code, 0, maxCode)
+}
+
+// validate checks the letters, whose sizes add up to the payload.
+func (d *Deliver) validate(payload int) error {
+	if n := len(d.GetLetters()); n < 1 || n > MaxLetters {
+		return fmt.Errorf("%w: %d letters, not 1 to %d", ErrMalformed, n, MaxLetters)
+	}
+	for _, l := range d.GetLetters() {
+		if err := checkText("id of a letter", l.GetId(), 1, api.MaxID); err != nil {
+			return err
+		}
+		if payload -= int(l.GetSize()); payload < 0 {
+			break
+		}
+	}
+	if payload != 0 {
+		return fmt.Errorf("%w: the letters' sizes are not the payload's", ErrMalformed)
+	}
 	return firstErr(
-		checkText("code", r.GetCode(), 0, maxCode),
-		checkBytes("delegation", r.GetDelegation(), 0, maxDelegation))
+		checkBytes("from", d.GetFrom(), 1, maxDelegation),
+		checkBytes("to", d.GetTo(), keySize, keySize),
+		checkText("protocol", d.GetProtocol(), 1, api.MaxProtocol),
+		checkText("instance", d.GetInstance(), 0, api.MaxName))
 }
 
 func noPayload(f *Frame) error {

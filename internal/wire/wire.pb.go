@@ -31,7 +31,6 @@ const (
 	Kind_KIND_UNSPECIFIED Kind = 0
 	Kind_KIND_CALL        Kind = 1
 	Kind_KIND_STREAM      Kind = 2
-	Kind_KIND_MESSAGE     Kind = 3
 )
 
 // Enum value maps for Kind.
@@ -40,13 +39,11 @@ var (
 		0: "KIND_UNSPECIFIED",
 		1: "KIND_CALL",
 		2: "KIND_STREAM",
-		3: "KIND_MESSAGE",
 	}
 	Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
 		"KIND_CALL":        1,
 		"KIND_STREAM":      2,
-		"KIND_MESSAGE":     3,
 	}
 )
 
@@ -91,6 +88,8 @@ type Frame struct {
 	//	*Frame_Whois
 	//	*Frame_Redeem
 	//	*Frame_Cancel
+	//	*Frame_Deliver
+	//	*Frame_Available
 	Body          isFrame_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -192,6 +191,24 @@ func (x *Frame) GetCancel() *Cancel {
 	return nil
 }
 
+func (x *Frame) GetDeliver() *Deliver {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_Deliver); ok {
+			return x.Deliver
+		}
+	}
+	return nil
+}
+
+func (x *Frame) GetAvailable() *Available {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_Available); ok {
+			return x.Available
+		}
+	}
+	return nil
+}
+
 type isFrame_Body interface {
 	isFrame_Body()
 }
@@ -216,6 +233,14 @@ type Frame_Cancel struct {
 	Cancel *Cancel `protobuf:"bytes,7,opt,name=cancel,proto3,oneof"`
 }
 
+type Frame_Deliver struct {
+	Deliver *Deliver `protobuf:"bytes,8,opt,name=deliver,proto3,oneof"`
+}
+
+type Frame_Available struct {
+	Available *Available `protobuf:"bytes,9,opt,name=available,proto3,oneof"`
+}
+
 func (*Frame_Open) isFrame_Body() {}
 
 func (*Frame_Reply) isFrame_Body() {}
@@ -226,7 +251,11 @@ func (*Frame_Redeem) isFrame_Body() {}
 
 func (*Frame_Cancel) isFrame_Body() {}
 
-// Open asks for a call, a stream or the taking of a message.
+func (*Frame_Deliver) isFrame_Body() {}
+
+func (*Frame_Available) isFrame_Body() {}
+
+// Open asks for a call or a stream.
 type Open struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	From          []byte                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"` // delegation of the sender, whole
@@ -234,7 +263,6 @@ type Open struct {
 	Protocol      string                 `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	Instance      string                 `protobuf:"bytes,4,opt,name=instance,proto3" json:"instance,omitempty"`
 	Kind          Kind                   `protobuf:"varint,5,opt,name=kind,proto3,enum=fastn.wire.v1.Kind" json:"kind,omitempty"`
-	MessageId     string                 `protobuf:"bytes,6,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
 	TimeoutMs     uint32                 `protobuf:"varint,7,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"` // time left for a call; clocks are not compared
 	Trace         string                 `protobuf:"bytes,8,opt,name=trace,proto3" json:"trace,omitempty"`
 	HaveIssuedUs  int64                  `protobuf:"varint,9,opt,name=have_issued_us,json=haveIssuedUs,proto3" json:"have_issued_us,omitempty"` // issue time of the delegation held for `to`: a newer one comes back in Reply
@@ -307,13 +335,6 @@ func (x *Open) GetKind() Kind {
 	return Kind_KIND_UNSPECIFIED
 }
 
-func (x *Open) GetMessageId() string {
-	if x != nil {
-		return x.MessageId
-	}
-	return ""
-}
-
 func (x *Open) GetTimeoutMs() uint32 {
 	if x != nil {
 		return x.TimeoutMs
@@ -342,6 +363,7 @@ type Reply struct {
 	Hint           string                 `protobuf:"bytes,3,opt,name=hint,proto3" json:"hint,omitempty"`
 	Delegation     []byte                 `protobuf:"bytes,4,opt,name=delegation,proto3" json:"delegation,omitempty"`                                  // of the identity asked for, where it may be told
 	ReceiverTimeUs int64                  `protobuf:"varint,5,opt,name=receiver_time_us,json=receiverTimeUs,proto3" json:"receiver_time_us,omitempty"` // with clock_skew
+	Outcomes       []*Outcome             `protobuf:"bytes,6,rep,name=outcomes,proto3" json:"outcomes,omitempty"`                                      // of a Deliver that was done: one for each letter
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -411,6 +433,292 @@ func (x *Reply) GetReceiverTimeUs() int64 {
 	return 0
 }
 
+func (x *Reply) GetOutcomes() []*Outcome {
+	if x != nil {
+		return x.Outcomes
+	}
+	return nil
+}
+
+// Outcome is what became of one letter: taken if code is empty.
+type Outcome struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Code          string                 `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"` // at most 160 bytes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Outcome) Reset() {
+	*x = Outcome{}
+	mi := &file_wire_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Outcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Outcome) ProtoMessage() {}
+
+func (x *Outcome) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
+func (*Outcome) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Outcome) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *Outcome) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+// Deliver hands over messages of one sender to one receiver for one protocol, in
+// their order. The payload is their data, one behind the other. It is answered
+// after they were committed; what was taken before is taken again, and is not
+// there twice.
+type Deliver struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          []byte                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"` // as in Open
+	To            []byte                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	Protocol      string                 `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Instance      string                 `protobuf:"bytes,4,opt,name=instance,proto3" json:"instance,omitempty"`
+	TimeoutMs     uint32                 `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	HaveIssuedUs  int64                  `protobuf:"varint,6,opt,name=have_issued_us,json=haveIssuedUs,proto3" json:"have_issued_us,omitempty"`
+	Letters       []*Letter              `protobuf:"bytes,7,rep,name=letters,proto3" json:"letters,omitempty"` // 1 to 256
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Deliver) Reset() {
+	*x = Deliver{}
+	mi := &file_wire_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Deliver) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Deliver) ProtoMessage() {}
+
+func (x *Deliver) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Deliver.ProtoReflect.Descriptor instead.
+func (*Deliver) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Deliver) GetFrom() []byte {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *Deliver) GetTo() []byte {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *Deliver) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *Deliver) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *Deliver) GetTimeoutMs() uint32 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
+
+func (x *Deliver) GetHaveIssuedUs() int64 {
+	if x != nil {
+		return x.HaveIssuedUs
+	}
+	return 0
+}
+
+func (x *Deliver) GetLetters() []*Letter {
+	if x != nil {
+		return x.Letters
+	}
+	return nil
+}
+
+type Letter struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`                                 // UUID, unique for the sender
+	CreatedUs     int64                  `protobuf:"varint,2,opt,name=created_us,json=createdUs,proto3" json:"created_us,omitempty"` // by the sender's clock
+	Size          uint32                 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`                            // of its data in the payload
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Letter) Reset() {
+	*x = Letter{}
+	mi := &file_wire_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Letter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Letter) ProtoMessage() {}
+
+func (x *Letter) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Letter.ProtoReflect.Descriptor instead.
+func (*Letter) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Letter) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Letter) GetCreatedUs() int64 {
+	if x != nil {
+		return x.CreatedUs
+	}
+	return 0
+}
+
+func (x *Letter) GetSize() uint32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+// Available tells that what waits for protocol may be sent now. A hint: nothing
+// depends on its arrival.
+type Available struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          []byte                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"` // delegation of the identity that serves it
+	To            []byte                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`     // whose messages wait
+	Protocol      string                 `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Instance      string                 `protobuf:"bytes,4,opt,name=instance,proto3" json:"instance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Available) Reset() {
+	*x = Available{}
+	mi := &file_wire_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Available) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Available) ProtoMessage() {}
+
+func (x *Available) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Available.ProtoReflect.Descriptor instead.
+func (*Available) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Available) GetFrom() []byte {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *Available) GetTo() []byte {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *Available) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *Available) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
 // Whois asks for the delegation of `to`, without a payload.
 type Whois struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -422,7 +730,7 @@ type Whois struct {
 
 func (x *Whois) Reset() {
 	*x = Whois{}
-	mi := &file_wire_proto_msgTypes[3]
+	mi := &file_wire_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -434,7 +742,7 @@ func (x *Whois) String() string {
 func (*Whois) ProtoMessage() {}
 
 func (x *Whois) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[3]
+	mi := &file_wire_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -447,7 +755,7 @@ func (x *Whois) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Whois.ProtoReflect.Descriptor instead.
 func (*Whois) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{3}
+	return file_wire_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Whois) GetFrom() []byte {
@@ -476,7 +784,7 @@ type Redeem struct {
 
 func (x *Redeem) Reset() {
 	*x = Redeem{}
-	mi := &file_wire_proto_msgTypes[4]
+	mi := &file_wire_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -488,7 +796,7 @@ func (x *Redeem) String() string {
 func (*Redeem) ProtoMessage() {}
 
 func (x *Redeem) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[4]
+	mi := &file_wire_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -501,7 +809,7 @@ func (x *Redeem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redeem.ProtoReflect.Descriptor instead.
 func (*Redeem) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{4}
+	return file_wire_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Redeem) GetFrom() []byte {
@@ -534,7 +842,7 @@ type Cancel struct {
 
 func (x *Cancel) Reset() {
 	*x = Cancel{}
-	mi := &file_wire_proto_msgTypes[5]
+	mi := &file_wire_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -546,7 +854,7 @@ func (x *Cancel) String() string {
 func (*Cancel) ProtoMessage() {}
 
 func (x *Cancel) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[5]
+	mi := &file_wire_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -559,7 +867,7 @@ func (x *Cancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancel.ProtoReflect.Descriptor instead.
 func (*Cancel) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{5}
+	return file_wire_proto_rawDescGZIP(), []int{9}
 }
 
 var File_wire_proto protoreflect.FileDescriptor
@@ -567,7 +875,7 @@ var File_wire_proto protoreflect.FileDescriptor
 const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"wire.proto\x12\rfastn.wire.v1\"\xb3\x02\n" +
+	"wire.proto\x12\rfastn.wire.v1\"\xa1\x03\n" +
 	"\x05Frame\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12!\n" +
 	"\fpayload_size\x18\x02 \x01(\rR\vpayloadSize\x12)\n" +
@@ -575,8 +883,10 @@ const file_wire_proto_rawDesc = "" +
 	"\x05reply\x18\x04 \x01(\v2\x14.fastn.wire.v1.ReplyH\x00R\x05reply\x12,\n" +
 	"\x05whois\x18\x05 \x01(\v2\x14.fastn.wire.v1.WhoisH\x00R\x05whois\x12/\n" +
 	"\x06redeem\x18\x06 \x01(\v2\x15.fastn.wire.v1.RedeemH\x00R\x06redeem\x12/\n" +
-	"\x06cancel\x18\a \x01(\v2\x15.fastn.wire.v1.CancelH\x00R\x06cancelB\x06\n" +
-	"\x04body\"\x85\x02\n" +
+	"\x06cancel\x18\a \x01(\v2\x15.fastn.wire.v1.CancelH\x00R\x06cancel\x122\n" +
+	"\adeliver\x18\b \x01(\v2\x16.fastn.wire.v1.DeliverH\x00R\adeliver\x128\n" +
+	"\tavailable\x18\t \x01(\v2\x18.fastn.wire.v1.AvailableH\x00R\tavailableB\x06\n" +
+	"\x04body\"\xec\x01\n" +
 	"\x04Open\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\fR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\fR\x02to\x12\x1a\n" +
@@ -584,11 +894,9 @@ const file_wire_proto_rawDesc = "" +
 	"\binstance\x18\x04 \x01(\tR\binstance\x12'\n" +
 	"\x04kind\x18\x05 \x01(\x0e2\x13.fastn.wire.v1.KindR\x04kind\x12\x1d\n" +
 	"\n" +
-	"message_id\x18\x06 \x01(\tR\tmessageId\x12\x1d\n" +
-	"\n" +
 	"timeout_ms\x18\a \x01(\rR\ttimeoutMs\x12\x14\n" +
 	"\x05trace\x18\b \x01(\tR\x05trace\x12$\n" +
-	"\x0ehave_issued_us\x18\t \x01(\x03R\fhaveIssuedUs\"\x93\x01\n" +
+	"\x0ehave_issued_us\x18\t \x01(\x03R\fhaveIssuedUsJ\x04\b\x06\x10\a\"\xc7\x01\n" +
 	"\x05Reply\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x12\n" +
@@ -596,7 +904,30 @@ const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"delegation\x18\x04 \x01(\fR\n" +
 	"delegation\x12(\n" +
-	"\x10receiver_time_us\x18\x05 \x01(\x03R\x0ereceiverTimeUs\"+\n" +
+	"\x10receiver_time_us\x18\x05 \x01(\x03R\x0ereceiverTimeUs\x122\n" +
+	"\boutcomes\x18\x06 \x03(\v2\x16.fastn.wire.v1.OutcomeR\boutcomes\"7\n" +
+	"\aOutcome\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xdb\x01\n" +
+	"\aDeliver\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\fR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\fR\x02to\x12\x1a\n" +
+	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x1a\n" +
+	"\binstance\x18\x04 \x01(\tR\binstance\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x05 \x01(\rR\ttimeoutMs\x12$\n" +
+	"\x0ehave_issued_us\x18\x06 \x01(\x03R\fhaveIssuedUs\x12/\n" +
+	"\aletters\x18\a \x03(\v2\x15.fastn.wire.v1.LetterR\aletters\"K\n" +
+	"\x06Letter\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"created_us\x18\x02 \x01(\x03R\tcreatedUs\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\rR\x04size\"g\n" +
+	"\tAvailable\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\fR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\fR\x02to\x12\x1a\n" +
+	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x1a\n" +
+	"\binstance\x18\x04 \x01(\tR\binstance\"+\n" +
 	"\x05Whois\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\fR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\fR\x02to\"D\n" +
@@ -604,12 +935,11 @@ const file_wire_proto_rawDesc = "" +
 	"\x04from\x18\x01 \x01(\fR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\fR\x02to\x12\x16\n" +
 	"\x06secret\x18\x03 \x01(\fR\x06secret\"\b\n" +
-	"\x06Cancel*N\n" +
+	"\x06Cancel*<\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tKIND_CALL\x10\x01\x12\x0f\n" +
-	"\vKIND_STREAM\x10\x02\x12\x10\n" +
-	"\fKIND_MESSAGE\x10\x03B-Z+github.com/fastn-stack/fastnd/internal/wireb\x06proto3"
+	"\vKIND_STREAM\x10\x02B-Z+github.com/fastn-stack/fastnd/internal/wireb\x06proto3"
 
 var (
 	file_wire_proto_rawDescOnce sync.Once
@@ -624,28 +954,36 @@ func file_wire_proto_rawDescGZIP() []byte {
 }
 
 var file_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_wire_proto_goTypes = []any{
-	(Kind)(0),      // 0: fastn.wire.v1.Kind
-	(*Frame)(nil),  // 1: fastn.wire.v1.Frame
-	(*Open)(nil),   // 2: fastn.wire.v1.Open
-	(*Reply)(nil),  // 3: fastn.wire.v1.Reply
-	(*Whois)(nil),  // 4: fastn.wire.v1.Whois
-	(*Redeem)(nil), // 5: fastn.wire.v1.Redeem
-	(*Cancel)(nil), // 6: fastn.wire.v1.Cancel
+	(Kind)(0),         // 0: fastn.wire.v1.Kind
+	(*Frame)(nil),     // 1: fastn.wire.v1.Frame
+	(*Open)(nil),      // 2: fastn.wire.v1.Open
+	(*Reply)(nil),     // 3: fastn.wire.v1.Reply
+	(*Outcome)(nil),   // 4: fastn.wire.v1.Outcome
+	(*Deliver)(nil),   // 5: fastn.wire.v1.Deliver
+	(*Letter)(nil),    // 6: fastn.wire.v1.Letter
+	(*Available)(nil), // 7: fastn.wire.v1.Available
+	(*Whois)(nil),     // 8: fastn.wire.v1.Whois
+	(*Redeem)(nil),    // 9: fastn.wire.v1.Redeem
+	(*Cancel)(nil),    // 10: fastn.wire.v1.Cancel
 }
 var file_wire_proto_depIdxs = []int32{
-	2, // 0: fastn.wire.v1.Frame.open:type_name -> fastn.wire.v1.Open
-	3, // 1: fastn.wire.v1.Frame.reply:type_name -> fastn.wire.v1.Reply
-	4, // 2: fastn.wire.v1.Frame.whois:type_name -> fastn.wire.v1.Whois
-	5, // 3: fastn.wire.v1.Frame.redeem:type_name -> fastn.wire.v1.Redeem
-	6, // 4: fastn.wire.v1.Frame.cancel:type_name -> fastn.wire.v1.Cancel
-	0, // 5: fastn.wire.v1.Open.kind:type_name -> fastn.wire.v1.Kind
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	2,  // 0: fastn.wire.v1.Frame.open:type_name -> fastn.wire.v1.Open
+	3,  // 1: fastn.wire.v1.Frame.reply:type_name -> fastn.wire.v1.Reply
+	8,  // 2: fastn.wire.v1.Frame.whois:type_name -> fastn.wire.v1.Whois
+	9,  // 3: fastn.wire.v1.Frame.redeem:type_name -> fastn.wire.v1.Redeem
+	10, // 4: fastn.wire.v1.Frame.cancel:type_name -> fastn.wire.v1.Cancel
+	5,  // 5: fastn.wire.v1.Frame.deliver:type_name -> fastn.wire.v1.Deliver
+	7,  // 6: fastn.wire.v1.Frame.available:type_name -> fastn.wire.v1.Available
+	0,  // 7: fastn.wire.v1.Open.kind:type_name -> fastn.wire.v1.Kind
+	4,  // 8: fastn.wire.v1.Reply.outcomes:type_name -> fastn.wire.v1.Outcome
+	6,  // 9: fastn.wire.v1.Deliver.letters:type_name -> fastn.wire.v1.Letter
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -659,6 +997,8 @@ func file_wire_proto_init() {
 		(*Frame_Whois)(nil),
 		(*Frame_Redeem)(nil),
 		(*Frame_Cancel)(nil),
+		(*Frame_Deliver)(nil),
+		(*Frame_Available)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -666,7 +1006,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   6,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

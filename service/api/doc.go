@@ -29,6 +29,12 @@ const (
 	// DefaultTimeout holds for a call without timeout_ms; MaxTimeout bounds it.
 	DefaultTimeout = 30 * time.Second
 	MaxTimeout     = time.Hour
+	// DefaultMessageLife is how long a message is tried without expires_s;
+	// MaxMessageLife bounds it. MessageMemory is how long both sides know a
+	// message's id, so that it is not there twice.
+	DefaultMessageLife = 7 * 24 * time.Hour
+	MaxMessageLife     = 30 * 24 * time.Hour
+	MessageMemory      = 60 * 24 * time.Hour
 	// StreamResultTTL is how long the end of a stream can be asked for.
 	StreamResultTTL = 5 * time.Minute
 )

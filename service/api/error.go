@@ -30,6 +30,7 @@ const (
 	CodeUnsupported         Code = "unsupported"          // unknown verb or version
 	CodeInternal            Code = "internal"             // a defect or a failing disk; see the journal
 	CodeHandlerFailed       Code = "handler_failed"       // the serving program answered with an error
+	CodePending             Code = "pending"              // a message waits: not served there, or not granted, so far
 
 	// The daemon says outcome_unknown of the far side, service/client of the daemon.
 	CodeUnavailable    Code = "unavailable"     // the daemon cannot be reached; nothing was sent

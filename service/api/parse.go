@@ -9,7 +9,7 @@ import (
 
 // requestKeys are the members that a request line may have.
 var requestKeys = []string{"id", "type", "target", "protocol", "instance", "from",
-	"timeout_ms", "stream", "incoming", "message_id", "data", "error"}
+	"timeout_ms", "stream", "incoming", "message_id", "expires_s", "data", "error"}
 
 // ParseRequest reads one line, without its newline. The error is an *Error of
 // CodeBadRequest that says where the fault is; then id is the request's id if
@@ -66,6 +66,8 @@ func (r *Request) set(f field) error {
 		dst = &r.Incoming
 	case "message_id":
 		dst = &r.MessageID
+	case "expires_s":
+		dst = &r.ExpiresS
 	case "error":
 	case "data":
 		if len(f.value) > MaxPayload {
@@ -85,13 +87,16 @@ func (r *Request) set(f field) error {
 	}
 	if err := decode(f.value, dst); err != nil {
 		want := "a string"
-		if f.key == "timeout_ms" {
+		switch f.key {
+		case "timeout_ms":
 			want = "a whole number of milliseconds"
+		case "expires_s":
+			want = "a whole number of seconds"
 		}
 		return badRequest("%q must be %s", f.key, want)
 	}
-	if f.key == "timeout_ms" && r.TimeoutMS <= 0 {
-		return badRequest(`"timeout_ms" must be more than 0`)
+	if n, ok := dst.(*int64); ok && *n <= 0 {
+		return badRequest("%q must be more than 0", f.key)
 	}
 	return nil
 }
@@ -103,6 +108,24 @@ func decode(value []byte, dst any) error {
 		return nil
 	}
 	return json.Unmarshal(value, dst)
+}
+
+// ValidUUID takes the textual form of RFC 9562 §4, in either case.
+func ValidUUID(s string) bool {
+	if len(s) != 36 {
+		return false
+	}
+	for i, c := range []byte(s) {
+		switch {
+		case i == 8 || i == 13 || i == 18 || i == 23:
+			if c != '-' {
+				return false
+			}
+		case (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'f'):
+			return false
+		}
+	}
+	return true
 }
 
 // ValidName checks a name of an identity, contact or instance: 1 to MaxName

@@ -20,6 +20,7 @@ type Request struct {
 	Stream    string          `json:"stream,omitempty"`     // UUID of a stream, chosen by the client
 	Incoming  string          `json:"incoming,omitempty"`   // id told to a listener
 	MessageID string          `json:"message_id,omitempty"` // UUID of a message, chosen by the client
+	ExpiresS  int64           `json:"expires_s,omitempty"`  // life of a message; DefaultMessageLife if 0
 	Data      json.RawMessage `json:"data,omitempty"`       // the same JSON text is passed on
 	Error     *Error          `json:"error,omitempty"`      // of a reply that fails
 }
@@ -153,6 +154,10 @@ func AppendRequest(b []byte, r *Request) []byte {
 	field("stream", r.Stream)
 	field("incoming", r.Incoming)
 	field("message_id", r.MessageID)
+	if r.ExpiresS != 0 {
+		b = append(b, `,"expires_s":`...)
+		b = strconv.AppendInt(b, r.ExpiresS, 10)
+	}
 	if len(r.Data) > 0 {
 		b = append(b, `,"data":`...)
 		b = appendOneLine(b, r.Data)

@@ -1,0 +1,139 @@
+package remote
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/router"
+	"github.com/fastn-stack/fastnd/internal/wire"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// Post is where mail from other nodes goes.
+type Post interface {
+	router.Mailbox
+	// Available tells that to takes from's mail for protocol now: it is a hint.
+	Available(from, to identity.ID, protocol, instance string)
+}
+
+// ConnectPost plugs in where mail goes. It is called once, before any traffic.
+func (m *Remote) ConnectPost(p Post) { m.post = p }
+
+// deliverTimeout bounds a Deliver of a peer that names no time.
+const deliverTimeout = time.Minute
+
+// Deliver carries mail to a node of its receiver: it is the mailbox "another
+// node".
+func (m *Remote) Deliver(ctx context.Context, mail *router.Mail) ([]error, error) {
+	d := &wire.Deliver{To: mail.To[:], Protocol: mail.Protocol, Instance: mail.Instance}
+	var payload []byte
+	for _, l := range mail.Letters {
+		d.Letters = append(d.Letters, &wire.Letter{Id: l.ID, CreatedUs: l.Created.UnixMicro(), Size: uint32(len(l.Data))})
+		payload = append(payload, l.Data...)
+	}
+	var out []error
+	err := m.eachNode(ctx, mail.From, mail.To, func(own *identity.Delegation, c candidate) (err error) {
+		d.From, d.HaveIssuedUs = own.Raw, c.held.Issued.UnixMicro()
+		if deadline, ok := ctx.Deadline(); ok {
+			d.TimeoutMs = uint32(min(max(time.Until(deadline), time.Millisecond), api.MaxTimeout) / time.Millisecond)
+		}
+		out, err = m.post1(ctx, mail, c.node, d, payload)
+		return err
+	})
+	return out, err
+}
+
+func (m *Remote) post1(ctx context.Context, mail *router.Mail, node identity.ID, d *wire.Deliver, payload []byte) ([]error, error) {
+	reply, _, err := m.transport.Request(ctx, node, &wire.Frame{Body: &wire.Frame_Deliver{Deliver: d}}, payload)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.replied(ctx, mail.From, reply, node, mail.To); err != nil {
+		return nil, err
+	}
+	if len(reply.GetOutcomes()) != len(mail.Letters) {
+		return nil, api.Errorf(api.CodeHandlerFailed, "the peer answered %d of %d messages", len(reply.GetOutcomes()), len(mail.Letters))
+	}
+	out := make([]error, len(mail.Letters))
+	for i, o := range reply.GetOutcomes() {
+		out[i] = believed(o.Err())
+	}
+	return out, nil
+}
+
+// Announce tells a node of to that owner takes its mail for protocol now.
+func (m *Remote) Announce(ctx context.Context, owner, to identity.ID, protocol, instance string) error {
+	return m.eachNode(ctx, owner, to, func(own *identity.Delegation, c candidate) error {
+		reply, _, err := m.transport.Request(ctx, c.node, &wire.Frame{Body: &wire.Frame_Available{Available: &wire.Available{
+			From: own.Raw, To: to[:], Protocol: protocol, Instance: instance}}}, nil)
+		if err != nil {
+			return err
+		}
+		return m.replied(ctx, owner, reply, c.node, to)
+	})
+}
+
+// delivered takes mail that a node sent.
+func (m *Remote) delivered(ctx context.Context, node identity.ID, ip netip.Addr, d *wire.Deliver, payload []byte) (identity.ID, *wire.Reply, error) {
+	to := identity.ID(d.GetTo())
+	from, err := m.sender(ctx, d.GetFrom(), to, node, ip)
+	if err == nil && m.post == nil {
+		err = api.Refusal()
+	}
+	if err != nil {
+		return from, nil, err
+	}
+	mail := &router.Mail{From: from, To: to, Protocol: d.GetProtocol(), Instance: d.GetInstance(), Node: node}
+	if err := letters(mail, d, payload); err != nil {
+		return from, nil, err
+	}
+	timeout := deliverTimeout
+	if ms := d.GetTimeoutMs(); ms > 0 {
+		timeout = min(time.Duration(ms)*time.Millisecond, api.MaxTimeout)
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	outcomes, err := m.post.Deliver(ctx, mail)
+	var reply *wire.Reply
+	if err == nil || knows(err) {
+		reply = &wire.Reply{Delegation: m.fresh(to, d.GetHaveIssuedUs())}
+		for _, err := range outcomes {
+			reply.Outcomes = append(reply.Outcomes, wire.NewOutcome(err))
+		}
+	}
+	return from, reply, err
+}
+
+// letters puts the letters of d into mail. What is not a name, an id or JSON is
+// refused before anything of it is compared, kept or logged.
+func letters(mail *router.Mail, d *wire.Deliver, payload []byte) error {
+	if api.ValidProtocol(mail.Protocol) != nil || mail.Instance != "" && api.ValidName("instance", mail.Instance) != nil {
+		return api.Refusal()
+	}
+	for _, l := range d.GetLetters() {
+		data := payload[:l.GetSize():l.GetSize()]
+		payload = payload[l.GetSize():]
+		if !api.ValidUUID(l.GetId()) || len(data) > 0 && api.Scan(data) != nil {
+			return api.Refusal()
+		}
+		mail.Letters = append(mail.Letters, router.Letter{ID: l.GetId(), Created: time.UnixMicro(l.GetCreatedUs()), Data: data})
+	}
+	return nil
+}
+
+// available is told to those whose mail waits; anybody may say it, and what it
+// costs is one try.
+func (m *Remote) available(ctx context.Context, node identity.ID, ip netip.Addr, a *wire.Available) (identity.ID, *wire.Reply, error) {
+	to := identity.ID(a.GetTo())
+	from, err := m.sender(ctx, a.GetFrom(), to, node, ip)
+	if err != nil {
+		return from, nil, err
+	}
+	if m.post == nil || !m.Gate.MayWhois(to, from) {
+		return from, nil, api.Refusal()
+	}
+	m.post.Available(from, to, a.GetProtocol(), a.GetInstance())
+	return from, &wire.Reply{}, nil
+}

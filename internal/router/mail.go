@@ -1,0 +1,91 @@
+package router
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// Mail is messages of one sender to one receiver for one protocol, in order. From
+// is proven as in Request.
+type Mail struct {
+	From, To           identity.ID
+	Protocol, Instance string
+	Letters            []Letter
+	// Node is the node that sent the mail; zero for this one.
+	Node identity.ID
+}
+
+// Letter is one message.
+type Letter struct {
+	ID      string          // UUID, unique for the sender
+	Created time.Time       // by the sender's clock
+	Data    json.RawMessage // valid JSON or empty, at most api.MaxPayload bytes
+}
+
+// Mailbox takes mail. It answers each letter after it is on the disk: nil if it
+// is there, also from an earlier time. The error is of the whole mail, of which
+// nothing was taken then, or it is not known what.
+type Mailbox interface {
+	Deliver(ctx context.Context, m *Mail) ([]error, error)
+}
+
+// Inbox is the mailbox of the identities of this node.
+type Inbox interface {
+	Mailbox
+	// Wanted notes that a contact has mail for a protocol that it may not use, or
+	// that nobody serves.
+	Wanted(ctx context.Context, m *Mail)
+}
+
+// Post gives the router its two mailboxes. Without it no mail is taken. It is
+// called once, before any traffic.
+func (rt *Router) Post(here Inbox, remote Mailbox) {
+	rt.here, rt.elsewhere = here, remote
+}
+
+// Deliver passes m through access and to its mailbox, and returns when m is
+// answered. Errors are *api.Error; CodePending says that a contact's mail may be
+// sent again when the protocol is served and granted.
+func (rt *Router) Deliver(ctx context.Context, m *Mail) ([]error, error) {
+	if m.Instance == "" {
+		m.Instance = api.DefaultInstance
+	}
+	r := &Request{From: m.From, To: m.To, Protocol: m.Protocol, Instance: m.Instance, Kind: Message, Node: m.Node}
+	here, online := rt.parts.Residence.Here(r.To)
+	handler, err := rt.pick(r, here, online)
+	switch {
+	case waits(err):
+		rt.here.Wanted(ctx, m)
+		return nil, api.Errorf(api.CodePending, "the peer does not take %s from you so far", m.Protocol).
+			WithHint("it is sent when the other side serves and grants it")
+	case err != nil:
+		return nil, err
+	}
+	if !r.Local() {
+		release, err := rt.parts.Budget.AcquirePeer(r.To, r.From, r.Kind)
+		if err != nil {
+			return nil, err
+		}
+		defer release()
+	}
+	if handler == nil {
+		return rt.elsewhere.Deliver(ctx, m)
+	}
+	return rt.here.Deliver(ctx, m)
+}
+
+// waits tells that mail which is refused with err may be taken later: a contact's
+// that was not granted, or that nobody serves.
+func waits(err error) bool {
+	switch api.CodeOf(err) {
+	case api.CodeProtocolUnavailable:
+		return true
+	case api.CodeRefused:
+		return !api.IsRefusal(err)
+	}
+	return false
+}
