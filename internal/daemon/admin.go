@@ -1,17 +1,12 @@
 package daemon
 
 import (
-	"bufio"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"net"
 	"os"
 
 	"github.com/fastn-stack/fastnd/internal/ipc"
 	"github.com/fastn-stack/fastnd/internal/peercred"
-	"github.com/fastn-stack/fastnd/internal/systemd"
 	"github.com/fastn-stack/fastnd/service/api"
 )
 
@@ -75,34 +70,4 @@ func (d *Daemon) disconnect(data json.RawMessage) (any, error) {
 	n := d.server.Disconnect(uid)
 	d.log.Info("disconnected a user", "uid", uid, "connections", n)
 	return api.Disconnected{Connections: n}, nil
-}
-
-// probe is the watchdog's question: a whole request through the control socket.
-func (d *Daemon) probe(ctx context.Context) error {
-	err := d.sayHello(ctx)
-	if err != nil && !errors.Is(ctx.Err(), context.Canceled) {
-		d.log.Error("the daemon did not answer its own request", systemd.MsgWatchdogProbeFailed.Attr(), "error", err)
-	}
-	return err
-}
-
-func (d *Daemon) sayHello(ctx context.Context) error {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", d.place.socket)
-	if err != nil {
-		return err
-	}
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
-	if _, err := conn.Write(api.AppendRequest(nil, &api.Request{ID: "watchdog", Type: api.TypeHello})); err != nil {
-		return errors.Join(err, conn.Close())
-	}
-	line, err := bufio.NewReader(conn).ReadBytes('\n')
-	if err != nil {
-		return errors.Join(err, conn.Close())
-	}
-	var answer api.Response
-	if err := json.Unmarshal(line, &answer); err != nil {
-		return errors.Join(err, conn.Close())
-	}
-	return errors.Join(answer.Err(), conn.Close())
 }

@@ -43,6 +43,7 @@ type Daemon struct {
 	spare   spare
 	started time.Time
 	stopped chan struct{} // closed by daemon.stop
+	beat    chan struct{} // received by Run's loop, so that who sends learns that it turns
 	stop    sync.Once
 
 	// reloading serialises starts of the node and reloads; node and locked are
@@ -69,7 +70,7 @@ func New(ctx context.Context, o Options) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{o: o, place: place, level: new(slog.LevelVar), started: time.Now(), stopped: make(chan struct{}), hub: events.New(time.Now)}
+	d := &Daemon{o: o, place: place, level: new(slog.LevelVar), started: time.Now(), stopped: make(chan struct{}), beat: make(chan struct{}), hub: events.New(time.Now)}
 	d.journal = systemd.OpenLog("fastnd", d.level, o.Stderr)
 	d.log = slog.New(systemd.QuietPeers(d.journal))
 	d.policy = &peercred.Policy{PerUser: o.perUser(), OwnUID: uint32(os.Geteuid()), Group: "fastn", AdminGroup: "fastn-admin"}
@@ -156,6 +157,7 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
 			return d.notify.Stopping()
 		case err := <-served:
 			return err
+		case <-d.beat:
 		case <-reload:
 			d.reloadNotified(ctx)
 		}

@@ -47,6 +47,7 @@ type testDaemon struct {
 	home string
 	c    *client.Client
 	log  *logBuffer
+	hup  chan os.Signal // what Run takes for SIGHUP
 	stop func()
 }
 
@@ -87,7 +88,7 @@ func newHome(t testing.TB) string {
 // called testutil.LeakCheck before.
 func start(t testing.TB, o opts) *testDaemon {
 	t.Helper()
-	d := &testDaemon{t: t, home: o.home, log: new(logBuffer)}
+	d := &testDaemon{t: t, home: o.home, log: new(logBuffer), hup: make(chan os.Signal)}
 	if d.home == "" {
 		d.home = newHome(t)
 	}
@@ -103,7 +104,7 @@ func start(t testing.TB, o opts) *testDaemon {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)
-	go func() { ran <- d.Run(ctx, nil) }()
+	go func() { ran <- d.Run(ctx, d.hup) }()
 	d.stop = sync.OnceFunc(func() {
 		if d.c != nil {
 			_ = d.c.Close()

@@ -86,16 +86,3 @@ func TestDisconnect(t *testing.T) {
 	}
 	wantEcho(t, d.c, api.TargetSelf) // on a new connection
 }
-
-// The watchdog's question goes through the whole socket, also when locked.
-func TestProbe(t *testing.T) {
-	testutil.LeakCheck(t)
-	d := start(t, opts{})
-	if err := d.probe(limited(t)); err != nil {
-		t.Error(err)
-	}
-	d.stop()
-	if d.probe(limited(t)) == nil {
-		t.Error("a closed daemon answered")
-	}
-}

@@ -33,8 +33,9 @@ type Store struct {
 	now func() time.Time
 
 	// writing is held from the decision over the commit to the change of the
-	// memory, so that a writer decides on what is on the disk.
-	writing sync.Mutex
+	// memory, so that a writer decides on what is on the disk. A channel, so that
+	// who waits can give up.
+	writing chan struct{}
 	puts    *lru.Map[identity.ID, time.Time] // see mayPut; guarded by writing
 	// mu guards state; it is never held during I/O.
 	mu       sync.RWMutex
@@ -50,7 +51,7 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	s := &Store{db: db, now: func() time.Time { return micro(time.Now()) }, puts: lru.New[identity.ID, time.Time](putsWatched)}
+	s := &Store{db: db, writing: make(chan struct{}, 1), now: func() time.Time { return micro(time.Now()) }, puts: lru.New[identity.ID, time.Time](putsWatched)}
 	if s.state, err = load(ctx, db); err != nil {
 		_ = db.Close()
 		return nil, fmt.Errorf("store: load %s: %w", db.Path(), err)
@@ -164,11 +165,10 @@ func (s *Store) write(ctx context.Context, decide func(st *state, p *plan) error
 }
 
 func (s *Store) commit(ctx context.Context, decide func(st *state, p *plan) error) ([]Change, error) {
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("store: %w", err)
+	if err := s.await(ctx); err != nil {
+		return nil, err
 	}
+	defer s.pass()
 	var p plan
 	if err := decide(s.state, &p); err != nil { // only writers change it
 		return nil, err
@@ -183,6 +183,35 @@ func (s *Store) commit(ctx context.Context, decide func(st *state, p *plan) erro
 		fn(s.state)
 	}
 	return p.changes, nil
+}
+
+// await waits for a writer's turn, which ends with pass.
+func (s *Store) await(ctx context.Context) error {
+	select {
+	case s.writing <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("store: %w", ctx.Err())
+	}
+	if err := ctx.Err(); err != nil { // the select may take either
+		s.pass()
+		return fmt.Errorf("store: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) pass() { <-s.writing }
+
+// Turn takes a writer's whole way and changes nothing; the disk is not written. A
+// writer that hangs keeps it waiting until ctx ends.
+func (s *Store) Turn(ctx context.Context) error {
+	if err := s.await(ctx); err != nil {
+		return err
+	}
+	defer s.pass()
+	if err := s.db.Update(ctx, func(*sql.Tx) error { return nil }); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	return nil
 }
 
 // run commits all or nothing.
