@@ -24,6 +24,7 @@ type connState struct {
 	cancel context.CancelFunc
 
 	raw      rawStreams
+	numbers  atomic.Uint64 // of the raw streams opened here
 	requests counter // incoming request streams
 	opening  counter // incoming streams without a first frame yet
 	budget   budget

@@ -91,7 +91,7 @@ func (o opening) do(ctx context.Context, f *wire.Frame, payload []byte) (conn *r
 	stop := context.AfterFunc(ctx, func() {
 		_ = o.s.ResetWithError(toResetCode(api.CodeCancelled))
 	})
-	f.Number = 1
+	f.Number = o.conn.numbers.Add(1)
 	done, err := newFrameWriter(o.s, o.h.o.Timing.Write).write(ctx, f, payload)
 	if err != nil {
 		stop()
@@ -114,7 +114,7 @@ func (o opening) do(ctx context.Context, f *wire.Frame, payload []byte) (conn *r
 	}
 	o.conn.use()
 	_ = o.s.SetWriteDeadline(time.Time{})
-	return newRawStream(o.s, in.br, &o.conn.raw), reply, answer, false, nil
+	return newRawStream(o.s, streamKey{ours: true, number: f.Number}, in.br, &o.conn.raw), reply, answer, false, nil
 }
 
 func (o opening) lost(ctx context.Context) *api.Error {

@@ -47,7 +47,12 @@ func (h *Host) serveStream(s network.Stream) {
 		h.serveRaw(c, s, in, &m)
 		return
 	}
-	h.serveRequests(t, m)
+	if a := m.f.GetAborted(); a != nil {
+		c.raw.abortedByPeer(streamKey{ours: a.GetYours(), number: m.f.Number}, api.Code(a.GetCode()))
+		_ = s.Close()
+	} else {
+		h.serveRequests(t, m)
+	}
 	in.release()
 }
 
@@ -112,6 +117,8 @@ func (h *Host) serveRaw(c *connState, s network.Stream, in *frameReader, m *inco
 		if err := ctx.Err(); err != nil {
 			return nil, ctxError(ctx, "the stream was not accepted")
 		}
+		// Before the peer knows of it, and may abort it.
+		raw = newRawStream(s, streamKey{number: m.f.Number}, in.br, &c.raw)
 		if err := writeReply(ctx, out, m.f.Number, r, nil); err != nil {
 			return nil, streamError(err)
 		}
@@ -119,7 +126,6 @@ func (h *Host) serveRaw(c *connState, s network.Stream, in *frameReader, m *inco
 		c.use()
 		m.held.release() // else it would count for as long as the stream lasts
 		_ = s.SetWriteDeadline(time.Time{})
-		raw = newRawStream(s, in.br, &c.raw)
 		return raw, nil
 	}
 	reply, answer := c.serve(ctx, m, accept)

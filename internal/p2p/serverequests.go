@@ -95,7 +95,7 @@ func (r *requestStream) dispatch(m incoming) error {
 			cancel()
 		}
 		return nil
-	case *wire.Frame_Reply:
+	case *wire.Frame_Reply, *wire.Frame_Aborted:
 		return wire.ErrMalformed
 	case *wire.Frame_Open:
 		if b.Open.Kind == wire.Kind_KIND_STREAM {

@@ -18,6 +18,7 @@ type rawStreams struct {
 
 	mu      sync.Mutex
 	streams map[*rawStream]struct{}
+	byKey   map[streamKey]*rawStream // of two with one number, the later
 	timer   *time.Timer // runs while there are more streams than the budget
 	ended   bool
 }
@@ -25,6 +26,7 @@ type rawStreams struct {
 func (r *rawStreams) init(c *connState) {
 	r.conn = c
 	r.streams = make(map[*rawStream]struct{})
+	r.byKey = make(map[streamKey]*rawStream)
 }
 
 func (r *rawStreams) budget() int {
@@ -39,6 +41,7 @@ func (r *rawStreams) add(c *rawStream) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.streams[c] = struct{}{}
+	r.byKey[c.key] = c
 	if len(r.streams) > r.budget() && r.timer == nil && !r.ended {
 		r.timer = time.AfterFunc(r.period(), r.check)
 	}
@@ -54,6 +57,9 @@ func (r *rawStreams) remove(c *rawStream) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.streams, c)
+	if r.byKey[c.key] == c {
+		delete(r.byKey, c.key)
+	}
 }
 
 func (r *rawStreams) period() time.Duration { return r.conn.table.h.o.Timing.Stalled }

@@ -2,6 +2,7 @@ package p2p
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -16,7 +17,11 @@ import (
 // rawStream is a router.Conn over a stream of its own.
 type rawStream struct {
 	s     network.Stream
+	key   streamKey
 	owner *rawStreams
+
+	aborted context.Context // ends when the peer tells that it aborted
+	abort   context.CancelCauseFunc
 
 	rmu      sync.Mutex    // one Read, or one look whether data waits
 	head     *bufio.Reader // may hold the first bytes; nil once it is empty
@@ -28,11 +33,12 @@ type rawStream struct {
 	over       sync.Once
 }
 
-var _ router.Conn = (*rawStream)(nil)
+var _ router.Abortable = (*rawStream)(nil)
 
 // newRawStream takes over s; head holds what was read of it already.
-func newRawStream(s network.Stream, head *bufio.Reader, owner *rawStreams) *rawStream {
-	c := &rawStream{s: s, head: head, owner: owner}
+func newRawStream(s network.Stream, key streamKey, head *bufio.Reader, owner *rawStreams) *rawStream {
+	c := &rawStream{s: s, key: key, head: head, owner: owner}
+	c.aborted, c.abort = context.WithCancelCause(context.Background())
 	c.lastRead.Store(time.Now().UnixNano())
 	owner.add(c)
 	return c
@@ -103,9 +109,17 @@ func (c *rawStream) Reset(code api.Code) {
 	}
 	e := api.Errorf(code, "the stream was reset by this side: %s", codeText(code))
 	if c.reset.CompareAndSwap(nil, e) {
-		c.finish(func() { _ = c.s.ResetWithError(toResetCode(code)) })
+		c.finish(func() {
+			_ = c.s.ResetWithError(toResetCode(code))
+			if c.writeEnded.Load() {
+				c.owner.conn.tellAborted(c.key, code)
+			}
+		})
 	}
 }
+
+// Aborted implements router.Abortable.
+func (c *rawStream) Aborted() context.Context { return c.aborted }
 
 func (c *rawStream) Close() error {
 	if c.readEnded.Load() && c.writeEnded.Load() {

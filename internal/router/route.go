@@ -222,10 +222,15 @@ func (rt *Router) serve(ctx context.Context, h Handler, r *Request) (json.RawMes
 // resetAtEnd resets c when ctx ends, so that a handler blocked in Read or Write
 // of c ends too. After stop it does not, nor is it still at it.
 func resetAtEnd(ctx context.Context, c Conn) (stop func()) {
+	return atEnd(ctx, func() { c.Reset(streamCode(Ended(ctx))) })
+}
+
+// atEnd calls f when ctx ends. After stop it does not, nor is f still running.
+func atEnd(ctx context.Context, f func()) (stop func()) {
 	done := make(chan struct{})
 	end := context.AfterFunc(ctx, func() {
 		defer close(done)
-		c.Reset(streamCode(Ended(ctx)))
+		f()
 	})
 	return func() {
 		if !end() {

@@ -71,6 +71,14 @@ type Conn interface {
 	Close() error
 }
 
+// Abortable is a Conn that tells of an abort also those who neither read nor
+// write it now: the other side may have ended its direction before it aborted.
+type Abortable interface {
+	Conn
+	// Aborted ends, with the *api.Error as its cause, when the other side aborted.
+	Aborted() context.Context
+}
+
 // Handler answers requests that passed access. Serve returns when the request
 // is over and everything that it started has ended. For a Call the result is
 // the answer. For a Stream it calls r.Accept, and the result is ignored; an

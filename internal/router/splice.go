@@ -17,8 +17,8 @@ var splicePool = sync.Pool{New: func() any { b := make([]byte, spliceBuffer); re
 
 // Splice copies between a and b until both directions have ended, keeping half
 // closes: an end on one side is a CloseWrite on the other. The first failure on
-// either side, or the end of ctx, resets both with its code, and is returned. a
-// and b are closed.
+// either side, the abort of one that is Abortable, or the end of ctx, resets both
+// with its code, and is returned. a and b are closed.
 func Splice(ctx context.Context, a, b Conn) error {
 	var once sync.Once
 	var first error
@@ -33,17 +33,18 @@ func Splice(ctx context.Context, a, b Conn) error {
 			b.Reset(code)
 		})
 	}
-	stopped := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(stopped)
-		ended(Ended(ctx))
-	})
+	watches := []func(){atEnd(ctx, func() { ended(Ended(ctx)) })}
+	for _, c := range []Conn{a, b} {
+		if c, ok := c.(Abortable); ok {
+			watches = append(watches, atEnd(c.Aborted(), func() { ended(context.Cause(c.Aborted())) }))
+		}
+	}
 	var wg sync.WaitGroup
 	wg.Go(func() { ended(pipe(b, a)) })
 	ended(pipe(a, b))
 	wg.Wait()
-	if !stop() {
-		<-stopped
+	for _, stop := range watches {
+		stop()
 	}
 	closed := errors.Join(a.Close(), b.Close())
 	if first != nil {

@@ -167,6 +167,45 @@ func TestSpliceEndsWithContext(t *testing.T) {
 
 // TestSpliceHoldsBack: nobody reads on the right, so the left writer waits
 // rather than filling memory; a reset frees all.
+// abortable is an end that tells of an abort beside Read and Write.
+type abortable struct {
+	*routertest.Conn
+	ctx context.Context
+}
+
+func (a abortable) Aborted() context.Context { return a.ctx }
+
+// An abort that comes while neither side reads or writes ends both.
+func TestSpliceHearsOfAborts(t *testing.T) {
+	for name, swap := range map[string]bool{"left": false, "right": true} {
+		t.Run(name, func(t *testing.T) {
+			testutil.LeakCheck(t)
+			user, ours := routertest.Pipe()
+			theirs, peer := routertest.Pipe()
+			ctx, abort := context.WithCancelCause(t.Context())
+			a, b := router.Conn(ours), router.Conn(abortable{theirs, ctx})
+			if swap {
+				a, b = b, a
+			}
+			end := make(chan error, 1)
+			go func() { end <- router.Splice(t.Context(), a, b) }()
+			if err := peer.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadAll(user); err != nil {
+				t.Fatalf("a clean end reads as %v", err)
+			}
+			abort(api.Errorf(api.CodeHandlerFailed, "killed"))
+			if err := <-end; api.CodeOf(err) != api.CodeHandlerFailed {
+				t.Errorf("it ended with %v", err)
+			}
+			if _, err := user.Write([]byte("x")); api.CodeOf(err) != api.CodeHandlerFailed {
+				t.Errorf("the user was told %v", err)
+			}
+		})
+	}
+}
+
 func TestSpliceHoldsBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := splice()

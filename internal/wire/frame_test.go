@@ -60,6 +60,7 @@ func TestFramesComeBack(t *testing.T) {
 		"whois":           {&Frame{Number: 1, Body: &Frame_Whois{Whois: &Whois{From: key, To: key}}}, nil},
 		"redeem":          {&Frame{Number: 1, Body: &Frame_Redeem{Redeem: &Redeem{From: key, To: key, Secret: key}}}, nil},
 		"cancel":          {&Frame{Number: 1, Body: &Frame_Cancel{Cancel: &Cancel{}}}, nil},
+		"aborted":         {&Frame{Number: 1, Body: &Frame_Aborted{Aborted: &Aborted{Code: "aborted", Yours: true}}}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := encode(t, c.f, c.payload)
@@ -118,6 +119,9 @@ func TestRefusedFrames(t *testing.T) {
 		"bad UTF-8":            {raw(bytes.Replace(one, []byte("Echo"), []byte("Ec\xffo"), 1)), ErrMalformed},
 		"payload too large":    {header(&Frame{PayloadSize: api.MaxPayload + 1, Body: open().Body}), ErrTooLarge},
 		"payload of a cancel":  {header(&Frame{PayloadSize: 1, Body: &Frame_Cancel{Cancel: &Cancel{}}}), ErrMalformed},
+		"payload of an abort":  {header(&Frame{PayloadSize: 1, Body: &Frame_Aborted{Aborted: &Aborted{Code: "aborted"}}}), ErrMalformed},
+		"abort without a code": {header(&Frame{Body: &Frame_Aborted{Aborted: &Aborted{}}}), ErrMalformed},
+		"abort with odd code":  {header(&Frame{Body: &Frame_Aborted{Aborted: &Aborted{Code: "A"}}}), ErrMalformed},
 		"payload of a whois":   {header(&Frame{PayloadSize: 1, Body: &Frame_Whois{Whois: &Whois{From: key, To: key}}}), ErrMalformed},
 		"payload of a redeem":  {header(&Frame{PayloadSize: 1, Body: &Frame_Redeem{Redeem: &Redeem{From: key, To: key, Secret: key}}}), ErrMalformed},
 		"short secret":         {header(&Frame{Body: &Frame_Redeem{Redeem: &Redeem{From: key, To: key, Secret: key[1:]}}}), ErrMalformed},
@@ -292,6 +296,7 @@ func FuzzReadFrame(f *testing.F) {
 		{Number: 1, Body: &Frame_Whois{Whois: &Whois{From: key, To: key}}},
 		{Number: 1, Body: &Frame_Redeem{Redeem: &Redeem{From: key, To: key, Secret: key}}},
 		{Number: 1, Body: &Frame_Cancel{Cancel: &Cancel{}}},
+		{Number: 1, Body: &Frame_Aborted{Aborted: &Aborted{Code: "aborted", Yours: true}}},
 	} {
 		f.Add(encode(f, frame, nil))
 	}

@@ -11,7 +11,7 @@ import (
 // Numbers of the fields of Frame's oneof.
 const (
 	firstBody = 3
-	lastBody  = 9
+	lastBody  = 10
 )
 
 const (
@@ -63,6 +63,9 @@ func (f *Frame) Validate() error {
 			checkBytes("to", b.Available.GetTo(), keySize, keySize),
 			checkText("protocol", b.Available.GetProtocol(), 1, api.MaxProtocol),
 			checkText("instance", b.Available.GetInstance(), 0, api.MaxName))
+	case *Frame_Aborted:
+		code := b.Aborted.GetCode()
+		return firstErr(noPayload(f), checkBytes("code", []byte(code), 1, maxCode), checkCode(code))
 	}
 	return fmt.Errorf("%w: no body that is known here", ErrMalformed)
 }

@@ -90,6 +90,7 @@ type Frame struct {
 	//	*Frame_Cancel
 	//	*Frame_Deliver
 	//	*Frame_Available
+	//	*Frame_Aborted
 	Body          isFrame_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -209,6 +210,15 @@ func (x *Frame) GetAvailable() *Available {
 	return nil
 }
 
+func (x *Frame) GetAborted() *Aborted {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_Aborted); ok {
+			return x.Aborted
+		}
+	}
+	return nil
+}
+
 type isFrame_Body interface {
 	isFrame_Body()
 }
@@ -241,6 +251,10 @@ type Frame_Available struct {
 	Available *Available `protobuf:"bytes,9,opt,name=available,proto3,oneof"`
 }
 
+type Frame_Aborted struct {
+	Aborted *Aborted `protobuf:"bytes,10,opt,name=aborted,proto3,oneof"`
+}
+
 func (*Frame_Open) isFrame_Body() {}
 
 func (*Frame_Reply) isFrame_Body() {}
@@ -254,6 +268,8 @@ func (*Frame_Cancel) isFrame_Body() {}
 func (*Frame_Deliver) isFrame_Body() {}
 
 func (*Frame_Available) isFrame_Body() {}
+
+func (*Frame_Aborted) isFrame_Body() {}
 
 // Open asks for a call or a stream.
 type Open struct {
@@ -833,6 +849,61 @@ func (x *Redeem) GetSecret() []byte {
 	return nil
 }
 
+// Aborted is the only frame of its stream. It tells that the raw stream whose
+// Open had `number` on this connection was reset after the sender of this had
+// ended its direction: transports do not tell a side that has read that end.
+type Aborted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Code          string                 `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`    // as in Reply, never empty
+	Yours         bool                   `protobuf:"varint,2,opt,name=yours,proto3" json:"yours,omitempty"` // the receiver of this opened the raw stream
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Aborted) Reset() {
+	*x = Aborted{}
+	mi := &file_wire_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Aborted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Aborted) ProtoMessage() {}
+
+func (x *Aborted) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Aborted.ProtoReflect.Descriptor instead.
+func (*Aborted) Descriptor() ([]byte, []int) {
+	return file_wire_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Aborted) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *Aborted) GetYours() bool {
+	if x != nil {
+		return x.Yours
+	}
+	return false
+}
+
 // Cancel tells that the answer to `number` is not wanted any more.
 type Cancel struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -842,7 +913,7 @@ type Cancel struct {
 
 func (x *Cancel) Reset() {
 	*x = Cancel{}
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -854,7 +925,7 @@ func (x *Cancel) String() string {
 func (*Cancel) ProtoMessage() {}
 
 func (x *Cancel) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_proto_msgTypes[9]
+	mi := &file_wire_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -867,7 +938,7 @@ func (x *Cancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancel.ProtoReflect.Descriptor instead.
 func (*Cancel) Descriptor() ([]byte, []int) {
-	return file_wire_proto_rawDescGZIP(), []int{9}
+	return file_wire_proto_rawDescGZIP(), []int{10}
 }
 
 var File_wire_proto protoreflect.FileDescriptor
@@ -875,7 +946,7 @@ var File_wire_proto protoreflect.FileDescriptor
 const file_wire_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"wire.proto\x12\rfastn.wire.v1\"\xa1\x03\n" +
+	"wire.proto\x12\rfastn.wire.v1\"\xd5\x03\n" +
 	"\x05Frame\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12!\n" +
 	"\fpayload_size\x18\x02 \x01(\rR\vpayloadSize\x12)\n" +
@@ -885,7 +956,9 @@ const file_wire_proto_rawDesc = "" +
 	"\x06redeem\x18\x06 \x01(\v2\x15.fastn.wire.v1.RedeemH\x00R\x06redeem\x12/\n" +
 	"\x06cancel\x18\a \x01(\v2\x15.fastn.wire.v1.CancelH\x00R\x06cancel\x122\n" +
 	"\adeliver\x18\b \x01(\v2\x16.fastn.wire.v1.DeliverH\x00R\adeliver\x128\n" +
-	"\tavailable\x18\t \x01(\v2\x18.fastn.wire.v1.AvailableH\x00R\tavailableB\x06\n" +
+	"\tavailable\x18\t \x01(\v2\x18.fastn.wire.v1.AvailableH\x00R\tavailable\x122\n" +
+	"\aaborted\x18\n" +
+	" \x01(\v2\x16.fastn.wire.v1.AbortedH\x00R\aabortedB\x06\n" +
 	"\x04body\"\xec\x01\n" +
 	"\x04Open\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\fR\x04from\x12\x0e\n" +
@@ -934,7 +1007,10 @@ const file_wire_proto_rawDesc = "" +
 	"\x06Redeem\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\fR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\fR\x02to\x12\x16\n" +
-	"\x06secret\x18\x03 \x01(\fR\x06secret\"\b\n" +
+	"\x06secret\x18\x03 \x01(\fR\x06secret\"3\n" +
+	"\aAborted\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code\x12\x14\n" +
+	"\x05yours\x18\x02 \x01(\bR\x05yours\"\b\n" +
 	"\x06Cancel*<\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\r\n" +
@@ -954,7 +1030,7 @@ func file_wire_proto_rawDescGZIP() []byte {
 }
 
 var file_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_wire_proto_goTypes = []any{
 	(Kind)(0),         // 0: fastn.wire.v1.Kind
 	(*Frame)(nil),     // 1: fastn.wire.v1.Frame
@@ -966,24 +1042,26 @@ var file_wire_proto_goTypes = []any{
 	(*Available)(nil), // 7: fastn.wire.v1.Available
 	(*Whois)(nil),     // 8: fastn.wire.v1.Whois
 	(*Redeem)(nil),    // 9: fastn.wire.v1.Redeem
-	(*Cancel)(nil),    // 10: fastn.wire.v1.Cancel
+	(*Aborted)(nil),   // 10: fastn.wire.v1.Aborted
+	(*Cancel)(nil),    // 11: fastn.wire.v1.Cancel
 }
 var file_wire_proto_depIdxs = []int32{
 	2,  // 0: fastn.wire.v1.Frame.open:type_name -> fastn.wire.v1.Open
 	3,  // 1: fastn.wire.v1.Frame.reply:type_name -> fastn.wire.v1.Reply
 	8,  // 2: fastn.wire.v1.Frame.whois:type_name -> fastn.wire.v1.Whois
 	9,  // 3: fastn.wire.v1.Frame.redeem:type_name -> fastn.wire.v1.Redeem
-	10, // 4: fastn.wire.v1.Frame.cancel:type_name -> fastn.wire.v1.Cancel
+	11, // 4: fastn.wire.v1.Frame.cancel:type_name -> fastn.wire.v1.Cancel
 	5,  // 5: fastn.wire.v1.Frame.deliver:type_name -> fastn.wire.v1.Deliver
 	7,  // 6: fastn.wire.v1.Frame.available:type_name -> fastn.wire.v1.Available
-	0,  // 7: fastn.wire.v1.Open.kind:type_name -> fastn.wire.v1.Kind
-	4,  // 8: fastn.wire.v1.Reply.outcomes:type_name -> fastn.wire.v1.Outcome
-	6,  // 9: fastn.wire.v1.Deliver.letters:type_name -> fastn.wire.v1.Letter
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	10, // 7: fastn.wire.v1.Frame.aborted:type_name -> fastn.wire.v1.Aborted
+	0,  // 8: fastn.wire.v1.Open.kind:type_name -> fastn.wire.v1.Kind
+	4,  // 9: fastn.wire.v1.Reply.outcomes:type_name -> fastn.wire.v1.Outcome
+	6,  // 10: fastn.wire.v1.Deliver.letters:type_name -> fastn.wire.v1.Letter
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_wire_proto_init() }
@@ -999,6 +1077,7 @@ func file_wire_proto_init() {
 		(*Frame_Cancel)(nil),
 		(*Frame_Deliver)(nil),
 		(*Frame_Available)(nil),
+		(*Frame_Aborted)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1006,7 +1085,7 @@ func file_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_proto_rawDesc), len(file_wire_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
