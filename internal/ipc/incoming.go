@@ -195,6 +195,10 @@ func (l *listener) splice(ctx context.Context, r *router.Request, o *opening) (e
 		theirs.Close()
 		return err
 	}
+	// Who accepted may abort, by stream.reset, while nobody reads or writes here.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(o.ctx, func() { cancel(context.Cause(o.ctx)) })()
 	return router.Splice(ctx, ours, theirs)
 }
 
