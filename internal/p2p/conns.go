@@ -25,8 +25,8 @@ type connState struct {
 
 	raw      rawStreams
 	numbers  atomic.Uint64 // of the raw streams opened here
-	requests counter // incoming request streams
-	opening  counter // incoming streams without a first frame yet
+	requests counter       // incoming request streams
+	opening  counter       // incoming streams without a first frame yet
 	budget   budget
 
 	place   place        // guarded by table.mu

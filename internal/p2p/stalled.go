@@ -19,7 +19,7 @@ type rawStreams struct {
 	mu      sync.Mutex
 	streams map[*rawStream]struct{}
 	byKey   map[streamKey]*rawStream // of two with one number, the later
-	timer   *time.Timer // runs while there are more streams than the budget
+	timer   *time.Timer              // runs while there are more streams than the budget
 	ended   bool
 }
 
