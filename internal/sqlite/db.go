@@ -31,6 +31,9 @@ type Options struct {
 	Migrations []Migration
 	// Readers bounds concurrent calls of View; 4 if zero.
 	Readers int
+	// LightCheck has Open look at the ends of each table only, so that it takes
+	// no longer for a large file; the rest is for CheckAll.
+	LightCheck bool
 }
 
 // DB is an open database. Update calls run one after another, View calls beside
@@ -40,6 +43,7 @@ type DB struct {
 	writer   *sql.DB // one connection
 	readers  *sql.DB
 	recovery *Recovery
+	batch    *Batch // nil unless one was made
 
 	closeOnce sync.Once
 	closeErr  error
@@ -125,7 +129,7 @@ func (db *DB) start(ctx context.Context, o Options) error {
 	if err := db.writer.PingContext(ctx); err != nil {
 		return err
 	}
-	if err := quickCheck(ctx, db.writer); err != nil {
+	if err := db.checkAtStart(ctx, o.LightCheck); err != nil {
 		return err
 	}
 	return migrate(ctx, db.writer, o.Migrations)
@@ -192,8 +196,9 @@ func classify(err error) error {
 // It may be called again.
 func (db *DB) Close() error {
 	db.closeOnce.Do(func() {
-		// The writer goes last: readers cannot fold the log.
-		db.closeErr = errors.Join(db.readers.Close(), db.writer.Close())
+		// The writer goes last: readers cannot fold the log. Neither can a
+		// connection that has statements left.
+		db.closeErr = errors.Join(db.batch.close(), db.readers.Close(), db.writer.Close())
 	})
 	return db.closeErr
 }

@@ -1,0 +1,115 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+)
+
+// suspectSuffix names the mark of a database that was found damaged while it
+// was open. It makes the next Open check the whole of it.
+const suspectSuffix = ".suspect"
+
+// Suspect has the next Open of this database check all of it, whatever its
+// options say, and repair it if that finds damage.
+func (db *DB) Suspect() error {
+	f, err := os.OpenFile(db.path+suspectSuffix, os.O_WRONLY|os.O_CREATE, fileMode)
+	if err != nil {
+		return fmt.Errorf("mark %s as damaged: %w", db.path, err)
+	}
+	if err := errors.Join(f.Close(), syncDir(db.path)); err != nil {
+		return fmt.Errorf("mark %s as damaged: %w", db.path, err)
+	}
+	return nil
+}
+
+// CheckAll reads the whole database. Its error wraps ErrDamaged if it is
+// damaged: then call Suspect and open it again. It goes table by table, so that
+// the log can be folded in between.
+func (db *DB) CheckAll(ctx context.Context) error {
+	tables, err := tableNames(ctx, db.readers)
+	if err != nil {
+		return classify(err)
+	}
+	for _, t := range tables {
+		if err := integrityCheck(ctx, db.readers, "("+quote(t)+")"); err != nil {
+			return fmt.Errorf("check table %s: %w", t, classify(err))
+		}
+	}
+	return nil
+}
+
+// integrityCheck reads every page as quickCheck does, and compares each index
+// with its table: rows that an index does not have are not found.
+func integrityCheck(ctx context.Context, db *sql.DB, what string) error {
+	var verdict string
+	if err := db.QueryRowContext(ctx, "PRAGMA integrity_check"+what).Scan(&verdict); err != nil {
+		return err
+	}
+	if verdict != "ok" {
+		return fmt.Errorf("%w: %s", ErrDamaged, verdict)
+	}
+	return nil
+}
+
+func (db *DB) checkAtStart(ctx context.Context, light bool) error {
+	suspect := db.path + suspectSuffix
+	_, err := os.Lstat(suspect)
+	switch {
+	case err == nil:
+		if err := integrityCheck(ctx, db.writer, "(1)"); err != nil {
+			return err
+		}
+		// Damage that this check does not see must not make us check for ever.
+		return os.Remove(suspect)
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	case light:
+		return lightCheck(ctx, db.writer)
+	}
+	return quickCheck(ctx, db.writer)
+}
+
+// lightCheck reads the schema and both ends of each table.
+func lightCheck(ctx context.Context, db *sql.DB) error {
+	if _, err := schemaVersion(ctx, db); err != nil {
+		return err
+	}
+	tables, err := tableNames(ctx, db)
+	if err != nil {
+		return err
+	}
+	for _, t := range tables {
+		for _, order := range []string{"ASC", "DESC"} {
+			if err := readOne(ctx, db, "SELECT * FROM "+quote(t)+" NOT INDEXED ORDER BY rowid "+order+" LIMIT 1"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func readOne(ctx context.Context, db *sql.DB, query string) error {
+	rows, err := db.QueryContext(ctx, query)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }()
+	if rows.Next() {
+		var raw []any
+		columns, err := rows.Columns()
+		if err != nil {
+			return err
+		}
+		for range columns {
+			raw = append(raw, new(sql.RawBytes))
+		}
+		if err := rows.Scan(raw...); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
