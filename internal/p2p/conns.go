@@ -34,6 +34,9 @@ type connState struct {
 	serving atomic.Int32 // calls of Server.ServeFrame
 	asking  atomic.Int32 // requests of ours that wait for their answers
 	used    atomic.Bool  // since idle last looked
+
+	pulse pulse
+	why   atomic.Pointer[string] // it was given up by this side; nil if it was not
 }
 
 // connTable holds the connections that are up.

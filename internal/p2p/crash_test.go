@@ -24,6 +24,8 @@ type childNode struct {
 	cmd   *exec.Cmd
 	stdin io.Closer
 	addr  string
+	key   identity.Key
+	id    identity.ID
 }
 
 func startNode(t *testing.T, key identity.Key, port int, transport, peer string) *childNode {
@@ -46,7 +48,7 @@ func startNode(t *testing.T, key identity.Key, port int, transport, peer string)
 	if err != nil {
 		t.Fatalf("the node did not start: %v", err)
 	}
-	n := &childNode{cmd: cmd, stdin: in, addr: strings.TrimSpace(line)}
+	n := &childNode{cmd: cmd, stdin: in, addr: strings.TrimSpace(line), key: key, id: key.ID()}
 	t.Cleanup(n.kill)
 	return n
 }

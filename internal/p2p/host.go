@@ -134,6 +134,7 @@ func (h *Host) start() error {
 	h.sw.Notify(h.conns.notifiee())
 	h.bh.SetStreamHandler(Protocol, h.serveStream)
 	h.tasks.run(h.events.run)
+	h.tasks.run(h.watchAlive)
 	if err := h.watchIdentify(); err != nil {
 		return err
 	}
@@ -164,6 +165,7 @@ func (h *Host) build() (err error) {
 	h.sw, err = swarm.NewSwarm(id, h.ps, h.bus,
 		swarm.WithResourceManager(h.rm),
 		swarm.WithDialTimeout(h.o.Timing.Dial),
+		swarm.WithDialTimeoutLocal(h.o.Timing.Dial),
 		// After many dead peers these give up a transport for the whole node.
 		swarm.WithUDPBlackHoleSuccessCounter(nil),
 		swarm.WithIPv6BlackHoleSuccessCounter(nil))
@@ -193,7 +195,7 @@ func (h *Host) addTransports() error {
 		if err != nil {
 			return err
 		}
-		if err := h.sw.AddTransport(t); err != nil {
+		if err := h.sw.AddTransport(quicDialer{t}); err != nil {
 			return err
 		}
 	}

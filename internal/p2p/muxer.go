@@ -4,6 +4,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"syscall"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	libyamux "github.com/libp2p/go-libp2p/p2p/muxer/yamux"
@@ -46,7 +47,31 @@ func (m muxer) NewConn(nc net.Conn, server bool, scope network.PeerScope) (netwo
 	if err != nil {
 		return nil, err
 	}
-	return libyamux.NewMuxedConn(s), nil
+	mc := muxedConn{MuxedConn: libyamux.NewMuxedConn(s)}
+	if t, ok := nc.(interface{ NetConn() net.Conn }); ok { // TLS
+		nc = t.NetConn()
+	}
+	if sc, ok := nc.(syscall.Conn); ok {
+		if raw, err := sc.SyscallConn(); err == nil {
+			mc.raw = &rawSocket{raw}
+		}
+	}
+	return mc, nil
+}
+
+// muxedConn is libp2p's with a way to the socket beneath.
+type muxedConn struct {
+	network.MuxedConn
+	raw *rawSocket // nil if there is none
+}
+
+// As implements network.MuxedConn.
+func (c muxedConn) As(target any) bool {
+	if t, ok := target.(**rawSocket); ok && c.raw != nil {
+		*t = c.raw
+		return true
+	}
+	return c.MuxedConn.As(target)
 }
 
 // firstWindow is the priority with which yamux asks for a stream's first window.

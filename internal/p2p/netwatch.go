@@ -119,8 +119,11 @@ func (h *Host) networkChanged(ips []netip.Addr) {
 	h.o.Log.Info("the network changed", "addresses", len(ips))
 	for _, c := range h.conns.list() {
 		if c.source.IsValid() && !c.source.IsLoopback() && !c.source.IsLinkLocalUnicast() && !slices.Contains(ips, c.source) {
-			_ = c.conn.Close()
+			why := "this machine's address on it is gone"
+			h.tasks.run(func() { c.giveUp(why) })
+			continue
 		}
+		h.tasks.run(func() { c.probe(movedTime, "it does not answer since this machine's links changed") })
 	}
 	for _, n := range h.nodes.list() {
 		h.sw.Backoff().Clear(n.id.PeerID())

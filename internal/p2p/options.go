@@ -64,7 +64,9 @@ type Options struct {
 type Timing struct {
 	Header     time.Duration // for a whole header, and each 64 KiB of payload: 10 s
 	Write      time.Duration // for a frame to be taken by the connection: 30 s
-	Dial       time.Duration // at most for a dial: 15 s
+	Dial       time.Duration // at most for a dial: 5 s
+	Quiet      time.Duration // nothing came though something is awaited: a sign of life is asked for: 1 s
+	Dead       time.Duration // none came since: the connection is given up: 10 s
 	Stalled    time.Duration // without a Read a stream with data counts as stalled: 1 s
 	RedialMin  time.Duration // first pause between dials of a protected node: 1 s
 	RedialMax  time.Duration // longest pause: 60 s
@@ -159,7 +161,9 @@ func (o Options) withDefaults() (Options, error) {
 	t := &o.Timing
 	t.Header = orDefault(t.Header, 10*time.Second)
 	t.Write = orDefault(t.Write, 30*time.Second)
-	t.Dial = orDefault(t.Dial, 15*time.Second)
+	t.Dial = orDefault(t.Dial, 5*time.Second)
+	t.Quiet = orDefault(t.Quiet, time.Second)
+	t.Dead = orDefault(t.Dead, 10*time.Second)
 	t.Stalled = orDefault(t.Stalled, time.Second)
 	t.RedialMin = orDefault(t.RedialMin, time.Second)
 	t.RedialMax = orDefault(t.RedialMax, time.Minute)

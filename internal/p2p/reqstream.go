@@ -93,7 +93,7 @@ func (r *reqStream) write(ctx context.Context, f *wire.Frame, payload []byte) (w
 
 func (r *reqStream) finish(rest func() error) {
 	if rest() != nil {
-		r.fail(lostError())
+		r.fail(r.conn.lostError())
 	}
 }
 
@@ -114,7 +114,7 @@ func (r *reqStream) writeAside(ctx context.Context, f *wire.Frame, payload []byt
 		done, err := r.out.write(ctx, f, payload)
 		ch <- outcome{done, err}
 		if err != nil && done.started {
-			r.fail(lostError()) // nobody else may be there to see it
+			r.fail(r.conn.lostError()) // nobody else may be there to see it
 		}
 	})
 	if !ok {
@@ -135,7 +135,7 @@ func (r *reqStream) unsent(ctx context.Context, f *wire.Frame, ch chan result, w
 	refused := errors.Is(err, wire.ErrTooLarge) || errors.Is(err, wire.ErrMalformed)
 	late := err == context.DeadlineExceeded || err == context.Canceled // of ctx, not of the stream
 	if !late && !refused {
-		r.fail(lostError()) // not even the next frame would get through
+		r.fail(r.conn.lostError()) // not even the next frame would get through
 	}
 	if !r.unregister(f.Number) {
 		res = <-ch
@@ -143,7 +143,7 @@ func (r *reqStream) unsent(ctx context.Context, f *wire.Frame, ch chan result, w
 	switch {
 	case w.complete:
 		if res.reply == nil && res.err == nil {
-			res.err = lostError()
+			res.err = r.conn.lostError()
 		}
 		return res, false
 	case refused:
@@ -206,7 +206,7 @@ func (r *reqStream) read() {
 			r.bulk.Add(-1)
 		}
 		if err != nil || f.GetReply() == nil {
-			r.fail(lostError())
+			r.fail(r.conn.lostError())
 			return
 		}
 		if f.GetReply().Code == "" {
@@ -238,11 +238,6 @@ func (r *reqStream) fail(why *api.Error) {
 func (r *reqStream) sendCancel(number uint64) {
 	f := &wire.Frame{Number: number, Body: &wire.Frame_Cancel{Cancel: &wire.Cancel{}}}
 	if _, err := r.out.write(r.h.ctx, f, nil); err != nil {
-		r.fail(lostError())
+		r.fail(r.conn.lostError())
 	}
-}
-
-func lostError() *api.Error {
-	return api.Errorf(api.CodeOutcomeUnknown, "the connection to the peer broke after the request was sent; whether the peer acted on it is not known").
-		WithHint("find out before you repeat what must not happen twice")
 }

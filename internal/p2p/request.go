@@ -121,5 +121,5 @@ func (o opening) lost(ctx context.Context) *api.Error {
 	if ctx.Err() != nil {
 		return ctxError(ctx, "the peer did not answer")
 	}
-	return lostError()
+	return o.conn.lostError()
 }

@@ -120,7 +120,7 @@ func (h *Host) serveRaw(c *connState, s network.Stream, in *frameReader, m *inco
 		// Before the peer knows of it, and may abort it.
 		raw = newRawStream(s, streamKey{number: m.f.Number}, in.br, &c.raw)
 		if err := writeReply(ctx, out, m.f.Number, r, nil); err != nil {
-			return nil, streamError(err)
+			return nil, c.streamError(err)
 		}
 		proven(s)
 		c.use()

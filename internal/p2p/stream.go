@@ -89,7 +89,7 @@ func (c *rawStream) wrap(err error) error {
 	if e := c.reset.Load(); e != nil {
 		return e
 	}
-	return streamError(err)
+	return c.owner.conn.streamError(err)
 }
 
 func (c *rawStream) CloseWrite() error {

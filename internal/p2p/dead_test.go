@@ -1,0 +1,151 @@
+package p2p_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fastn-stack/fastnd/internal/p2p"
+	"github.com/fastn-stack/fastnd/internal/p2p/p2ptest"
+	"github.com/fastn-stack/fastnd/internal/router"
+	"github.com/fastn-stack/fastnd/internal/testutil"
+	"github.com/fastn-stack/fastnd/internal/wire"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// within fails t if what began then took d or longer.
+func within(t *testing.T, began time.Time, d time.Duration) {
+	t.Helper()
+	if took := time.Since(began); took >= d {
+		t.Errorf("it took %v, want less than %v", took, d)
+	}
+}
+
+func wantText(t *testing.T, err error, want string) {
+	t.Helper()
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v does not say %q", err, want)
+	}
+}
+
+// A machine that answers says that nobody listens: nobody waits for a timeout.
+func TestRefusedDialIsToldAtOnce(t *testing.T) {
+	for name, only := range map[string]p2ptest.Option{"quic": p2ptest.QUICOnly, "tcp": p2ptest.TCPOnly, "both": func(*p2p.Options) {}} {
+		t.Run(name, func(t *testing.T) {
+			testutil.LeakCheck(t)
+			book := p2ptest.NewBook()
+			a := p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), only, func(o *p2p.Options) { o.Book = book })
+			b := p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), only)
+			book.Add(b.Node(), b.Addrs()...)
+			if err := b.Close(); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			_, _, err := a.Request(t.Context(), b.Node(), p2ptest.Open(wire.Kind_KIND_CALL), nil)
+			within(t, began, 3*time.Second) // QUIC's own timeout is 5 s
+			wantCode(t, err, api.CodePeerUnreachable)
+			wantText(t, err, "connection refused")
+			wantText(t, err, strings.Split(b.Addrs()[0], "/p2p/")[0])
+		})
+	}
+}
+
+// childPair is a host with short clocks and a node in a process of its own.
+func childPair(t *testing.T, transport string, timing p2p.Timing) (*p2p.Host, *childNode, *p2ptest.Book) {
+	t.Helper()
+	only := map[string]p2ptest.Option{"quic": p2ptest.QUICOnly, "tcp": p2ptest.TCPOnly}[transport]
+	book := p2ptest.NewBook()
+	a := p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), only, func(o *p2p.Options) { o.Book, o.Timing = book, timing })
+	key := p2ptest.Key(t)
+	b := startNode(t, key, 0, transport, "-")
+	book.Add(b.id, b.addr)
+	callNode(t, a, b.id)
+	return a, b, book
+}
+
+// What is under way over a connection whose other end froze ends with a typed
+// error before any timeout of the transport; a stream never ends cleanly.
+func TestFrozenPeerIsGivenUp(t *testing.T) {
+	for _, transport := range []string{"quic", "tcp"} {
+		t.Run(transport, func(t *testing.T) {
+			testutil.LeakCheck(t)
+			a, b, _ := childPair(t, transport, p2p.Timing{Quiet: 100 * time.Millisecond, Dead: time.Second})
+			conn, r, _, err := a.OpenStream(timeout(t, 20*time.Second), b.id, p2ptest.Open(wire.Kind_KIND_STREAM), nil)
+			if err != nil || r.Err() != nil {
+				t.Fatal(err, r.Err())
+			}
+			defer conn.Close()
+			if err := b.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			_, _, err = a.Request(timeout(t, 30*time.Second), b.id, p2ptest.Open(wire.Kind_KIND_CALL), nil)
+			within(t, began, 10*time.Second)
+			wantCode(t, err, api.CodeOutcomeUnknown)
+			wantText(t, err, "nothing came from it for 1s")
+			_, err = conn.Read(make([]byte, 1))
+			if errors.Is(err, io.EOF) {
+				t.Error("the stream seems to have come to its end")
+			}
+			wantCode(t, err, api.CodeAborted)
+			wantText(t, err, "nothing came from it for 1s")
+		})
+	}
+}
+
+// A peer that is only slow to answer keeps its connection.
+func TestSlowAnswerIsAwaited(t *testing.T) {
+	transports(t, func(t *testing.T, only p2ptest.Option) {
+		slow := p2ptest.ServeFunc(func(ctx context.Context, _ p2p.Peer, _ *wire.Frame, payload []byte, _ func(*wire.Reply) (router.Conn, error)) (*wire.Reply, []byte) {
+			select {
+			case <-time.After(2 * time.Second):
+			case <-ctx.Done():
+			}
+			return &wire.Reply{}, payload
+		})
+		a, b := p2ptest.NewPairOf(t, slow, slow, only, func(o *p2p.Options) {
+			o.Timing.Quiet, o.Timing.Dead = 100*time.Millisecond, 500*time.Millisecond
+		})
+		if got := call(t, a, b, []byte("hello")); string(got) != "hello" {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
+// A request over a QUIC connection to a node that was killed, and is not back,
+// fails soon: the machine there says that nobody listens.
+func TestKilledPeerIsFoundOut(t *testing.T) {
+	testutil.LeakCheck(t)
+	a, b, _ := childPair(t, "quic", p2p.Timing{})
+	b.kill()
+	began := time.Now()
+	_, _, err := a.Request(timeout(t, 30*time.Second), b.id, p2ptest.Open(wire.Kind_KIND_CALL), nil)
+	within(t, began, 6*time.Second)
+	wantCode(t, err, api.CodeOutcomeUnknown)
+	wantText(t, err, "nobody listens")
+	began = time.Now()
+	_, _, err = a.Request(timeout(t, 30*time.Second), b.id, p2ptest.Open(wire.Kind_KIND_CALL), nil)
+	within(t, began, 3*time.Second)
+	wantCode(t, err, api.CodePeerUnreachable)
+}
+
+// A node that was killed and comes back elsewhere is found there, once it has
+// connected, though the old connection is not yet known to be dead.
+func TestKilledPeerComesBackElsewhere(t *testing.T) {
+	testutil.LeakCheck(t)
+	a, b, _ := childPair(t, "quic", p2p.Timing{})
+	if err := b.cmd.Process.Signal(syscall.SIGSTOP); err != nil { // answers nothing, refuses nothing
+		t.Fatal(err)
+	}
+	startNode(t, b.key, 0, "quic", a.Addrs()[0])
+	began := time.Now()
+	eventually(t, "an answer", func() bool {
+		_, _, err := a.Request(timeout(t, time.Second), b.id, p2ptest.Open(wire.Kind_KIND_CALL), nil)
+		return err == nil
+	})
+	within(t, began, 5*time.Second)
+}
