@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -24,7 +25,7 @@ func echo(ctx context.Context, c *client.Client) error {
 }
 
 // benchCalls: a warm call through both daemons beside a raw libp2p stream round
-// trip between two processes, and calls a second with many clients.
+// trip between two processes.
 func benchCalls(ctx context.Context, b *bench) (err error) {
 	x, y, err := process.Pair(ctx, b.bin, process.Options{Config: wideBudgets})
 	if err != nil {
@@ -36,17 +37,40 @@ func benchCalls(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, raw.stop()) }()
-	const warm = 300
-	if _, err := micros(warm, func() error { return errors.Join(echo(ctx, x.Client), raw.roundTrip(ctx, hello)) }); err != nil {
-		return err
-	}
-	call, base, err := inTurn(9,
-		func() ([]float64, error) { return micros(1000, func() error { return echo(ctx, x.Client) }) },
-		func() ([]float64, error) { return micros(1000, func() error { return raw.roundTrip(ctx, hello) }) })
+	relay, end, err := relayed(ctx, raw)
 	if err != nil {
 		return err
 	}
-	b.add(atMost("warm call, both daemons, p50", call, "µs", base, "raw libp2p stream round trip", 1.5))
+	defer func() { err = errors.Join(err, end()) }()
+	return warmCalls(ctx, b, x.Client, raw, relay)
+}
+
+// warmCalls: beside the budget's baseline it shows what the same way costs when
+// bytes are only carried: from a client through a process to another and back.
+func warmCalls(ctx context.Context, b *bench, c *client.Client, raw *rawPair, relay io.ReadWriter) error {
+	call := func() error { return echo(ctx, c) }
+	stream := func() error { return raw.roundTrip(ctx, hello) }
+	bytes := func() error { return exchange(relay, hello) }
+	if _, err := micros(300, func() error { return errors.Join(call(), stream(), bytes()) }); err != nil {
+		return err
+	}
+	const runs = 500
+	m, err := interleaved(25, times(runs, call), times(runs, stream), times(runs, bytes))
+	if err != nil {
+		return err
+	}
+	b.add(atMost("warm call, both daemons, p50", m[0], "µs", m[1], "raw libp2p stream round trip", 1.5),
+		beside("warm call, both daemons, p50", m[0], "µs", m[2], "two processes that only carry bytes"))
+	return nil
+}
+
+// benchRates: calls a second with many clients.
+func benchRates(ctx context.Context, b *bench) (err error) {
+	x, y, err := process.Pair(ctx, b.bin, process.Options{Config: wideBudgets})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, x.Close(), y.Close()) }()
 	for _, clients := range []int{1, 64, 1000} {
 		rate, err := callRate(ctx, x.Socket, clients)
 		if err != nil {

@@ -44,8 +44,7 @@ func benchCommand(ctx context.Context, b *bench) (err error) {
 	if err != nil {
 		return err
 	}
-	b.add(row{What: "fastn call, whole process, p50", Value: mine / 1e3, Unit: "ms", Baseline: base / 1e3,
-		Beside: "a kong program that does nothing", Ratio: mine / base, Budget: "shown", Met: true})
+	b.add(beside("fastn call, whole process, p50", mine/1e3, "ms", base/1e3, "a kong program that does nothing"))
 	ssh, stop, err := startSSH(ctx, dir)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "  ssh is not measured:", err)

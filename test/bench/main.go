@@ -43,6 +43,11 @@ func atLeast(what string, value float64, unit string, baseline float64, beside s
 	return r
 }
 
+// beside is shown with a baseline that no budget is relative to.
+func beside(what string, value float64, unit string, baseline float64, beside string) row {
+	return row{What: what, Value: value, Unit: unit, Baseline: baseline, Beside: beside, Ratio: value / baseline, Budget: "shown", Met: true}
+}
+
 func under(what string, value float64, unit string, limit float64) row {
 	return row{What: what, Value: value, Unit: unit, Budget: fmt.Sprintf("≤ %g %s", limit, unit), Met: value <= limit}
 }
@@ -66,9 +71,9 @@ func (b *bench) add(r ...row) {
 }
 
 func main() {
-	if len(os.Args) > 2 && os.Args[1] == "raw" {
-		if err := rawServer(os.Args[2]); err != nil {
-			fmt.Fprintln(os.Stderr, "bench raw:", err)
+	if serve := server(os.Args[1:]); serve != nil {
+		if err := serve(); err != nil {
+			fmt.Fprintf(os.Stderr, "bench %s: %v\n", os.Args[1], err)
 			os.Exit(1)
 		}
 		return
@@ -82,11 +87,22 @@ func main() {
 	}
 }
 
+// server is what this program does as another process of a measurement.
+func server(args []string) func() error {
+	switch {
+	case len(args) == 2 && args[0] == "raw":
+		return func() error { return rawServer(args[1]) }
+	case len(args) == 3 && args[0] == "relay":
+		return func() error { return relayServer(args[1], args[2]) }
+	}
+	return nil
+}
+
 func run(ctx context.Context) error {
 	b := &bench{}
 	flag.StringVar(&b.bin, "bin", "bin", "folder of fastn and fastnd")
 	flag.BoolVar(&b.full, "full", false, "more rounds, and 500 connected peers")
-	only := flag.String("only", "", "the one part to measure: calls, command, streams, idle or cold")
+	only := flag.String("only", "", "the one part to measure: calls, rates, command, streams, idle or cold")
 	out := flag.String("json", "", "write the rows to this file too")
 	flag.Parse()
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Minute)
@@ -95,7 +111,7 @@ func run(ctx context.Context) error {
 		name string
 		run  func(context.Context, *bench) error
 	}{
-		{"calls", benchCalls}, {"command", benchCommand}, {"streams", benchStreams}, {"idle", benchIdle}, {"cold", benchCold},
+		{"calls", benchCalls}, {"rates", benchRates}, {"command", benchCommand}, {"streams", benchStreams}, {"idle", benchIdle}, {"cold", benchCold},
 	} {
 		if *only != "" && *only != part.name {
 			continue
@@ -152,20 +168,31 @@ func micros(n int, f func() error) ([]float64, error) {
 	return out, nil
 }
 
-// inTurn takes rounds of a and b in turn, so that a change of the machine's
-// speed hits both, and returns the median of each round's median.
-func inTurn(rounds int, a, b func() ([]float64, error)) (ma, mb float64, err error) {
-	var as, bs []float64
+// interleaved takes rounds of each of fs in turn, so that a change of the
+// machine's speed hits all, and returns the median of each one's medians.
+func interleaved(rounds int, fs ...func() ([]float64, error)) ([]float64, error) {
+	all := make([][]float64, len(fs))
 	for range rounds {
-		x, err := a()
-		if err != nil {
-			return 0, 0, err
+		for i, f := range fs {
+			x, err := f()
+			if err != nil {
+				return nil, err
+			}
+			all[i] = append(all[i], median(x))
 		}
-		y, err := b()
-		if err != nil {
-			return 0, 0, err
-		}
-		as, bs = append(as, median(x)), append(bs, median(y))
 	}
-	return median(as), median(bs), nil
+	out := make([]float64, len(fs))
+	for i, v := range all {
+		out[i] = median(v)
+	}
+	return out, nil
+}
+
+// inTurn is interleaved for two.
+func inTurn(rounds int, a, b func() ([]float64, error)) (ma, mb float64, err error) {
+	m, err := interleaved(rounds, a, b)
+	if err != nil {
+		return 0, 0, err
+	}
+	return m[0], m[1], nil
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"strings"
 
 	"github.com/libp2p/go-libp2p/core/host"
@@ -76,35 +75,18 @@ func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
 // rawPair is a connected raw host here with the server process.
 type rawPair struct {
-	host host.Host
-	to   peer.ID
-	stop func() error
+	host    host.Host
+	to      peer.ID
+	address string
+	stop    func() error
 }
 
 func startRaw(ctx context.Context, listen string) (*rawPair, error) {
-	self, err := os.Executable()
+	line, end, err := startSelf(ctx, "raw", listen)
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, "raw", listen)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	end := func() error { return errors.Join(in.Close(), cmd.Wait()) }
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		return nil, errors.Join(err, end())
-	}
-	info, err := peer.AddrInfoFromString(strings.TrimSpace(line))
+	info, err := peer.AddrInfoFromString(line)
 	if err != nil {
 		return nil, errors.Join(err, end())
 	}
@@ -119,7 +101,12 @@ func startRaw(ctx context.Context, listen string) (*rawPair, error) {
 	if err := h.Connect(ctx, *info); err != nil {
 		return nil, errors.Join(err, done(), end())
 	}
-	return &rawPair{host: h, to: info.ID, stop: func() error { return errors.Join(done(), end()) }}, nil
+	return &rawPair{host: h, to: info.ID, address: line, stop: func() error { return errors.Join(done(), end()) }}, nil
+}
+
+func firstLine(r io.Reader) (string, error) {
+	line, err := bufio.NewReader(r).ReadString('\n')
+	return strings.TrimSpace(line), err
 }
 
 // roundTrip opens a stream, sends message, reads it back and closes.

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/p2p/p2ptest"
+)
+
+// relayServer is a process between a client and a raw server, as a daemon is, that
+// does nothing but carry bytes: each connection to the Unix socket is one stream
+// to the server. It serves until its standard input ends.
+func relayServer(socket, server string) error {
+	info, err := peer.AddrInfoFromString(server)
+	if err != nil {
+		return err
+	}
+	key, err := identity.GenerateKey()
+	if err != nil {
+		return err
+	}
+	h, done, err := p2ptest.RawHost(key, quicLoopback)
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	if err := h.Connect(ctx, *info); err != nil {
+		return errors.Join(err, done())
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket})
+	if err != nil {
+		return errors.Join(err, done())
+	}
+	fmt.Println(socket)
+	go func() {
+		for {
+			c, err := l.AcceptUnix()
+			if err != nil {
+				return // the process ends
+			}
+			s, err := h.NewStream(ctx, info.ID, rawEcho)
+			if err != nil {
+				_ = c.Close()
+				continue
+			}
+			go func() { _, _ = io.Copy(s, c); _ = s.CloseWrite() }()
+			go func() { _, _ = io.Copy(c, s); _ = c.CloseWrite() }()
+		}
+	}()
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return errors.Join(err, l.Close(), done())
+}
+
+// relayed is a connection through a relay to the server of raw, and what ends it.
+func relayed(ctx context.Context, raw *rawPair) (conn net.Conn, stop func() error, err error) {
+	dir, err := os.MkdirTemp("", "fastn-bench")
+	if err != nil {
+		return nil, nil, err
+	}
+	remove := func() error { return os.RemoveAll(dir) }
+	socket := filepath.Join(dir, "socket")
+	_, end, err := startSelf(ctx, "relay", socket, raw.address)
+	if err != nil {
+		return nil, nil, errors.Join(err, remove())
+	}
+	conn, err = (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	if err != nil {
+		return nil, nil, errors.Join(err, end(), remove())
+	}
+	return conn, func() error { return errors.Join(conn.Close(), end(), remove()) }, nil
+}
+
+// exchange sends message and reads it back.
+func exchange(s io.ReadWriter, message []byte) error {
+	if _, err := s.Write(message); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(s, make([]byte, len(message)))
+	return err
+}
+
+// startSelf runs this program with args, as a server that tells in its first line
+// where it is and ends with its standard input.
+func startSelf(ctx context.Context, args ...string) (line string, stop func() error, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", nil, err
+	}
+	cmd := exec.CommandContext(ctx, self, args...)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return "", nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return "", nil, err
+	}
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		return "", nil, err
+	}
+	stop = func() error { return errors.Join(in.Close(), cmd.Wait()) }
+	line, err = firstLine(out)
+	if err != nil {
+		return "", nil, errors.Join(err, stop())
+	}
+	return line, stop, nil
+}
