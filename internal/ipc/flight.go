@@ -92,7 +92,7 @@ func (c *conn) longOnes() []ender {
 	return longs
 }
 
-// start does work in a goroutine of its own, counted as one request in flight,
+// start does work aside, counted as one request in flight,
 // and answers r with what it returns.
 func (c *conn) start(r *api.Request, work func(ctx context.Context) (json.RawMessage, error)) {
 	release, err := c.s.backend.Acquire(c.caller, BudgetRequests)
@@ -101,9 +101,18 @@ func (c *conn) start(r *api.Request, work func(ctx context.Context) (json.RawMes
 		return
 	}
 	c.take(r.ID)
-	c.wg.Go(func() {
+	c.aside(func() {
 		data, err := work(c.ctx)
 		c.finishFlight(r, data, err, release)
+	})
+}
+
+// aside does the work of a request on another goroutine, counted by wg.
+func (c *conn) aside(work func()) {
+	c.wg.Add(1)
+	c.s.crew.Go(func() {
+		defer c.wg.Done()
+		work()
 	})
 }
 

@@ -147,7 +147,7 @@ func (c *conn) serveVerb(r *api.Request, files []*os.File) {
 		c.dismissing++
 		c.mu.Unlock()
 	}
-	c.wg.Go(func() {
+	c.aside(func() {
 		ctx, cancel := context.WithTimeout(c.ctx, r.Timeout())
 		defer cancel()
 		v, err := c.s.backend.Verb(ctx, c.caller, r, files)

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fastn-stack/fastnd/internal/crew"
 	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/service/api"
 )
@@ -24,6 +25,7 @@ type Server struct {
 	types    map[string]requestType
 	streams  streamTable
 	incoming incomingTable
+	crew     crew.Crew // does the requests
 	// lingering holds one for each refused connection that is lingered on.
 	lingering chan struct{}
 
@@ -192,6 +194,7 @@ func (s *Server) Close() {
 		c.cutFor(errStopping())
 	}
 	s.wg.Wait()
+	s.crew.Close()
 	s.streams.close()
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
 
+	"github.com/fastn-stack/fastnd/internal/crew"
 	"github.com/fastn-stack/fastnd/internal/identity"
 )
 
@@ -49,6 +50,7 @@ type Host struct {
 	ctx    context.Context // ends when Close begins
 	cancel context.CancelFunc
 	tasks  tasks
+	crew   crew.Crew // serves requests, which their streams wait for
 	events *eventQueue
 	conns  connTable
 	nodes  nodeTable
@@ -250,6 +252,7 @@ func (h *Host) close() error {
 	h.nodes.closeAll()
 	h.events.close()
 	h.tasks.wg.Wait()
+	h.crew.Close()
 	if h.quic != nil {
 		err = errors.Join(err, h.quic.close())
 	}

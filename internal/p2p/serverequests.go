@@ -113,7 +113,7 @@ func (r *requestStream) dispatch(m incoming) error {
 		return wire.ErrMalformed // the number is in use
 	}
 	r.wg.Add(1)
-	go r.serve(ctx, cancel, m)
+	r.h.crew.Go(func() { r.serve(ctx, cancel, m) })
 	return nil
 }
 

@@ -1,0 +1,75 @@
+// Package crew runs short work on goroutines that it uses again. A new goroutine
+// begins with a small stack and copies it each time that it grows: on the way of
+// a request through a daemon that was a tenth of all its work.
+package crew
+
+import "sync"
+
+// mostIdle is how many goroutines wait for work: the memory of their stacks is
+// what that costs.
+const mostIdle = 64
+
+// Crew is ready for use when it is zero, and safe for concurrent use.
+type Crew struct {
+	mu     sync.Mutex
+	idle   []chan func() // each one's is its own; the last to go idle is used first
+	closed bool
+	wg     sync.WaitGroup
+}
+
+// Go runs f on another goroutine. It never waits. A panic of f is one of that
+// goroutine.
+func (c *Crew) Go(f func()) {
+	c.mu.Lock()
+	if n := len(c.idle); n > 0 {
+		work := c.idle[n-1]
+		c.idle = c.idle[:n-1]
+		c.mu.Unlock()
+		work <- f // has room: whoever is idle was given all it had
+		return
+	}
+	c.wg.Add(1)
+	c.mu.Unlock()
+	go c.work(f)
+}
+
+func (c *Crew) work(f func()) {
+	defer c.wg.Done()
+	var more chan func()
+	for f != nil {
+		f()
+		f = nil // what it holds is not kept while idle
+		if more == nil {
+			more = make(chan func(), 1)
+		}
+		if !c.rest(more) {
+			return
+		}
+		f = <-more
+	}
+}
+
+// rest makes the owner of more idle; false if it is not needed.
+func (c *Crew) rest(more chan func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || len(c.idle) == mostIdle {
+		return false
+	}
+	c.idle = append(c.idle, more)
+	return true
+}
+
+// Close waits for all that runs, and ends the goroutines. Go may be called
+// meanwhile by what still runs, but not afterwards.
+func (c *Crew) Close() {
+	c.mu.Lock()
+	c.closed = true
+	idle := c.idle
+	c.idle = nil
+	c.mu.Unlock()
+	for _, more := range idle {
+		close(more)
+	}
+	c.wg.Wait()
+}

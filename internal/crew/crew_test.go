@@ -1,0 +1,107 @@
+package crew
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/fastn-stack/fastnd/internal/testutil"
+)
+
+func TestAllRuns(t *testing.T) {
+	testutil.LeakCheck(t)
+	var c Crew
+	var ran atomic.Int64
+	var callers sync.WaitGroup
+	for range 8 {
+		callers.Go(func() {
+			for range 500 {
+				c.Go(func() {
+					if ran.Add(1)%7 == 0 {
+						c.Go(func() { ran.Add(1) })
+					}
+				})
+			}
+		})
+	}
+	callers.Wait()
+	c.Close()
+	if n := ran.Load(); n < 4000 {
+		t.Errorf("%d ran", n)
+	}
+}
+
+// Work that waits for other work must not keep it from running.
+func TestNobodyWaitsForAnother(t *testing.T) {
+	testutil.LeakCheck(t)
+	var c Crew
+	const many = 4 * mostIdle
+	var all sync.WaitGroup
+	all.Add(many)
+	for range many {
+		c.Go(func() {
+			all.Done()
+			all.Wait()
+		})
+	}
+	all.Wait()
+	c.Close()
+	if len(c.idle) > 0 {
+		t.Errorf("%d are idle after Close", len(c.idle))
+	}
+}
+
+func TestUsedAgain(t *testing.T) {
+	testutil.LeakCheck(t)
+	var c Crew
+	defer c.Close()
+	idle := func() int {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return len(c.idle)
+	}
+	for range 100 {
+		c.Go(func() {})
+		for idle() == 0 {
+			runtime.Gosched()
+		}
+	}
+	if n := idle(); n != 1 {
+		t.Errorf("%d goroutines for work that came one after the other, want 1", n)
+	}
+}
+
+// A thousand at once leave no more behind than are kept.
+func TestFewStay(t *testing.T) {
+	testutil.LeakCheck(t)
+	var c Crew
+	hold := make(chan struct{})
+	var left sync.WaitGroup
+	for range 1000 {
+		left.Add(1)
+		c.Go(func() {
+			defer left.Done()
+			<-hold
+		})
+	}
+	close(hold)
+	left.Wait()
+	c.mu.Lock()
+	n := len(c.idle)
+	c.mu.Unlock()
+	if n > mostIdle {
+		t.Errorf("%d stay", n)
+	}
+	c.Close()
+}
+
+func BenchmarkGo(b *testing.B) {
+	var c Crew
+	defer c.Close()
+	done := make(chan struct{})
+	for b.Loop() {
+		c.Go(func() { done <- struct{}{} })
+		<-done
+	}
+}
