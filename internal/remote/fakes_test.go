@@ -236,7 +236,7 @@ func (g gate) MayWhois(owner, from identity.ID) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	_, here := g.keys[owner]
-	return here && g.granted[from]
+	return here && (g.granted[from] || g.contacts[heard{owner, from}])
 }
 
 func (g gate) Limited(from, _ identity.ID, _ netip.Addr) bool {

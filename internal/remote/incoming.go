@@ -61,8 +61,8 @@ func wasSkewed(from identity.ID, err error) bool {
 	return from.IsZero() && api.CodeOf(err) == api.CodeClockSkew
 }
 
-// sender proves who sent a frame meant for to, which remembers it. The error is
-// what the node is told.
+// sender proves who sent a frame meant for to, which remembers it if it may use
+// anything there. The error is what the node is told.
 func (m *Remote) sender(ctx context.Context, raw []byte, to, node identity.ID, ip netip.Addr) (identity.ID, error) {
 	now := m.Now()
 	d, err := m.Verifier.Verify(raw, node, now)
@@ -79,8 +79,11 @@ func (m *Remote) sender(ctx context.Context, raw []byte, to, node identity.ID, i
 	if m.Gate.Limited(d.Identity, node, ip) {
 		return d.Identity, api.Refusal()
 	}
-	if _, err := m.Delegator.Delegation(to); err == nil { // it is here, and can answer
-		m.learn(ctx, to, d)
+	// Nothing is done for a stranger: it would tell by its time that to is here.
+	if m.Gate.MayWhois(to, d.Identity) {
+		if _, err := m.Delegator.Delegation(to); err == nil { // it can answer
+			m.learn(ctx, to, d)
+		}
 	}
 	return d.Identity, nil
 }
@@ -187,6 +190,9 @@ func (m *Remote) redeemed(ctx context.Context, node identity.ID, ip netip.Addr, 
 	}
 	if err := m.Gate.Redeem(ctx, to, from, identity.Secret(w.GetSecret())); err != nil {
 		return from, nil, err
+	}
+	if d, err := m.Verifier.Verify(w.GetFrom(), node, m.Now()); err == nil { // the sender was a stranger before
+		m.learn(ctx, to, d)
 	}
 	if err := m.Adopt(ctx, to, from); err != nil {
 		return from, nil, err

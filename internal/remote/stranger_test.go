@@ -87,6 +87,10 @@ func TestStrangersLearnNothing(t *testing.T) {
 		}
 		wantRefusal(t, reply)
 	}
+	// Not even a delegation is kept: that takes longer where the identity is here.
+	if len(p.far.lately.of) != 0 {
+		t.Error("the stranger is remembered")
+	}
 	want := slices.Repeat([]identity.ID{stranger}, len(asked))
 	if !slices.Equal(p.far.refused, want) {
 		t.Errorf("%d refusals were counted of %d", len(p.far.refused), len(asked))
