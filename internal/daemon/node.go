@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -49,6 +50,8 @@ type node struct {
 	// ready is closed when host and remote know each other: peers can be there
 	// before p2p.New has returned.
 	ready   chan struct{}
+	closing chan struct{} // closed when Close begins
+	keeping sync.Mutex    // of keepAddresses
 	closers []func() error
 }
 
@@ -63,7 +66,7 @@ type keyProblem struct {
 // newNode opens the keystore and the store, and listens. On an error all that
 // was opened is closed again.
 func newNode(ctx context.Context, d *Daemon) (_ *node, err error) {
-	n := &node{d: d, ready: make(chan struct{})}
+	n := &node{d: d, ready: make(chan struct{}), closing: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close())
@@ -183,7 +186,7 @@ func (n *node) listen(ctx context.Context, key identity.Key) error {
 		WindowInitial:  int64(cfg.Budgets.StreamWindowInitial), WindowMax: int64(cfg.Budgets.StreamWindowMax),
 		MaxConnections: cfg.Budgets.NodeConnections,
 		Trusted:        n.store.NodeKnown,
-		Book:           n.book, OnEvent: n.peerEvent, Log: n.d.log,
+		Book:           n.book, OnEvent: n.peerEvent, OnAddresses: n.addressesChanged, Log: n.d.log,
 	}
 	if limit, ok := systemd.CgroupMemoryLimit(); ok {
 		o.MemoryLimit = limit
@@ -212,9 +215,12 @@ func (n *node) listen(ctx context.Context, key identity.Key) error {
 	n.remote.Connect(host, n.route)
 	close(n.ready)
 	if cfg.P2P.Port == 0 {
-		return n.keepPort(ctx)
+		if err := n.keepPort(ctx); err != nil {
+			return err
+		}
 	}
-	return nil
+	n.reach.resume()
+	return n.keepAddresses(ctx)
 }
 
 func staticPeers(cfg config.Config) (map[identity.ID][]string, error) {
@@ -259,25 +265,20 @@ func (n *node) keptPort() int {
 	return port
 }
 
-// keepPort remembers the port, and has contacts told if it is another one.
+// keepPort remembers the port.
 func (n *node) keepPort(ctx context.Context) error {
-	defer n.reach.resume()
 	ports := n.host.Ports()
 	if len(ports) == 0 {
 		return nil
 	}
 	port, _, _ := strings.Cut(ports[0], "/")
-	kept := n.keptPort()
-	if strconv.Itoa(kept) == port {
+	if strconv.Itoa(n.keptPort()) == port {
 		return nil
 	}
 	if err := n.store.SetMeta(ctx, portKey, port); err != nil {
 		return fmt.Errorf("keep the port: %w", err)
 	}
-	if kept == 0 {
-		return nil
-	}
-	return n.reach.moved(ctx)
+	return nil
 }
 
 func (n *node) announce(log *slog.Logger) {
@@ -314,6 +315,7 @@ func (n *node) reload(ctx context.Context, cfg config.Config) error {
 
 // Close ends the node, the last opened first.
 func (n *node) Close() error {
+	close(n.closing)
 	var errs []error
 	for _, c := range slices.Backward(n.closers) {
 		errs = append(errs, c())

@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// movedTag marks nodes that are dialled to be told of another port.
+	// movedTag marks nodes that are dialled to be told of other addresses.
 	movedTag = "moved"
 	// untoldKey is where the store keeps which nodes are still to be told.
 	untoldKey = "p2p.untold"
@@ -17,7 +17,7 @@ const (
 
 // reach is which nodes are kept connected, and why: programs that serve a
 // protocol are to be reached by their contacts through a NAT too, and whoever
-// knows an old port is to be told of the new one.
+// knows an old address is to be told of the new ones.
 type reach struct {
 	n *node
 
@@ -100,6 +100,7 @@ func (r *reach) moved(ctx context.Context) error {
 	for _, id := range r.n.store.KnownNodes() {
 		if id != r.n.host.Node() {
 			r.untold[id] = true
+			r.n.host.Protect(id, movedTag)
 		}
 	}
 	return r.keepUntold(ctx)

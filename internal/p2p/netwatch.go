@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -93,6 +94,9 @@ func (h *Host) followNetwork(w *netWatch) {
 		if now := networkState(); now != last || lost {
 			last = now
 			h.networkChanged(interfaceIPs())
+			if h.o.OnAddresses != nil {
+				h.o.OnAddresses()
+			}
 		}
 	}
 }
@@ -114,19 +118,48 @@ func networkState() string {
 }
 
 // networkChanged closes connections from addresses that are gone, which would
-// only time out, and dials protected nodes at once.
+// only time out, asks the others whether they still live, and dials protected
+// nodes at once. One whose link is down may go on when it is up again.
 func (h *Host) networkChanged(ips []netip.Addr) {
 	h.o.Log.Info("the network changed", "addresses", len(ips))
+	usable := usableIPs()
+	var closing sync.WaitGroup
 	for _, c := range h.conns.list() {
 		if c.source.IsValid() && !c.source.IsLoopback() && !c.source.IsLinkLocalUnicast() && !slices.Contains(ips, c.source) {
 			why := "this machine's address on it is gone"
-			h.tasks.run(func() { c.giveUp(why) })
+			c.why.CompareAndSwap(nil, &why)
+			closing.Go(func() { _ = c.conn.Close() })
 			continue
 		}
-		h.tasks.run(func() { c.probe(movedTime, "it does not answer since this machine's links changed") })
+		if slices.Contains(usable, c.source) {
+			h.tasks.run(func() { c.probe(movedTime, "it does not answer since this machine's links changed") })
+		}
 	}
+	closing.Wait()
 	for _, n := range h.nodes.list() {
 		h.sw.Backoff().Clear(n.id.PeerID())
 		n.kick(true)
 	}
+}
+
+// usableIPs gives the addresses of links that are up.
+func usableIPs() []netip.Addr {
+	list, err := net.Interfaces()
+	if err != nil {
+		return nil
+	}
+	var ips []netip.Addr
+	for _, i := range list {
+		const up = net.FlagUp | net.FlagRunning
+		if i.Flags&up != up {
+			continue
+		}
+		addrs, _ := i.Addrs()
+		for _, a := range addrs {
+			if p, err := netip.ParsePrefix(a.String()); err == nil {
+				ips = append(ips, p.Addr().Unmap())
+			}
+		}
+	}
+	return ips
 }

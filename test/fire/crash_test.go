@@ -1,0 +1,224 @@
+package fire
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fastn-stack/fastnd/internal/testutil"
+	"github.com/fastn-stack/fastnd/service/api"
+	"github.com/fastn-stack/fastnd/service/client"
+	"github.com/fastn-stack/fastnd/test/process"
+)
+
+// back is how soon calls must work again after the other side is back.
+const back = 5 * time.Second
+
+// fault is what happens to the other side y, or on the way there.
+type fault struct {
+	name string
+	// lab tells that the daemons need machines of their own: network namespaces.
+	lab bool
+	// breaks tells that nothing which was under way can survive.
+	breaks bool
+	// strike does it and returns when y is back.
+	strike func(t *testing.T, c *crash)
+}
+
+// crash is one cell: a pair of daemons with work between them, and a fault.
+type crash struct {
+	x, y *process.Daemon
+	lab  *lab // nil on loopback
+}
+
+var faults = []fault{
+	{"killed", false, true, func(t *testing.T, c *crash) {
+		c.kill(t)
+		c.run(t)
+	}},
+	{"killed, back on another port", false, true, func(t *testing.T, c *crash) {
+		c.kill(t)
+		c.configure(t, fmt.Sprintf("port = %d", freePort(t)))
+		c.run(t)
+	}},
+	{"killed, back on another address", true, true, func(t *testing.T, c *crash) {
+		c.kill(t)
+		c.lab.y.move(t, "2.1.0.3")
+		c.run(t)
+	}},
+	{"frozen for 3 s", false, false, func(t *testing.T, c *crash) { c.freeze(t, 3*time.Second) }},
+	{"frozen for 20 s", false, false, func(t *testing.T, c *crash) { c.freeze(t, 20*time.Second) }},
+	{"its address replaced", true, true, func(t *testing.T, c *crash) { c.lab.y.move(t, "2.1.0.3") }},
+	{"our address replaced", true, true, func(t *testing.T, c *crash) { c.lab.x.move(t, "2.1.0.4") }},
+	{"link down for 4 s", true, false, func(t *testing.T, c *crash) { c.lab.linkDown(t, 4*time.Second) }},
+	{"link down for 20 s", true, false, func(t *testing.T, c *crash) { c.lab.linkDown(t, 20*time.Second) }},
+}
+
+// crashTransports leave one transport, or none out.
+var crashTransports = map[string][]string{"quic": {"tcp = false"}, "tcp": {"quic = false"}, "both": nil}
+
+// Whatever happens to the other side: no call waits beyond its time, what fails
+// has a code that says what is known, no broken stream seems to end cleanly, and
+// calls work within 5 s of its return.
+func TestCrashOfTheOtherSide(t *testing.T) {
+	if testutil.Torture() {
+		for _, f := range faults {
+			for transport := range crashTransports {
+				for _, w := range works {
+					cell(t, transport, f, w)
+				}
+				cell(t, transport, f, works...)
+			}
+		}
+		return
+	}
+	for _, short := range []struct{ transport, fault string }{
+		{"quic", "killed"}, {"tcp", "killed, back on another port"}, {"both", "killed, back on another address"},
+		{"quic", "frozen for 3 s"}, {"both", "its address replaced"}, {"quic", "our address replaced"}, {"tcp", "link down for 4 s"},
+	} {
+		for _, f := range faults {
+			if f.name == short.fault {
+				cell(t, short.transport, f, works...)
+			}
+		}
+	}
+}
+
+func cell(t *testing.T, transport string, f fault, works ...work) {
+	name := "everything"
+	if len(works) == 1 {
+		name = works[0].name
+	}
+	t.Run(strings.Join([]string{transport, f.name, name}, "/"), func(t *testing.T) {
+		t.Parallel()
+		c := newCrash(t, f.lab, process.Options{Config: crashTransports[transport]})
+		call(t, c.x, 10*time.Second)
+		call(t, c.y, 10*time.Second) // both know where the other is
+		var under []job
+		for _, w := range works {
+			under = append(under, w.start(t, c))
+		}
+		f.strike(t, c)
+		began := time.Now()
+		eventuallyCalls(t, c)
+		took := time.Since(began)
+		t.Logf("a call works %v after the other side is back", took.Round(time.Millisecond))
+		if took > back {
+			t.Errorf("it took %v until a call worked again, want at most %v", took, back)
+		}
+		for _, j := range under {
+			j.check(t, f.breaks)
+		}
+	})
+}
+
+// eventuallyCalls waits until x reaches y and y reaches x.
+func eventuallyCalls(t *testing.T, c *crash) {
+	t.Helper()
+	for deadline := time.Now().Add(40 * time.Second); ; {
+		began := time.Now()
+		err := tryCall(t.Context(), c.x, 2*time.Second)
+		if err == nil {
+			return
+		}
+		if took := time.Since(began); took > 2*time.Second+slack {
+			t.Errorf("a call with 2 s took %v", took)
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no call works: %v", err)
+		}
+		select {
+		case <-time.After(50 * time.Millisecond): // a user who tries again
+		case <-t.Context().Done():
+		}
+	}
+}
+
+// slack is what a busy machine may add to a time limit.
+const slack = 3 * time.Second
+
+func tryCall(ctx context.Context, d *process.Daemon, timeout time.Duration) error {
+	_, err := d.Client.Call(ctx, client.Request{Target: "peer", Protocol: "Echo", Data: []byte(`{"message":"hello"}`), Timeout: timeout})
+	return err
+}
+
+func call(t *testing.T, d *process.Daemon, timeout time.Duration) {
+	t.Helper()
+	if err := tryCall(t.Context(), d, timeout); err != nil {
+		t.Fatal(full(err))
+	}
+}
+
+// full is an error as a user sees it.
+func full(err error) string {
+	e := api.AsError(err)
+	return fmt.Sprintf("%s: %s (%s)", e.Code, e.Message, e.Hint)
+}
+
+func newCrash(t *testing.T, needsLab bool, o process.Options) *crash {
+	c := &crash{}
+	if !needsLab {
+		c.x, c.y = pair(t, o)
+	} else {
+		c.lab = newLab(t)
+		o.Listen = `"0.0.0.0"`
+		o.Prefix = c.lab.x.prefix()
+		c.x = start(t, o)
+		o.Prefix = c.lab.y.prefix()
+		c.y = start(t, o)
+		if err := process.Join(t.Context(), c.x, c.y); err != nil {
+			t.Fatal(full(err))
+		}
+	}
+	for _, p := range []string{"Slow", "Pipe"} {
+		grant(t, c.y, "peer", p)
+	}
+	return c
+}
+
+func (c *crash) kill(t *testing.T) {
+	t.Helper()
+	if err := c.y.Kill(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (c *crash) run(t *testing.T) {
+	t.Helper()
+	if err := c.y.Run(context.WithoutCancel(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (c *crash) configure(t *testing.T, lines ...string) {
+	t.Helper()
+	if err := c.y.Configure(lines...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (c *crash) freeze(t *testing.T, d time.Duration) {
+	t.Helper()
+	for _, s := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGCONT} {
+		if err := c.y.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+		if s == syscall.SIGSTOP {
+			time.Sleep(d) // the fault itself
+		}
+	}
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}

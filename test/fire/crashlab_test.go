@@ -1,0 +1,74 @@
+package fire
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// lab is two machines, network namespaces, and a cable between them.
+type lab struct{ x, y *machine }
+
+// machine is a network namespace with one link to the other one.
+type machine struct{ ns, link, addr string }
+
+var labs atomic.Int64
+
+func newLab(t *testing.T) *lab {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root, for network namespaces")
+	}
+	if _, err := exec.LookPath("ip"); err != nil {
+		t.Skip("needs ip(8)")
+	}
+	id := fmt.Sprintf("ff%x-%d", os.Getpid(), labs.Add(1))
+	l := &lab{
+		x: &machine{ns: id + "x", link: "eth0", addr: "2.1.0.1"},
+		y: &machine{ns: id + "y", link: "eth0", addr: "2.1.0.2"},
+	}
+	for _, m := range []*machine{l.x, l.y} {
+		sh(t, "netns", "add", m.ns)
+		t.Cleanup(func() { sh(t, "netns", "del", m.ns) })
+		m.ip(t, "link", "set", "lo", "up")
+	}
+	sh(t, "link", "add", l.x.link, "netns", l.x.ns, "type", "veth", "peer", "name", l.y.link, "netns", l.y.ns)
+	for _, m := range []*machine{l.x, l.y} {
+		m.ip(t, "addr", "add", m.addr+"/24", "dev", m.link)
+		m.ip(t, "link", "set", m.link, "up")
+	}
+	return l
+}
+
+func (m *machine) prefix() []string { return []string{"ip", "netns", "exec", m.ns} }
+
+func (m *machine) ip(t *testing.T, args ...string) {
+	t.Helper()
+	sh(t, append([]string{"-n", m.ns}, args...)...)
+}
+
+// move gives the machine another address instead of its own.
+func (m *machine) move(t *testing.T, addr string) {
+	t.Helper()
+	m.ip(t, "addr", "del", m.addr+"/24", "dev", m.link)
+	m.addr = addr
+	m.ip(t, "addr", "add", m.addr+"/24", "dev", m.link)
+}
+
+// linkDown pulls y's end of the cable for d.
+func (l *lab) linkDown(t *testing.T, d time.Duration) {
+	t.Helper()
+	l.y.ip(t, "link", "set", l.y.link, "down")
+	time.Sleep(d) // the fault itself
+	l.y.ip(t, "link", "set", l.y.link, "up")
+}
+
+func sh(t *testing.T, args ...string) {
+	t.Helper()
+	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+		t.Fatalf("ip %v: %v\n%s", args, err, out)
+	}
+}
