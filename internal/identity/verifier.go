@@ -52,8 +52,8 @@ func NewVerifier(newest Newest) *Verifier {
 // What is refused is not remembered.
 func (v *Verifier) Verify(raw []byte, node ID, now time.Time) (*Delegation, error) {
 	sum := sha256.Sum256(raw)
-	d, cached := v.lookup(sum)
-	if !cached {
+	d, newest := v.lookup(sum)
+	if d == nil {
 		var err error
 		if d, err = openDelegation(raw); err != nil {
 			return nil, err
@@ -65,13 +65,24 @@ func (v *Verifier) Verify(raw []byte, node ID, now time.Time) (*Delegation, erro
 	if d.Node != node {
 		return nil, fmt.Errorf("delegation: %w: it names %s, this is %s", ErrWrongNode, d.Node.Short(), node.Short())
 	}
+	if newest {
+		return d, nil
+	}
 	return v.accept(sum, d, now)
 }
 
-func (v *Verifier) lookup(sum [sha256.Size]byte) (*Delegation, bool) {
+// lookup finds a delegation whose signature was checked, nil if it was not, and
+// tells whether none of its identity and node bounds it: the usual case, in which
+// nothing is left to remember.
+func (v *Verifier) lookup(sum [sha256.Size]byte) (d *Delegation, newest bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.signed.Get(sum)
+	d, ok := v.signed.Get(sum)
+	if !ok {
+		return nil, false
+	}
+	known, ok := v.seen.Get(pair{d.Identity, d.Node})
+	return d, ok && known.issued.Equal(d.Issued) && known.expires.Equal(d.Expires)
 }
 
 // accept lets an older delegation count at most until the newest one's end, and

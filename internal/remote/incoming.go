@@ -116,9 +116,11 @@ func (m *Remote) opened(ctx context.Context, node identity.ID, ip netip.Addr, o 
 		if r.Timeout == 0 { // the peer names none
 			r.Timeout = api.DefaultTimeout
 		}
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, r.Timeout)
-		defer cancel()
+		if limit, ok := ctx.Deadline(); !ok || time.Until(limit) > r.Timeout { // else it is in force
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, r.Timeout)
+			defer cancel()
+		}
 	}
 	data, err = m.route(ctx, r)
 	if err == nil || knows(err) {

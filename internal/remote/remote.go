@@ -171,24 +171,31 @@ type candidate struct {
 
 // candidates are the nodes that from knows for to; others may know more.
 func (m *Remote) candidates(from, to identity.ID) []candidate {
-	var out []candidate
-	seen := make(map[identity.ID]bool, 2)
-	add := func(node identity.ID, d *identity.Delegation) {
-		if !seen[node] && node != m.Node {
-			seen[node] = true
-			out = append(out, candidate{node, d})
-		}
+	out := make([]candidate, 0, 2)
+	missing := func(node identity.ID) bool {
+		return node != m.Node && !slices.ContainsFunc(out, func(c candidate) bool { return c.node == node })
 	}
 	now := m.Now()
-	for _, d := range append(m.Book.Delegations(from, to), m.lately.get(from, to)...) {
+	hold := func(d *identity.Delegation) {
+		if !missing(d.Node) {
+			return
+		}
 		// Another owner may have been sent what revokes it. The signature was
 		// checked before, so this costs a hash.
 		if d, err := m.Verifier.Verify(d.Raw, d.Node, now); err == nil {
-			add(d.Node, d)
+			out = append(out, candidate{d.Node, d})
 		}
 	}
+	for _, d := range m.Book.Delegations(from, to) {
+		hold(d)
+	}
+	for _, d := range m.lately.get(from, to) {
+		hold(d)
+	}
 	for _, node := range m.Book.Nodes(from, to) {
-		add(node, nil)
+		if missing(node) {
+			out = append(out, candidate{node, nil})
+		}
 	}
 	return out
 }

@@ -93,7 +93,9 @@ func (rt *Router) Route(ctx context.Context, r *Request) (json.RawMessage, error
 	defer cancel(nil)
 	// Entered before access is asked: a Recheck that does not find it yet was
 	// called after a commit that access will see.
-	defer rt.enter(r, cancel)()
+	o := &openRequest{r: r, cancel: cancel}
+	rt.enter(o)
+	defer rt.leave(o)
 	here, online := rt.parts.Residence.Here(r.To)
 	handler, err := rt.pick(r, here, online)
 	if err != nil {
@@ -109,7 +111,10 @@ func (rt *Router) Route(ctx context.Context, r *Request) (json.RawMessage, error
 	if handler == nil {
 		handler = rt.parts.Remote
 	}
-	return rt.serve(ctx, handler, r)
+	if r.Accept != nil {
+		return nil, serveStream(ctx, handler, r)
+	}
+	return serve(ctx, handler, r)
 }
 
 // pick returns who serves r here, nil if another node is to be asked.
@@ -171,52 +176,57 @@ func (rt *Router) listener(key serviceKey) *listener {
 	return l
 }
 
-// enter makes r one of those that Recheck looks at, until leave is called.
-func (rt *Router) enter(r *Request, cancel context.CancelCauseFunc) (leave func()) {
-	o := &openRequest{r: r, cancel: cancel}
+// enter makes o one of those that Recheck looks at, until leave is called.
+func (rt *Router) enter(o *openRequest) {
 	rt.openMu.Lock()
+	defer rt.openMu.Unlock()
 	rt.open[o] = struct{}{}
-	rt.openMu.Unlock()
-	return func() {
-		rt.openMu.Lock()
-		delete(rt.open, o)
-		rt.openMu.Unlock()
-	}
 }
 
-// serve runs the handler; when ctx ends, as it does when access is withdrawn,
-// the request's stream is reset.
-func (rt *Router) serve(ctx context.Context, h Handler, r *Request) (json.RawMessage, error) {
+func (rt *Router) leave(o *openRequest) {
+	rt.openMu.Lock()
+	defer rt.openMu.Unlock()
+	delete(rt.open, o)
+}
+
+// serve runs the handler.
+func serve(ctx context.Context, h Handler, r *Request) (json.RawMessage, error) {
 	if ctx.Err() != nil {
 		return nil, Ended(ctx)
 	}
-	var conn Conn
-	unwatch := func() {}
-	if accept := r.Accept; accept != nil {
-		r.Accept = func() (Conn, error) {
-			if ctx.Err() != nil {
-				return nil, Ended(ctx)
-			}
-			c, err := accept()
-			if err != nil {
-				return nil, err
-			}
-			conn, unwatch = c, resetAtEnd(ctx, c)
-			return c, nil
-		}
-	}
 	data, err := h.Serve(ctx, r)
-	unwatch()
 	if err == nil {
 		return data, nil
 	}
 	if ctx.Err() != nil {
 		err = Ended(ctx)
 	}
-	if conn != nil {
+	return nil, err
+}
+
+// serveStream is serve for a stream, which is reset when ctx ends, as it does when
+// access is withdrawn.
+func serveStream(ctx context.Context, h Handler, r *Request) error {
+	var conn Conn
+	unwatch := func() {}
+	accept := r.Accept
+	r.Accept = func() (Conn, error) {
+		if ctx.Err() != nil {
+			return nil, Ended(ctx)
+		}
+		c, err := accept()
+		if err != nil {
+			return nil, err
+		}
+		conn, unwatch = c, resetAtEnd(ctx, c)
+		return c, nil
+	}
+	_, err := serve(ctx, h, r)
+	unwatch()
+	if err != nil && conn != nil {
 		conn.Reset(streamCode(err))
 	}
-	return nil, err
+	return err
 }
 
 // resetAtEnd resets c when ctx ends, so that a handler blocked in Read or Write
