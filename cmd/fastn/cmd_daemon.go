@@ -156,7 +156,8 @@ type daemonDisconnectCmd struct {
 
 func (*daemonDisconnectCmd) Help() string {
 	return `Groups are read when a connection is made: who was removed from group fastn keeps the connections
-that are open until they are cut.
+that are open until they are cut. Programs that run already keep their groups, the kernel's rule, and
+can connect again until they end.
 
 Example:
   fastn daemon disconnect alice`
@@ -171,5 +172,14 @@ func (c *daemonDisconnectCmd) run(a *app) error {
 	if err := decode(raw, &d); err != nil {
 		return err
 	}
-	return a.done(raw, "cut %s connections of %s", strconv.Itoa(d.Connections), c.User)
+	if err := a.done(raw, "cut %s connections of %s", strconv.Itoa(d.Connections), c.User); err != nil {
+		return err
+	}
+	if p, err := a.locate(); err != nil || p.socket != api.SystemSocket {
+		return err
+	}
+	// A person's shells are among them, so that only the administrator may decide.
+	a.note(`hint: programs that run already keep their groups and can connect again; "pkill -KILL -u %s" ends them`,
+		strings.TrimPrefix(c.User, "uid-"))
+	return nil
 }

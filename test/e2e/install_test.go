@@ -306,12 +306,14 @@ func upgradeUnderLoad(t *testing.T, m *nspawn.Machine, s suite) {
 	from := cursor(m)
 	load := startProbe(t, m, "alice", "hammer")
 	load.expect("ready")
+	leave := crowd(t, m, "alice")
 	if r := apt(m, "install", newer); r.Code != 0 {
 		t.Fatalf("%v", r)
 	}
 	if got := m.Must("dpkg-query", "--show", "--showformat=${Version}", "fastn"); got != upgraded {
 		t.Errorf("version %s is installed, not %s", got, upgraded)
 	}
+	outcomes := leave()
 	load.stdin.Close()
 	var answered, cut int
 	_, scanErr := fmt.Sscan(load.line(), &answered, &cut)
@@ -325,13 +327,16 @@ func upgradeUnderLoad(t *testing.T, m *nspawn.Machine, s suite) {
 	if cut > 1 {
 		t.Errorf("%d requests were cut off", cut)
 	}
+	if len(outcomes) != 1 || outcomes["ok"] < 100 {
+		t.Errorf("outcomes of calls during the upgrade: %v", outcomes)
+	}
 	if got := starts(t, m, from); got != 1 {
 		t.Errorf("the upgrade started the daemon %d times, want once", got)
 	}
 	if got := m.Must("stat", "--format=%i %Z", "/run/fastn/daemon.sock"); got != socket {
 		t.Error("the upgrade made another control socket")
 	}
-	t.Logf("%d calls answered during the upgrade", answered)
+	t.Logf("%d calls without a library and %d with service/client answered during the upgrade", answered, outcomes["ok"])
 }
 
 const upgraded = "99.0.0"

@@ -36,6 +36,9 @@ func testTwoMachines(t *testing.T, s suite) {
 	step("a call, both ways", callAcross)
 	step("a stream, both directions checksummed", streamAcross)
 	step("ping and peers tell the path", pathShown)
+	step("calls and streams across leave nothing behind", func(t *testing.T, north, south *nspawn.Machine) {
+		worn(t, south, "bob", "alice", north)
+	})
 	step("a stranger is refused, whatever is asked for", strangerRefused)
 	step("a removed contact is a stranger", removedContact)
 	step("the journal has the fields, and no peer forges one", journalFields)

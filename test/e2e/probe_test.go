@@ -43,6 +43,7 @@ func startProbe(t *testing.T, m *nspawn.Machine, user string, args ...string) *p
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { p.stdin.Close() }) // else what runs inside goes on
 	return p
 }
 

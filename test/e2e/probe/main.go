@@ -15,6 +15,16 @@
 //	probe hammer       until standard input ends: connect, call Echo, close;
 //	                   prints how many calls were answered and how many were cut
 //	                   off or sent away by a daemon that was stopping
+//
+// and, as a program that uses service/client:
+//
+//	probe calls        one client; each line of standard input names a protocol of
+//	                   the user's own to call; prints "sent", then what became of it,
+//	                   "ok" or the error's code and message
+//	probe crowd N      until standard input ends: N loops of a new client and one
+//	                   call of Echo; prints, as JSON, how often each outcome came
+//	probe wear PEER N  N rounds of calls to PEER, streams, listeners, and of
+//	                   connections that break off; prints "worn"
 package main
 
 import (
@@ -59,25 +69,40 @@ func run(args []string) error {
 		return lines()
 	case len(args) == 1 && args[0] == "hammer":
 		return hammer()
+	case len(args) == 1 && args[0] == "calls":
+		return calls()
+	case len(args) == 2 && args[0] == "crowd":
+		n, err := strconv.Atoi(args[1])
+		if err != nil {
+			return err
+		}
+		return crowd(n)
+	case len(args) == 3 && args[0] == "wear":
+		n, err := strconv.Atoi(args[2])
+		if err != nil {
+			return err
+		}
+		return wear(args[1], n)
 	}
-	return errors.New("usage: probe ask | burst N | hold | lines | hammer")
+	return errors.New("usage: probe ask | burst N | hold | lines | hammer | calls | crowd N | wear PEER N")
 }
 
-type client struct {
+// raw is a connection without a library.
+type raw struct {
 	conn *net.UnixConn
 	in   *bufio.Reader
 }
 
-func dial() (*client, error) {
+func dial() (*raw, error) {
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})
 	if err != nil {
 		return nil, err
 	}
-	return &client{conn: conn, in: bufio.NewReaderSize(conn, 1<<20)}, nil
+	return &raw{conn: conn, in: bufio.NewReaderSize(conn, 1<<20)}, nil
 }
 
 // do sends one line and returns the next one from the daemon.
-func (c *client) do(line, oob []byte) (string, error) {
+func (c *raw) do(line, oob []byte) (string, error) {
 	if err := c.conn.SetDeadline(time.Now().Add(answerLimit)); err != nil {
 		return "", err
 	}
@@ -89,7 +114,7 @@ func (c *client) do(line, oob []byte) (string, error) {
 }
 
 // echo makes one call and checks its answer.
-func (c *client) echo(text string) error {
+func (c *raw) echo(text string) error {
 	answer, err := c.do(fmt.Appendf(nil, `{"id":%q,"type":"call","target":"self","protocol":"Echo","data":{"message":%q}}`, text, text), nil)
 	if err != nil {
 		return err
@@ -213,7 +238,7 @@ func lines() error {
 }
 
 // end waits until the daemon ends the connection.
-func (c *client) end() error {
+func (c *raw) end() error {
 	if err := c.conn.SetDeadline(time.Now().Add(answerLimit)); err != nil {
 		return err
 	}
