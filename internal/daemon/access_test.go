@@ -123,6 +123,9 @@ func TestStrangersReadOneAnswer(t *testing.T) {
 		}
 	}
 	ask("strangers")
+	if n := bob.status().Node.RefusedOpens; n < 8 {
+		t.Errorf("of 8 refused opens the status tells %d", n)
+	}
 	// With a grant carol learns where bob lives, and no more.
 	verb[api.Grant](t, bob.c, api.VerbGrantAdd, api.GrantArgs{Who: api.WhoAnyone, Protocol: "public/1"})
 	ask("granted another protocol")

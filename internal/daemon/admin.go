@@ -35,6 +35,9 @@ func (d *Daemon) Status(c ipc.Caller) api.Status {
 	s.Problems = append(s.Problems, n.losses()...)
 	s.Node.ID, s.Node.PeerID = n.host.Node().String(), n.host.Node().PeerID().String()
 	s.Node.Addresses, s.Node.Ports = n.host.Addrs(), n.host.Ports()
+	if c.Admin {
+		s.Node.RefusedOpens = n.refused.Load()
+	}
 	s.Identities = n.verbs.Identities(c.UID, c.User)
 	s.Peers = n.verbs.Peers(c)
 	for _, p := range s.Identities {

@@ -78,7 +78,11 @@ func (g *gate) Limited(from, node identity.ID, ip netip.Addr) bool {
 	if from.IsZero() {
 		ip = netip.Addr{}
 	}
-	return g.d.budgets.Throttled(from, node, ip)
+	if !g.d.budgets.Throttled(from, node, ip) {
+		return false
+	}
+	g.refused.Add(1)
+	return true
 }
 
 // Refused implements remote.Gate.

@@ -2,6 +2,7 @@ package p2ptest
 
 import (
 	"errors"
+	"net"
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/sec"
@@ -24,6 +25,20 @@ import (
 // RawHost is stock libp2p with its own defaults, listening on one multiaddr: the
 // baseline of benchmarks, and a peer that may say anything. done closes it.
 func RawHost(key identity.Key, listen string) (h host.Host, done func() error, err error) {
+	addr, err := ma.NewMultiaddr(listen)
+	if err != nil {
+		return nil, nil, err
+	}
+	return rawHost(key, addr, nil)
+}
+
+// RawHostFrom is a RawHost that listens nowhere and dials from one address of
+// this machine: 127.0.0.2.
+func RawHostFrom(key identity.Key, source net.IP) (h host.Host, done func() error, err error) {
+	return rawHost(key, nil, source)
+}
+
+func rawHost(key identity.Key, listen ma.Multiaddr, source net.IP) (h host.Host, done func() error, err error) {
 	id := key.ID().PeerID()
 	ps, err := pstoremem.NewPeerstore()
 	if err != nil {
@@ -37,7 +52,7 @@ func RawHost(key identity.Key, listen string) (h host.Host, done func() error, e
 	if err != nil {
 		return nil, nil, err
 	}
-	cm, err := rawTransports(sw, key)
+	cm, err := rawTransports(sw, key, source)
 	if err != nil {
 		return nil, nil, errors.Join(err, sw.Close())
 	}
@@ -46,19 +61,27 @@ func RawHost(key identity.Key, listen string) (h host.Host, done func() error, e
 		return nil, nil, errors.Join(err, sw.Close())
 	}
 	done = func() error { return errors.Join(bh.Close(), cm.Close()) }
-	addr, err := ma.NewMultiaddr(listen)
-	if err == nil {
-		err = sw.AddListenAddr(addr)
-	}
-	if err != nil {
-		return nil, nil, errors.Join(err, done())
+	if listen != nil {
+		if err := sw.AddListenAddr(listen); err != nil {
+			return nil, nil, errors.Join(err, done())
+		}
 	}
 	bh.Start()
 	return bh, done, nil
 }
 
-func rawTransports(sw *swarm.Swarm, key identity.Key) (*quicreuse.ConnManager, error) {
-	cm, err := quicreuse.NewConnManager(quic.StatelessResetKey{}, quic.TokenGeneratorKey{})
+func rawTransports(sw *swarm.Swarm, key identity.Key, source net.IP) (*quicreuse.ConnManager, error) {
+	var udp []quicreuse.Option
+	var dialTCP []tcp.Option
+	if source != nil {
+		udp = append(udp, quicreuse.OverrideListenUDP(func(network string, _ *net.UDPAddr) (net.PacketConn, error) {
+			return net.ListenUDP(network, &net.UDPAddr{IP: source})
+		}))
+		dialTCP = append(dialTCP, tcp.WithDialerForAddr(func(ma.Multiaddr) (tcp.ContextDialer, error) {
+			return &net.Dialer{LocalAddr: &net.TCPAddr{IP: source}}, nil
+		}))
+	}
+	cm, err := quicreuse.NewConnManager(quic.StatelessResetKey{}, quic.TokenGeneratorKey{}, udp...)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +98,7 @@ func rawTransports(sw *swarm.Swarm, key identity.Key) (*quicreuse.ConnManager, e
 	if err != nil {
 		return nil, err
 	}
-	t, err := tcp.NewTCPTransport(up, nil, nil)
+	t, err := tcp.NewTCPTransport(up, nil, nil, dialTCP...)
 	if err != nil {
 		return nil, err
 	}
