@@ -311,6 +311,13 @@ func (b *Backend) Listen(_ ipc.Caller, owner identity.ID, protocol, instance str
 	}, nil
 }
 
+// Listening counts the programs that listen.
+func (b *Backend) Listening() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.handlers)
+}
+
 // ContactName is empty but for oneself.
 func (b *Backend) ContactName(owner, who identity.ID) string {
 	if owner == who {
