@@ -26,12 +26,12 @@ func FuzzConnection(f *testing.F) {
 		b := ipctest.NewBackend()
 		b.Requests, b.Streams = 8, 2
 		path := fuzzSocket()
-		s, stop := ipctest.Start(t, path, b, ipc.Options{})
+		_, stop := ipctest.Start(t, path, b, ipc.Options{})
 		p := &player{t: t, b: b, path: path}
 		p.play(script)
 		p.finish()
 		eventually(t, "budgets return", func() bool {
-			return b.InUse("connections")+b.InUse(ipc.BudgetRequests)+b.InUse(ipc.BudgetStreams)+s.BytesHeld()+b.Listening() == 0
+			return b.InUse("connections")+b.InUse(ipc.BudgetRequests)+b.InUse(ipc.BudgetStreams)+b.BytesHeld()+b.Listening() == 0
 		})
 		stop()
 		if n := descriptors(t); n != files { // at once, before finalizers mend it

@@ -67,6 +67,14 @@ func frameSeed(f *testing.F, number uint64, body any, payload string) []byte {
 		frame.Body = &wire.Frame_Redeem{Redeem: b}
 	case *wire.Cancel:
 		frame.Body = &wire.Frame_Cancel{Cancel: b}
+	case *wire.Deliver:
+		b.From, b.To, b.Protocol, b.Letters = from, to, "Text", []*wire.Letter{{Id: "123e4567-e89b-42d3-a456-426614174000", CreatedUs: 1, Size: uint32(len(payload))}}
+		frame.Body = &wire.Frame_Deliver{Deliver: b}
+	case *wire.Available:
+		b.From, b.To, b.Protocol = from, to, "Text"
+		frame.Body = &wire.Frame_Available{Available: b}
+	case *wire.Aborted:
+		frame.Body = &wire.Frame_Aborted{Aborted: b}
 	case *wire.Reply:
 		frame.Body = &wire.Frame_Reply{Reply: b}
 	}
@@ -89,9 +97,11 @@ func servedSeeds(f *testing.F) [][]byte {
 		join(call, big, frame(3, "Big", "")),
 		join(frame(1, "Wait", ""), frame(1, &wire.Cancel{}, ""), frame(9, &wire.Cancel{}, "")),
 		join(frame(1, "Wait", ""), frame(1, "Wait", "")),
-		join(frame(1, &wire.Open{Protocol: "Wait", Kind: wire.Kind_KIND_MESSAGE, TimeoutMs: 1}, "m"), call),
+		join(frame(1, &wire.Open{Protocol: "Wait", Kind: wire.Kind_KIND_CALL, TimeoutMs: 1}, ""), call),
 		join(slices.Repeat([][]byte{frame(1, "Wait", "p"), frame(2, "Wait", ""), frame(3, "Wait", ""), frame(4, "Wait", "")}, 1)...),
 		join(call, frame(2, &wire.Reply{}, "")), frame(1, &wire.Reply{}, ""), frame(1, &wire.Cancel{}, ""),
+		join(call, frame(2, &wire.Deliver{}, `"a letter"`), frame(3, &wire.Available{}, "")), frame(1, &wire.Deliver{}, `""`),
+		frame(7, &wire.Aborted{Code: "aborted", Yours: true}, ""), join(call, frame(7, &wire.Aborted{Code: "aborted"}, "")),
 		join(call, frame(2, stream("Echo"), "")), join(call, []byte{0xff, 0xff, 0xff}),
 		join(frame(7, stream("Echo"), "p"), []byte("raw bytes")), frame(7, stream("Deny"), ""), frame(7, stream("Twice"), ""), frame(7, stream("Nil"), ""),
 		join(frame(7, stream("Wait"), ""), []byte("early")),
@@ -228,6 +238,7 @@ func (sv *served) checkNothingHeld(t *testing.T) {
 		t.Errorf("%d bytes are reserved at the resource manager", n)
 	}
 	sv.h.cancel()
+	sv.h.crew.Close()
 	sv.h.tasks.close()
 	sv.h.tasks.wg.Wait()
 }
@@ -257,6 +268,10 @@ func (sv *served) checkAnswers(t *testing.T, data []byte, clean bool) {
 	case len(asked) == 0 || asked[0].GetReply() != nil:
 		if len(sv.got) > 0 || sv.s.code.Load() == 0 {
 			t.Errorf("no request, answered with %q, reset %#x", sv.got, sv.s.code.Load())
+		}
+	case asked[0].GetAborted() != nil:
+		if len(sv.got) > 0 {
+			t.Errorf("the word of an abort is answered with %q", sv.got)
 		}
 	case asked[0].GetOpen().GetKind() == wire.Kind_KIND_STREAM:
 		sv.checkRaw(t, asked[0], clean)
@@ -291,7 +306,7 @@ func (sv *served) checkReplies(t *testing.T, asked []sentFrame, broken error, cl
 	open := make(map[uint64][]sentFrame) // not answered
 	violated := broken != io.EOF
 	for i, f := range asked {
-		if f.GetReply() != nil || f.GetOpen().GetKind() == wire.Kind_KIND_STREAM {
+		if f.GetReply() != nil || f.GetAborted() != nil || f.GetOpen().GetKind() == wire.Kind_KIND_STREAM {
 			violated = true
 			asked = asked[:i]
 			break
