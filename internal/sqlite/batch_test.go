@@ -254,7 +254,7 @@ func TestBatchClose(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if left := asideOf(t, strings.TrimSuffix(path, ".db")); len(left) != 1 {
+	if left := asideOf(t, strings.TrimSuffix(path, ".db")); len(left) != 2 { // with the schema's
 		t.Errorf("left: %v", left)
 	}
 	if err := b.Do(t.Context(), putNote(2)); err == nil {

@@ -13,6 +13,10 @@ import (
 // was open. It makes the next Open check the whole of it.
 const suspectSuffix = ".suspect"
 
+// wholeCheck is the size up to which Open compares indexes with their tables: a bad
+// index hides rows from the statements that are to change them.
+const wholeCheck = 16 << 20
+
 // Suspect has the next Open of this database check all of it, whatever its
 // options say, and repair it if that finds damage.
 func (db *DB) Suspect() error {
@@ -69,6 +73,9 @@ func (db *DB) checkAtStart(ctx context.Context, light bool) error {
 		return err
 	case light:
 		return lightCheck(ctx, db.writer)
+	}
+	if info, err := os.Stat(db.path); err == nil && info.Size() <= wholeCheck {
+		return integrityCheck(ctx, db.writer, "(1)")
 	}
 	return quickCheck(ctx, db.writer)
 }

@@ -97,7 +97,7 @@ func TestCheckAllComparesIndexes(t *testing.T) {
 		if err := os.WriteFile(path, bad, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		db, err := Open(t.Context(), path, Options{Migrations: notes})
+		db, err := Open(t.Context(), path, Options{Migrations: notes, LightCheck: true})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,13 +6,14 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"net/url"
 	"path/filepath"
 	"sync"
 
-	driver "modernc.org/sqlite"
+	modernc "modernc.org/sqlite"
 	lib "modernc.org/sqlite/lib"
 )
 
@@ -22,6 +23,10 @@ var (
 	ErrDamaged = errors.New("the database is damaged")
 	// ErrNewer means that a newer version of the program wrote the schema.
 	ErrNewer = errors.New("the database has a newer schema")
+	// ErrDisk means that the disk did not take or give what was asked of it: it is
+	// full, read-only or failing. The file's content is as good as before, and the
+	// same may work later.
+	ErrDisk = errors.New("the disk refused")
 	// ErrUnsafeFile means that the file is a link, a FIFO or somebody else's.
 	ErrUnsafeFile = errors.New("not a plain file of our own")
 )
@@ -34,6 +39,9 @@ type Options struct {
 	// LightCheck has Open look at the ends of each table only, so that it takes
 	// no longer for a large file; the rest is for CheckAll.
 	LightCheck bool
+	// Sealed are tables made by Seal of which every row's digest is checked by
+	// Open. For small ones: it reads them whole.
+	Sealed []string
 }
 
 // DB is an open database. Update calls run one after another, View calls beside
@@ -62,16 +70,27 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finish the repair of %s: %w", path, err)
 	}
+	cut, err := cutLog(path)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
 	db, err := openChecked(ctx, path, o)
 	if errors.Is(err, ErrDamaged) {
-		if recovery, err = repair(ctx, path, o); err == nil {
+		if recovery, err = repair(ctx, path, err, o); err == nil {
 			db, err = openChecked(ctx, path, o)
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
+	if recovery == nil {
+		recovery = cut
+	} else if cut != nil {
+		recovery.Commits = cut.Commits
+	}
 	db.recovery = recovery
+	// Without it the next repair only brings back less.
+	_ = keepLayout(ctx, db.writer, path)
 	return db, nil
 }
 
@@ -79,6 +98,9 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 func openChecked(ctx context.Context, path string, o Options) (*DB, error) {
 	if err := prepareFile(path); err != nil {
 		return nil, err
+	}
+	if emptied(path) {
+		return nil, fmt.Errorf("open %s: %w: the file is empty", path, ErrDamaged)
 	}
 	db := open(path, o)
 	if err := db.start(ctx, o); err != nil {
@@ -102,13 +124,27 @@ func open(path string, o Options) *DB {
 	return db
 }
 
-// openPool connects nothing yet, so that it cannot fail: the DSN is ours.
+// openPool connects nothing yet, so that it cannot fail.
 func openPool(dsn string) *sql.DB {
-	c, err := driver.NewConnector(dsn)
-	if err != nil {
-		panic("sqlite: " + err.Error())
-	}
+	c := connector{driver: new(modernc.Driver), dsn: dsn}
+	c.driver.MustRegisterDeterministicScalarFunction(digestFunction, -1, rowDigest)
 	return sql.OpenDB(c)
+}
+
+// connector opens connections that know our functions; the driver's own one
+// knows those of the whole process.
+type connector struct {
+	driver *modernc.Driver
+	dsn    string
+}
+
+func (c connector) Driver() driver.Driver { return c.driver }
+
+func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return c.driver.Open(c.dsn)
 }
 
 // dsn names path as a URI, so that '?', '#' and '%' in it do no harm. A writer
@@ -132,7 +168,13 @@ func (db *DB) start(ctx context.Context, o Options) error {
 	if err := db.checkAtStart(ctx, o.LightCheck); err != nil {
 		return err
 	}
-	return migrate(ctx, db.writer, o.Migrations)
+	if err := ours(ctx, db.writer, o.Migrations); err != nil {
+		return err
+	}
+	if err := migrate(ctx, db.writer, o.Migrations); err != nil {
+		return err
+	}
+	return checkSealed(ctx, db.writer, o.Sealed)
 }
 
 // quickCheck reads every page. It finds broken structure, not changed content.
@@ -181,13 +223,17 @@ func transact(ctx context.Context, pool *sql.DB, readOnly bool, fn func(tx *sql.
 	return nil
 }
 
-// classify adds ErrDamaged to the driver's errors that mean it.
+// classify adds ErrDamaged and ErrDisk to the driver's errors that mean it.
 func classify(err error) error {
-	if e, ok := errors.AsType[*driver.Error](err); ok && !errors.Is(err, ErrDamaged) {
-		// The low byte is the primary code, the rest tells where.
-		if code := e.Code() & 0xff; code == lib.SQLITE_CORRUPT || code == lib.SQLITE_NOTADB {
-			return fmt.Errorf("%w: %w", ErrDamaged, err)
-		}
+	e, ok := errors.AsType[*modernc.Error](err)
+	if !ok || errors.Is(err, ErrDamaged) || errors.Is(err, ErrDisk) {
+		return err
+	}
+	switch e.Code() & 0xff { // the primary code; the rest tells where
+	case lib.SQLITE_CORRUPT, lib.SQLITE_NOTADB:
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	case lib.SQLITE_FULL, lib.SQLITE_IOERR, lib.SQLITE_READONLY, lib.SQLITE_CANTOPEN:
+		return fmt.Errorf("%w: %w", ErrDisk, err)
 	}
 	return err
 }

@@ -22,8 +22,7 @@ func migrate(ctx context.Context, db *sql.DB, steps []Migration) error {
 		return err
 	}
 	if version > len(steps) {
-		return fmt.Errorf("%w: it is at %d, this program knows up to %d; install the newer version again, or restore a backup",
-			ErrNewer, version, len(steps))
+		return newerSchema(version, len(steps))
 	}
 	for i := version; i < len(steps); i++ {
 		if err := migrateStep(ctx, db, i+1, steps[i]); err != nil {
@@ -31,6 +30,10 @@ func migrate(ctx context.Context, db *sql.DB, steps []Migration) error {
 		}
 	}
 	return nil
+}
+
+func newerSchema(version, known int) error {
+	return fmt.Errorf("%w: it is at %d, this program knows up to %d", ErrNewer, version, known)
 }
 
 func schemaVersion(ctx context.Context, db *sql.DB) (int, error) {

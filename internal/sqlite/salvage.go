@@ -4,87 +4,180 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"math"
 	"strings"
 )
 
-// copyTable copies the rows of one table, from its beginning to the first bad
-// page and then from its end. Errors are those of the new database; what the
-// old one does not give is only noted.
+// probes bounds the queries for one table: each halves a stretch of rows in which
+// something does not read.
+const probes = 10_000
+
+// salvage copies one table from a damaged database into a new one.
+type salvage struct {
+	ctx     context.Context
+	old     *sql.DB
+	t       TableRecovery
+	columns []string // of the new one, the row's number first if it has no name
+	insert  *sql.Stmt
+	probes  int
+}
+
+// copyTable copies the rows of one table. Errors are those of the new database;
+// what the old one does not give is only noted.
 func copyTable(ctx context.Context, old, fresh *sql.DB, table string) (TableRecovery, error) {
-	t := TableRecovery{Name: table}
-	columns, err := columnNames(ctx, fresh, table)
+	s := salvage{ctx: ctx, old: old, t: TableRecovery{Name: table}, probes: probes}
+	columns, err := tableColumns(ctx, fresh, table)
 	if err != nil {
-		return t, err
+		return s.t, err
+	}
+	named, err := rowidNamed(ctx, fresh, table)
+	if err != nil {
+		return s.t, err
+	}
+	if s.columns = quoted(columns); !named { // a row keeps its place in the order
+		s.columns = append([]string{"rowid"}, s.columns...)
+	}
+	if _, err := column(ctx, old, fmt.Sprintf("SELECT %s FROM %s LIMIT 0", strings.Join(s.columns, ","), quote(table))); err != nil {
+		s.t.Lost = true // the table is gone, or a column
+		return s.t, ctx.Err()
 	}
 	err = transact(ctx, fresh, false, func(tx *sql.Tx) error {
-		// NOT INDEXED: a damaged index must not hide a whole table.
-		whole, err := copyRows(ctx, old, tx, &t, columns, "ASC")
+		// What a constraint refuses is a row read twice, or damaged.
+		s.insert, err = tx.PrepareContext(ctx, fmt.Sprintf("INSERT OR IGNORE INTO %s (%s) VALUES (?%s)",
+			quote(table), strings.Join(s.columns, ","), strings.Repeat(",?", len(s.columns)-1)))
+		if err != nil {
+			return err
+		}
+		defer func() { _ = s.insert.Close() }()
+		return s.between(math.MinInt64, math.MaxInt64, intact(table, columns))
+	})
+	if err != nil {
+		return s.t, err
+	}
+	if had, ok := rowCount(ctx, old, table); ok && had > s.t.Copied {
+		s.t.Missing, s.t.Lost = had-s.t.Copied, true
+	}
+	return s.t, nil
+}
+
+// between copies the rows numbered lo to hi: up to the first that does not read,
+// down to the last that does not, and then each half of what lies between.
+func (s *salvage) between(lo, hi int64, intact string) error {
+	for lo <= hi {
+		last, whole, err := s.copyRows(lo, hi, intact, "ASC")
 		if err != nil || whole {
 			return err
 		}
-		t.Lost = true
-		_, err = copyRows(ctx, old, tx, &t, columns, "DESC")
-		return err
-	})
-	return t, err
+		s.t.Lost = true
+		if last != nil {
+			lo = *last + 1
+		}
+		last, whole, err = s.copyRows(lo, hi, intact, "DESC")
+		if err != nil || whole {
+			return err
+		}
+		if last != nil {
+			hi = *last - 1
+		}
+		if s.probes -= 2; s.probes <= 0 || lo >= hi {
+			return nil
+		}
+		middle := lo/2 + hi/2 + (lo%2+hi%2)/2
+		if err := s.between(lo, middle, intact); err != nil {
+			return err
+		}
+		lo = middle + 1
+	}
+	return nil
 }
 
-// copyRows tells whether it came to the end of the table.
-func copyRows(ctx context.Context, old *sql.DB, tx *sql.Tx, t *TableRecovery, columns []string, order string) (whole bool, err error) {
-	list := strings.Join(columns, ",")
-	rows, err := old.QueryContext(ctx,
-		fmt.Sprintf("SELECT %s FROM %s NOT INDEXED ORDER BY rowid %s", list, quote(t.Name), order))
+// copyRows tells the number of the last row it came to, nil if there was none,
+// and whether all could be read.
+func (s *salvage) copyRows(lo, hi int64, intact, order string) (last *int64, whole bool, err error) {
+	// NOT INDEXED: a damaged index must not hide a whole table.
+	rows, err := s.old.QueryContext(s.ctx, fmt.Sprintf("SELECT rowid, %s, %s FROM %s NOT INDEXED WHERE rowid BETWEEN ? AND ? ORDER BY rowid %s",
+		intact, strings.Join(s.columns, ","), quote(s.t.Name), order), lo, hi)
 	if err != nil {
-		return false, nil // the table is gone, or a column
+		return nil, false, s.ctx.Err() // the first row does not read
 	}
 	defer func() { _ = rows.Close() }()
 
-	// What a constraint refuses is a row read twice, or damaged.
-	insert, err := tx.PrepareContext(ctx, fmt.Sprintf("INSERT OR IGNORE INTO %s (%s) VALUES (?%s)",
-		quote(t.Name), list, strings.Repeat(",?", len(columns)-1)))
-	if err != nil {
-		return false, err
-	}
-	defer func() { _ = insert.Close() }()
-
-	values := make([]any, len(columns))
-	targets := make([]any, len(columns))
+	values := make([]any, len(s.columns))
+	var (
+		number int64
+		ok     bool
+	)
+	targets := []any{&number, &ok}
 	for i := range values {
-		targets[i] = &values[i]
+		targets = append(targets, &values[i])
 	}
 	for rows.Next() {
-		if rows.Scan(targets...) != nil {
-			t.Lost = true
+		err := rows.Scan(targets...)
+		last = &number
+		if err != nil || !ok {
+			s.t.Lost = true
 			continue
 		}
-		res, err := insert.ExecContext(ctx, values...)
+		res, err := s.insert.ExecContext(s.ctx, values...)
 		if err != nil {
-			return false, err
+			return last, false, err
 		}
 		n, err := res.RowsAffected()
 		if err != nil {
-			return false, err
+			return last, false, err
 		}
-		t.Copied += int(n)
+		s.t.Copied += int(n)
 	}
-	return rows.Err() == nil, ctx.Err()
+	return last, rows.Err() == nil, s.ctx.Err()
 }
 
-func columnNames(ctx context.Context, db *sql.DB, table string) ([]string, error) {
-	rows, err := db.QueryContext(ctx, "SELECT name FROM pragma_table_info(?)", table)
+// rowCount asks an index how many rows the table had, for what the table itself
+// does not tell; ok is false if none can be read.
+func rowCount(ctx context.Context, db *sql.DB, table string) (n int, ok bool) {
+	indexes, err := column(ctx, db, "SELECT name FROM pragma_index_list(?) WHERE NOT partial", table)
+	if err != nil {
+		return 0, false
+	}
+	for _, i := range indexes {
+		first, err := column(ctx, db, "SELECT name FROM pragma_index_info(?) LIMIT 1", i)
+		if err != nil || len(first) == 0 {
+			continue
+		}
+		// A plain count reads whatever is the smallest, which may be the table.
+		query := fmt.Sprintf("SELECT count(*) FROM (SELECT %[1]s FROM %[2]s INDEXED BY %[3]s ORDER BY %[1]s)", quote(first[0]), quote(table), quote(i))
+		if db.QueryRowContext(ctx, query).Scan(&n) == nil {
+			return n, true
+		}
+	}
+	return 0, db.QueryRowContext(ctx, "SELECT count(*) FROM "+quote(table)).Scan(&n) == nil && n > 0
+}
+
+func tableColumns(ctx context.Context, db *sql.DB, table string) ([]string, error) {
+	return column(ctx, db, "SELECT name FROM pragma_table_info(?)", table)
+}
+
+// rowidNamed tells whether a column is another name of the row's number.
+func rowidNamed(ctx context.Context, db *sql.DB, table string) (bool, error) {
+	types, err := column(ctx, db, "SELECT upper(type) FROM pragma_table_info(?) WHERE pk", table)
+	return len(types) == 1 && types[0] == "INTEGER", err
+}
+
+// column gives the only column of a query's rows.
+func column(ctx context.Context, db *sql.DB, query string, args ...any) ([]string, error) {
+	rows, err := db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = rows.Close() }()
-	var names []string
+	var list []string
 	for rows.Next() {
-		var n string
-		if err := rows.Scan(&n); err != nil {
+		var v string
+		if err := rows.Scan(&v); err != nil {
 			return nil, err
 		}
-		names = append(names, quote(n))
+		list = append(list, v)
 	}
-	return names, rows.Err()
+	return list, rows.Err()
 }
 
 func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }

@@ -1,0 +1,88 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+)
+
+// ours refuses as damaged what is a database, but not the one that the steps make.
+func ours(ctx context.Context, db *sql.DB, steps []Migration) error {
+	is, err := foreign(ctx, db, steps)
+	if err == nil && is {
+		err = fmt.Errorf("%w: its tables are not those of this program", ErrDamaged)
+	}
+	return err
+}
+
+// foreign tells whether db is another program's, or its schema is not whole. One
+// of a newer schema must have some of the tables that are known.
+func foreign(ctx context.Context, db *sql.DB, steps []Migration) (bool, error) {
+	version, err := schemaVersion(ctx, db)
+	if err != nil {
+		return false, err
+	}
+	newer := version > len(steps)
+	if newer {
+		version = len(steps)
+	}
+	model := openPool("file::memory:")
+	model.SetMaxOpenConns(1)
+	defer func() { _ = model.Close() }()
+	if err := migrate(ctx, model, steps[:version]); err != nil {
+		return false, err
+	}
+	want, err := describe(ctx, model)
+	if err != nil {
+		return false, err
+	}
+	got, err := describe(ctx, db)
+	if err != nil {
+		return false, err
+	}
+	known := func(o string) bool { return slices.Contains(got, o) }
+	if newer {
+		return len(want) > 0 && !slices.ContainsFunc(want, known), nil
+	}
+	return !slices.Equal(got, want), nil
+}
+
+// describe lists tables with their columns, indexes and triggers.
+func describe(ctx context.Context, db *sql.DB) ([]string, error) {
+	return column(ctx, db, `SELECT type || ' ' || name || ' of ' || tbl_name ||
+		coalesce((SELECT ': ' || group_concat(c.name || ' ' || c.type || ' ' || c.pk) FROM pragma_table_info(s.name) c), '')
+		FROM sqlite_schema s WHERE name NOT LIKE 'sqlite\_stat%' ESCAPE '\' ORDER BY 1`)
+}
+
+// emptied tells whether a database of ours is there without a single page, and
+// is not just new.
+func emptied(path string) bool {
+	info, err := os.Stat(path)
+	if err != nil || info.Size() > 0 {
+		return false
+	}
+	_, err = keptLayout(path)
+	return err == nil
+}
+
+// cutLog looks for commits that SQLite will pass over because a frame of the log
+// before them is bad; the log is then kept aside. nil if there is none.
+func cutLog(path string) (*Recovery, error) {
+	w, err := readWAL(path + "-wal")
+	// One alone may be what a crash cut short.
+	if err != nil || w.lost < 2 {
+		return nil, err
+	}
+	aside := path + damagedSuffix + stamp() + "-wal"
+	f, err := os.OpenFile(aside, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(copyInto(f, path+"-wal"), f.Sync(), f.Close()); err != nil {
+		return nil, errors.Join(err, os.Remove(aside))
+	}
+	return &Recovery{MovedTo: aside, Cause: "the log of recent changes is damaged", Commits: w.lost - 1}, nil
+}
