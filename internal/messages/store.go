@@ -5,17 +5,23 @@
 // it is read; one that fails is set aside, and the rest is served.
 //
 // Errors for users are *api.Error of CodeNotFound, CodeConflict, CodeBadRequest,
-// CodeTooLarge, CodeExpired or CodeOverBudget; any other error means that the
-// disk failed and that nothing was stored.
+// CodeTooLarge, CodeExpired or CodeOverBudget; of CodeInternal if the disk failed
+// and nothing was stored.
 package messages
 
 import (
 	"context"
+	"database/sql"
 	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/sqlite"
+	"github.com/fastn-stack/fastnd/service/api"
 )
 
 // File is the database's name in the state folder.
@@ -47,39 +53,152 @@ type Options struct {
 
 // Store is safe for concurrent use.
 type Store struct {
-	o Options
+	o    Options
+	path string
+	use  *usage // of the database that is open; guarded by mu
+	want *wants
+
+	// mu is held for reading while the database is in use, and for writing
+	// while it is closed or opened again.
+	mu       sync.RWMutex
+	db       *sqlite.DB // nil if it could not be opened again, or is closed
+	batch    *sqlite.Batch
+	recovery *sqlite.Recovery
+	reopened time.Time // when it was opened again last
+	broken   error     // why db is nil
+
+	aside atomic.Int64
+	audit atomic.Bool // usage may be wrong since rows were set aside
 }
 
-var errNotBuilt = errors.New("messages: not built yet")
-
 // Open opens or creates dir/messages.db. A damaged file is repaired as far as
-// possible; Recovery tells. Errors wrap sqlite.ErrDamaged, sqlite.ErrNewer or
-// sqlite.ErrUnsafeFile where they apply.
-func Open(ctx context.Context, dir string, o Options) (*Store, error) { return &Store{o: o}, nil }
+// possible; Recovery tells. It looks only at a few pages: CheckAll is for the
+// rest. Errors wrap sqlite.ErrDamaged, sqlite.ErrNewer or sqlite.ErrUnsafeFile
+// where they apply.
+func Open(ctx context.Context, dir string, o Options) (*Store, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.UserName == nil {
+		o.UserName = func(uid uint32) string { return fmt.Sprintf("uid %d", uid) }
+	}
+	s := &Store{o: o, path: filepath.Join(dir, File)}
+	if err := s.open(ctx); err != nil {
+		return nil, err
+	}
+	s.recovery = s.db.Recovery()
+	return s, nil
+}
+
+// open opens the database and loads what is kept in memory.
+func (s *Store) open(ctx context.Context) error {
+	db, err := sqlite.Open(ctx, s.path, sqlite.Options{Migrations: migrations(), LightCheck: true})
+	if err != nil {
+		return fmt.Errorf("messages: %w", err)
+	}
+	use, want := newUsage(s.o.Owner), newWants()
+	batch := db.NewBatch(sqlite.BatchHooks{Begin: use.begin, Finish: use.write, End: use.end})
+	if err := s.load(ctx, db, batch, use, want); err != nil {
+		return errors.Join(fmt.Errorf("messages: load %s: %w", s.path, err), db.Close())
+	}
+	s.db, s.batch, s.use, s.want, s.broken = db, batch, use, want, nil
+	return nil
+}
 
 // Close waits for calls that run and ends the store; it may be called again.
-func (s *Store) Close() error { return nil }
+func (s *Store) Close() error {
+	err := s.flushWants(context.Background())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.db == nil {
+		return nil
+	}
+	db := s.db
+	s.db, s.batch, s.broken = nil, nil, errClosed
+	return errors.Join(err, db.Close())
+}
 
 // Recovery tells what Open repaired, nil if there was nothing.
-func (s *Store) Recovery() *sqlite.Recovery { return nil }
-
-// CheckAll reads everything: the file's structure, each row's digest, and the
-// counters. It is meant to run in the background after Open, which looks only
-// at a few pages. Damage is mended as at Open, and told by OnAside, OnRecovery.
-func (s *Store) CheckAll(ctx context.Context) error { return errNotBuilt }
-
-// Aside lists what was set aside, newest first, at most limit.
-func (s *Store) Aside(ctx context.Context, limit int) ([]Aside, error) { return nil, errNotBuilt }
+func (s *Store) Recovery() *sqlite.Recovery { return s.recovery }
 
 // AsideCount tells how many rows were set aside and not pruned yet.
-func (s *Store) AsideCount() int64 { return 0 }
+func (s *Store) AsideCount() int64 { return s.aside.Load() }
 
-// Prune forgets what is past its time: final messages and the memory of those
-// gone after Remembered, read ones after Limits.KeepRead.
-func (s *Store) Prune(ctx context.Context) error { return errNotBuilt }
+func (s *Store) now() time.Time { return micro(s.o.Now()) }
 
-// Forget removes all of an identity that left this machine.
-func (s *Store) Forget(ctx context.Context, id identity.ID) error { return errNotBuilt }
+// micro gives t as the disk keeps it.
+func micro(t time.Time) time.Time { return time.UnixMicro(t.UnixMicro()) }
 
-// Backup writes a consistent copy to path, which must not exist.
-func (s *Store) Backup(ctx context.Context, path string) error { return errNotBuilt }
+// write runs fn in a transaction that it shares with others; see sqlite.Batch.
+// fn may be run more than once.
+func (s *Store) write(ctx context.Context, fn func(tx *sqlite.Tx) error) error {
+	return s.sorted(ctx, func(h handle) error { return h.batch.Do(ctx, fn) })
+}
+
+// view runs fn on a snapshot. fn may be run more than once.
+func (s *Store) view(ctx context.Context, fn func(tx *sql.Tx) error) error {
+	return s.sorted(ctx, func(h handle) error { return h.db.View(ctx, fn) })
+}
+
+// sorted calls fn, again when damaged rows that it met were set aside.
+func (s *Store) sorted(ctx context.Context, fn func(h handle) error) error {
+	const most = 100 // a row that is set aside is not met again
+	for range most {
+		err := s.healed(ctx, fn)
+		d, ok := errors.AsType[*damagedRow](err)
+		if !ok {
+			return err
+		}
+		if err := s.setAside(ctx, []damagedRow{*d}); err != nil {
+			return err
+		}
+	}
+	return s.failure(errors.New("too many damaged rows"))
+}
+
+// handle is the database while it is in use.
+type handle struct {
+	db    *sqlite.DB
+	batch *sqlite.Batch
+}
+
+// healed calls fn, once more if that found the database damaged and it could be
+// mended.
+func (s *Store) healed(ctx context.Context, fn func(h handle) error) error {
+	h, err := s.with(fn)
+	if err == nil || h.db != nil && !errors.Is(err, sqlite.ErrDamaged) {
+		return s.failure(err)
+	}
+	if herr := s.heal(ctx, h.db, err); herr != nil {
+		return s.failure(herr)
+	}
+	_, err = s.with(fn)
+	return s.failure(err)
+}
+
+func (s *Store) with(fn func(h handle) error) (handle, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	h := handle{s.db, s.batch}
+	if h.db == nil {
+		return h, s.broken
+	}
+	return h, fn(h)
+}
+
+// failure says what users can do about an error of the disk.
+func (s *Store) failure(err error) error {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	if _, ok := errors.AsType[*api.Error](err); ok {
+		return err
+	}
+	e := api.Errorf(api.CodeInternal, "the message store failed: nothing was stored")
+	e = e.WithHint("ask an administrator to look into the journal of fastnd")
+	if sqlite.IsFull(err) {
+		e = api.Errorf(api.CodeInternal, "the disk is full: the message store at %s cannot be written, nothing was stored", s.path)
+		e = e.WithHint("free some space on that disk, then try again; the daemon needs no restart")
+	}
+	return fmt.Errorf("%w: %w", e, err)
+}

@@ -1,24 +1,256 @@
 package messages
 
 import (
+	"cmp"
 	"context"
+	"database/sql"
+	"slices"
+	"sync"
+	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/sqlite"
 )
+
+const (
+	wantsPerSender = 16
+	wantsPerOwner  = 1_000
+	wantsPerNode   = 20_000
+	// forgetWant is how long what was wanted last has its place although another
+	// one would take it: else a peer that goes through names would have the
+	// user told of each, without end.
+	forgetWant = 24 * time.Hour
+)
+
+type wantKey struct {
+	sender             identity.ID
+	protocol, instance string
+}
+
+type want struct {
+	count       int64
+	first, last time.Time
+	dirty       bool // the disk has an older count
+}
+
+// wants is what peers wanted. Only new names are written at once; how often
+// they were asked for is written now and then.
+type wants struct {
+	mu      sync.Mutex
+	byOwner map[identity.ID]map[wantKey]*want
+	total   int
+}
+
+func newWants() *wants { return &wants{byOwner: map[identity.ID]map[wantKey]*want{}} }
+
+func (w *wants) load(ctx context.Context, tx *sql.Tx) error {
+	rows, err := tx.QueryContext(ctx, "SELECT owner, sender, protocol, instance, count, first, last FROM wanted")
+	if err != nil {
+		return err
+	}
+	return each(rows, func(row []any) (bool, error) {
+		c := columns{row: row}
+		owner := c.id("owner")
+		k := wantKey{c.id("sender"), next[string](&c, "protocol"), next[string](&c, "instance")}
+		v := &want{count: next[int64](&c, "count"), first: c.time("first"), last: c.time("last")}
+		if c.bad == nil {
+			w.set(owner, k, v)
+		}
+		return true, nil
+	})
+}
+
+func (w *wants) set(owner identity.ID, k wantKey, v *want) {
+	if w.byOwner[owner] == nil {
+		w.byOwner[owner] = map[wantKey]*want{}
+	}
+	if w.byOwner[owner][k] == nil {
+		w.total++
+	}
+	w.byOwner[owner][k] = v
+}
+
+func (w *wants) remove(owner identity.ID, k wantKey) {
+	if _, ok := w.byOwner[owner][k]; !ok {
+		return
+	}
+	w.total--
+	if delete(w.byOwner[owner], k); len(w.byOwner[owner]) == 0 {
+		delete(w.byOwner, owner)
+	}
+}
+
+// again counts what is known; false if it is not.
+func (w *wants) again(owner identity.ID, k wantKey, now time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	v := w.byOwner[owner][k]
+	if v == nil {
+		return false
+	}
+	v.count, v.last, v.dirty = v.count+1, now, true
+	return true
+}
+
+// room tells what is to be forgotten for one more name; not ok if there is no room.
+func (w *wants) room(owner identity.ID, k wantKey, now time.Time) (forget []wantKey, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var oldest, oldestOfSender wantKey
+	var last, lastOfSender time.Time
+	ofSender := 0
+	for other, v := range w.byOwner[owner] {
+		if last.IsZero() || v.last.Before(last) {
+			oldest, last = other, v.last
+		}
+		if other.sender != k.sender {
+			continue
+		}
+		if ofSender++; lastOfSender.IsZero() || v.last.Before(lastOfSender) {
+			oldestOfSender, lastOfSender = other, v.last
+		}
+	}
+	switch {
+	case ofSender >= wantsPerSender:
+		return []wantKey{oldestOfSender}, now.Sub(lastOfSender) >= forgetWant
+	case len(w.byOwner[owner]) >= wantsPerOwner:
+		return []wantKey{oldest}, now.Sub(last) >= forgetWant
+	}
+	return nil, w.total < wantsPerNode
+}
 
 // Want counts that sender asked owner for a protocol that is not served, or not
 // granted. first tells that the user is to be told: once per peer and protocol.
+// Of one sender 16 names are kept, of all 1,000; more are not told or kept until
+// one of those was not asked for during a day.
 func (s *Store) Want(ctx context.Context, owner, sender identity.ID, protocol, instance string) (first bool, err error) {
-	return false, errNotBuilt
+	now, k := s.now(), wantKey{sender, protocol, instance}
+	var forget []wantKey
+	var w *wants
+	err = s.write(ctx, func(tx *sqlite.Tx) error {
+		first, w = false, s.want
+		if w.again(owner, k, now) {
+			return nil
+		}
+		if forget, first = w.room(owner, k, now); !first {
+			return nil
+		}
+		for _, f := range forget {
+			if err := deleteWant(tx, owner, f); err != nil {
+				return err
+			}
+		}
+		n, err := tx.Exec(`INSERT INTO wanted (owner, sender, protocol, instance, count, first, last) VALUES (?, ?, ?, ?, 1, ?, ?)
+			ON CONFLICT (owner, sender, protocol, instance) DO NOTHING`, owner[:], sender[:], protocol, instance, now.UnixMicro(), now.UnixMicro())
+		first = n > 0 // or another caller in this transaction came first
+		return err
+	})
+	if err != nil || !first {
+		return false, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, f := range forget {
+		w.remove(owner, f)
+	}
+	w.set(owner, k, &want{count: 1, first: now, last: now})
+	return true, nil
+}
+
+func deleteWant(tx *sqlite.Tx, owner identity.ID, k wantKey) error {
+	_, err := tx.Exec("DELETE FROM wanted WHERE owner = ? AND sender = ? AND protocol = ? AND instance = ?", owner[:], k.sender[:], k.protocol, k.instance)
+	return err
 }
 
 // Wanted lists what was wanted of owner, newest first.
-func (s *Store) Wanted(ctx context.Context, owner identity.ID) ([]Wanted, error) {
-	return nil, errNotBuilt
+func (s *Store) Wanted(_ context.Context, owner identity.ID) ([]Wanted, error) {
+	s.mu.RLock()
+	w := s.want
+	s.mu.RUnlock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	list := make([]Wanted, 0, len(w.byOwner[owner]))
+	for k, v := range w.byOwner[owner] {
+		list = append(list, Wanted{k.sender, k.protocol, k.instance, v.count, v.first, v.last})
+	}
+	slices.SortFunc(list, func(a, b Wanted) int {
+		return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.Protocol, b.Protocol), slices.Compare(a.Sender[:], b.Sender[:]))
+	})
+	return list, nil
 }
 
 // Served tells who waits for a protocol that is served now, and forgets them.
 // It is to be asked again when it is granted: may tells whom to take out, nil for all.
 func (s *Store) Served(ctx context.Context, owner identity.ID, protocol, instance string, may func(sender identity.ID) bool) ([]identity.ID, error) {
-	return nil, errNotBuilt
+	s.mu.RLock()
+	w := s.want
+	s.mu.RUnlock()
+	var keys []wantKey
+	w.mu.Lock()
+	for k := range w.byOwner[owner] {
+		if k.protocol == protocol && k.instance == instance {
+			keys = append(keys, k)
+		}
+	}
+	w.mu.Unlock()
+	if may != nil {
+		keys = slices.DeleteFunc(keys, func(k wantKey) bool { return !may(k.sender) })
+	}
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	err := s.write(ctx, func(tx *sqlite.Tx) error {
+		for _, k := range keys {
+			if err := deleteWant(tx, owner, k); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var senders []identity.ID
+	for _, k := range keys {
+		w.remove(owner, k)
+		senders = append(senders, k.sender)
+	}
+	return senders, nil
+}
+
+// flushWants writes the counts that changed.
+func (s *Store) flushWants(ctx context.Context) error {
+	type row struct {
+		owner identity.ID
+		k     wantKey
+		v     want
+	}
+	s.mu.RLock()
+	w := s.want
+	s.mu.RUnlock()
+	var dirty []row
+	w.mu.Lock()
+	for owner, of := range w.byOwner {
+		for k, v := range of {
+			if v.dirty {
+				dirty = append(dirty, row{owner, k, *v})
+				v.dirty = false
+			}
+		}
+	}
+	w.mu.Unlock()
+	if len(dirty) == 0 {
+		return nil
+	}
+	return s.write(ctx, func(tx *sqlite.Tx) error {
+		for _, r := range dirty {
+			if _, err := tx.Exec("UPDATE wanted SET count = ?, last = ? WHERE owner = ? AND sender = ? AND protocol = ? AND instance = ?",
+				r.v.count, r.v.last.UnixMicro(), r.owner[:], r.k.sender[:], r.k.protocol, r.k.instance); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }

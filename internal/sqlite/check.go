@@ -120,3 +120,27 @@ func readOne(ctx context.Context, db *sql.DB, query string) error {
 	}
 	return rows.Err()
 }
+
+// Snapshot is a View that goes on until it is closed. The log cannot be folded
+// meanwhile.
+type Snapshot struct{ tx *sql.Tx }
+
+// Snapshot shows what is committed now. Within a Batch it is what was committed
+// before the transaction.
+func (db *DB) Snapshot(ctx context.Context) (*Snapshot, error) {
+	tx, err := db.readers.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return nil, fmt.Errorf("begin: %w", classify(err))
+	}
+	// It is the first read that fixes what is seen.
+	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(new(int)); err != nil {
+		return nil, errors.Join(classify(err), tx.Rollback())
+	}
+	return &Snapshot{tx}, nil
+}
+
+// Tx reads.
+func (s *Snapshot) Tx() *sql.Tx { return s.tx }
+
+// Close ends it.
+func (s *Snapshot) Close() error { return s.tx.Rollback() }

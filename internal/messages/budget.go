@@ -1,0 +1,76 @@
+package messages
+
+import (
+	"encoding/json"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+const (
+	maxName = 256 // bytes of an id, a protocol or an instance
+
+	settingQueued      = "budgets.per_uid_queued_messages"
+	settingQueuedBytes = "budgets.per_uid_queued_bytes"
+	settingNode        = "budgets.node_message_bytes"
+)
+
+// valid refuses what no box should hold. What data means is not looked at.
+func valid(m *Message) error {
+	for what, text := range map[string]string{"message_id": m.ID, "protocol": m.Protocol, "instance": m.Instance} {
+		if text == "" || len(text) > maxName {
+			return api.Errorf(api.CodeBadRequest, "%s has %d bytes, allowed are 1 to %d", what, len(text), maxName)
+		}
+	}
+	switch {
+	case m.From.IsZero() || m.To.IsZero():
+		return api.Errorf(api.CodeBadRequest, "a message needs a sender and a receiver")
+	case len(m.Data) > api.MaxPayload:
+		return api.Errorf(api.CodeTooLarge, `"data" has %d bytes, the limit is %d`, len(m.Data), api.MaxPayload)
+	case !json.Valid(m.Data):
+		return api.Errorf(api.CodeBadRequest, `"data" is not JSON`)
+	}
+	return nil
+}
+
+// overQueued refuses a message of size bytes that uid's budget or the node's has
+// no room for. ofBytes tells that fewer bytes would be accepted.
+func (s *Store) overQueued(uid uint32, size int64) (refusal *api.Error, ofBytes bool) {
+	l, u := s.o.Limits(), s.use.queued(uid)
+	whose := s.o.UserName(uid) + " has"
+	switch {
+	case u.messages >= l.PerUIDQueuedMessages:
+		return localRefusal(whose, u.messages, l.PerUIDQueuedMessages, "queued messages", settingQueued), false
+	case u.bytes+size > l.PerUIDQueuedBytes:
+		return localRefusal(whose, u.bytes, l.PerUIDQueuedBytes, "bytes of queued messages", settingQueuedBytes), true
+	}
+	if all := s.use.stored(); all+size+rowCost > l.NodeMessageBytes {
+		return localRefusal("all users of this machine have", all, l.NodeMessageBytes, "bytes of messages", settingNode), true
+	}
+	return nil, false
+}
+
+func localRefusal(has string, used, limit int64, what, setting string) *api.Error {
+	return api.Errorf(api.CodeOverBudget, "over budget: %s %d of %d %s (%s)", has, used, limit, what, setting).
+		WithHint("wait until some are delivered or cancel some of yours, or ask an administrator to raise %s in fastn.toml and to reload the daemon", setting)
+}
+
+// overUnread tells a peer that owner's inbox has no room for one more message of
+// size bytes: the budget and whose side it is, nothing else of ours.
+func (s *Store) overUnread(owner, peer identity.ID, size int64) *api.Error {
+	l, u := s.o.Limits(), s.use.get(unreadOf, owner, peer)
+	switch {
+	case u.messages >= l.PerPeerUnreadMessages:
+		return peerRefusal("unread messages", l.PerPeerUnreadMessages)
+	case u.bytes+size > l.PerPeerUnreadBytes:
+		return peerRefusal("bytes of unread messages", l.PerPeerUnreadBytes)
+	case s.use.stored()+size+rowCost > l.NodeMessageBytes:
+		return peerRefusal("bytes of all messages", l.NodeMessageBytes)
+	}
+	return nil
+}
+
+func peerRefusal(what string, limit int64) *api.Error {
+	return api.Errorf(api.CodeOverBudget, "over budget: %s (%d) on the peer's side", what, limit).
+		WithHint("the message waits until the peer has read some")
+}

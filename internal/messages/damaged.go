@@ -1,0 +1,110 @@
+package messages
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/fastn-stack/fastnd/internal/sqlite"
+)
+
+// damagedRow names a row whose digest was wrong when it was read.
+type damagedRow struct {
+	box    string
+	seq    int64
+	reason string
+}
+
+func (d *damagedRow) Error() string {
+	return fmt.Sprintf("row %d of the %s is damaged: %s", d.seq, d.box, d.reason)
+}
+
+// setAside moves rows out of their box, after another look at each.
+func (s *Store) setAside(ctx context.Context, rows []damagedRow) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	var moved []Aside
+	err := s.healed(ctx, func(h handle) error {
+		return h.batch.Do(ctx, func(tx *sqlite.Tx) error {
+			moved = moved[:0]
+			for _, r := range rows {
+				a, err := s.moveAside(tx, r)
+				if err != nil {
+					return err
+				}
+				if a != nil {
+					moved = append(moved, *a)
+				}
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return err
+	}
+	if len(moved) > 0 {
+		s.audit.Store(true) // what the rows were counted as cannot be known
+	}
+	for _, a := range moved {
+		s.aside.Add(1)
+		if s.o.OnAside != nil {
+			s.o.OnAside(a)
+		}
+	}
+	return nil
+}
+
+func (s *Store) moveAside(tx *sqlite.Tx, d damagedRow) (*Aside, error) {
+	a := Aside{Box: d.box, Seq: d.seq, Found: s.now()}
+	var data []byte
+	query, remove := "SELECT "+outColumns+" FROM outbox WHERE seq = ?", "DELETE FROM outbox WHERE seq = ?"
+	if d.box == boxIn {
+		query, remove = "SELECT "+inColumns+" FROM inbox WHERE seq = ?", "DELETE FROM inbox WHERE seq = ?"
+	}
+	err := tx.Query(func(row []any) error {
+		var m Message
+		var bad *damage
+		if d.box == boxOut {
+			var r outRow
+			r, bad = decodeOut(row)
+			m = r.Message
+		} else {
+			var r inRow
+			r, bad = decodeIn(row)
+			m = r.Message
+		}
+		if bad != nil {
+			a.From, a.To, a.ID, a.Reason, data = m.From, m.To, m.ID, bad.reason, m.Data
+		}
+		return nil
+	}, query, d.seq)
+	if err != nil || a.Reason == "" {
+		return nil, err
+	}
+	if _, err := tx.Exec("INSERT INTO aside (box, seq, sender, receiver, message_id, found, reason, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+		a.Box, a.Seq, a.From[:], a.To[:], a.ID, a.Found.UnixMicro(), a.Reason, data); err != nil {
+		return nil, err
+	}
+	_, err = tx.Exec(remove, d.seq)
+	return &a, err
+}
+
+// Aside lists what was set aside, newest first, at most limit.
+func (s *Store) Aside(ctx context.Context, limit int) ([]Aside, error) {
+	var list []Aside
+	err := s.view(ctx, func(tx *sql.Tx) error {
+		list = nil
+		rows, err := tx.QueryContext(ctx, "SELECT box, seq, sender, receiver, message_id, found, reason FROM aside ORDER BY rowid DESC LIMIT ?", limit)
+		if err != nil {
+			return err
+		}
+		return each(rows, func(row []any) (bool, error) {
+			c := columns{row: row}
+			list = append(list, Aside{Box: next[string](&c, "box"), Seq: next[int64](&c, "seq"), From: c.id("sender"), To: c.id("receiver"),
+				ID: next[string](&c, "message_id"), Found: c.time("found"), Reason: next[string](&c, "reason")})
+			return true, nil
+		})
+	})
+	return list, err
+}

@@ -1,0 +1,187 @@
+package messages
+
+import (
+	"context"
+	"time"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/sqlite"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// expireAtOnce bounds what one transaction expires, as others wait for it.
+const expireAtOnce = 500
+
+func errNotFound(id string) *api.Error {
+	return api.Errorf(api.CodeNotFound, "you have no message %s", id).WithHint("fastn outbox list and fastn inbox list show what there is")
+}
+
+// change finds a message and has fn change it and what the caller gets.
+func (s *Store) change(ctx context.Context, from identity.ID, id string, fn func(tx *sqlite.Tx, r *outRow) (refusal, err error)) (Outgoing, error) {
+	var got Outgoing
+	var refusal error
+	err := s.write(ctx, func(tx *sqlite.Tx) error {
+		got, refusal = Outgoing{}, nil
+		r, err := findOut(tx, from, id)
+		if err != nil {
+			return err
+		}
+		if r == nil {
+			refusal = errNotFound(id)
+			return nil
+		}
+		if refusal, err = fn(tx, r); refusal == nil {
+			got = r.Outgoing
+		}
+		return err
+	})
+	if err != nil {
+		return Outgoing{}, err
+	}
+	return got, refusal
+}
+
+// Cancel ends a queued message; one that is cancelled already stays so. If it was
+// on its way just then, it may still arrive. Errors: CodeNotFound, CodeConflict
+// if it is final in another way.
+func (s *Store) Cancel(ctx context.Context, from identity.ID, id string) (Outgoing, error) {
+	return s.change(ctx, from, id, func(tx *sqlite.Tx, r *outRow) (refusal, err error) {
+		switch r.State {
+		case Cancelled:
+			return nil, nil
+		case Queued:
+		default:
+			return api.Errorf(api.CodeConflict, "message %s is %v already", id, r.State), nil
+		}
+		now := s.now()
+		if _, err := tx.Exec("UPDATE outbox SET state = 'cancelled', done = ?, data = NULL WHERE seq = ?", now.UnixMicro(), r.Seq); err != nil {
+			return nil, err
+		}
+		s.countOut(from, -1, -r.size, 0)
+		r.Outgoing = Outgoing{Message: r.Message, State: Cancelled, Done: now}
+		return nil, dropIdleWait(tx, r.lane)
+	})
+}
+
+// Retry makes a refused or expired message queued again, with a new life; of a
+// queued one the lane is due now. It keeps its ID and Created, so that it
+// arrives once even if the first try did; so its life ends MaxLife after
+// Created at the latest. Errors: CodeNotFound, CodeConflict if it was delivered
+// or cancelled, CodeExpired if it is too old or its data was dropped,
+// CodeOverBudget.
+func (s *Store) Retry(ctx context.Context, from identity.ID, id string) (Outgoing, error) {
+	return s.change(ctx, from, id, func(tx *sqlite.Tx, r *outRow) (refusal, err error) {
+		switch r.State {
+		case Delivered, Cancelled:
+			return api.Errorf(api.CodeConflict, "message %s is %v", id, r.State), nil
+		case Queued:
+			r.Tries, r.NextTry, r.Code, r.Reason = 0, time.Time{}, "", ""
+			_, err := tx.Exec("DELETE FROM waits WHERE lane = ?", r.lane)
+			return nil, err
+		}
+		return s.requeue(tx, r)
+	})
+}
+
+func (s *Store) requeue(tx *sqlite.Tx, r *outRow) (refusal, err error) {
+	now := s.now()
+	last := r.Created.Add(MaxLife)
+	if r.Data == nil || !last.After(now) {
+		return api.Errorf(api.CodeExpired, "message %s is too old to be sent again", r.ID).WithHint("send it as a new message"), nil
+	}
+	uid, ok := s.o.Owner(r.From)
+	if !ok {
+		return errNotFound(r.ID), nil
+	}
+	if over, _ := s.overQueued(uid, 0); over != nil { // its bytes are counted still
+		return over, nil
+	}
+	r.Outgoing = Outgoing{Message: r.Message, State: Queued}
+	if r.Expires = now.Add(DefaultLife); r.Expires.After(last) {
+		r.Expires = last
+	}
+	sum := digestOf(boxOut, &r.Message, r.size, r.Expires.UnixMicro(), r.content)
+	if _, err := tx.Exec("UPDATE outbox SET state = 'queued', code = '', reason = '', done = NULL, expires = ?, digest = ? WHERE seq = ?",
+		r.Expires.UnixMicro(), sum[:], r.Seq); err != nil {
+		return nil, err
+	}
+	s.countOut(r.From, 1, 0, 0)
+	_, err = tx.Exec("DELETE FROM waits WHERE lane = ?", r.lane)
+	return nil, err
+}
+
+// Expire ends the messages whose life is over, and gives them without data. It
+// may give some with an error.
+func (s *Store) Expire(ctx context.Context) ([]Outgoing, error) {
+	var all []Outgoing
+	for {
+		var some []Outgoing
+		var bad []damagedRow
+		err := s.write(ctx, func(tx *sqlite.Tx) (err error) {
+			some, bad, err = s.expire(tx)
+			return err
+		})
+		if err != nil {
+			return all, err
+		}
+		all = append(all, some...)
+		if err := s.setAside(ctx, bad); err != nil {
+			return all, err
+		}
+		if len(some)+len(bad) < expireAtOnce {
+			return all, nil
+		}
+	}
+}
+
+func (s *Store) expire(tx *sqlite.Tx) (expired []Outgoing, bad []damagedRow, err error) {
+	now := s.now()
+	lanes := map[int64]struct{}{}
+	err = tx.Query(func(row []any) error {
+		r, damaged := decodeOutColumns(row)
+		if damaged != nil {
+			bad = append(bad, damagedRow{boxOut, r.Seq, damaged.reason})
+			return nil
+		}
+		lanes[r.lane] = struct{}{}
+		r.State, r.Done = Expired, now
+		expired = append(expired, r.Outgoing)
+		return nil
+	}, "SELECT "+outNoData+" FROM outbox INDEXED BY outbox_expires WHERE state = 'queued' AND expires <= ? ORDER BY expires LIMIT ?",
+		now.UnixMicro(), int64(expireAtOnce))
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := range expired {
+		o := &expired[i]
+		// The reason it waited for so long is what the sender wants to know.
+		if err := tx.Query(func(row []any) error { return decodeWait(row, o) },
+			"SELECT tries, next_try, code, reason FROM waits WHERE lane = ?", o.Lane().hash()); err != nil {
+			return nil, nil, err
+		}
+		o.NextTry = time.Time{}
+		if _, err := tx.Exec("UPDATE outbox SET state = 'expired', done = ?, code = ?, reason = ? WHERE seq = ?",
+			now.UnixMicro(), string(o.Code), o.Reason, o.Seq); err != nil {
+			return nil, nil, err
+		}
+		s.countOut(o.From, -1, 0, 0)
+	}
+	for lane := range lanes {
+		if err := dropIdleWait(tx, lane); err != nil {
+			return nil, nil, err
+		}
+	}
+	return expired, bad, nil
+}
+
+// dropKept drops the data of some of the sender's messages that failed: it is
+// kept for Retry only, and new ones need the room.
+func (s *Store) dropKept(tx *sqlite.Tx, from identity.ID) error {
+	return tx.Query(func(row []any) error {
+		size, _ := row[0].(int64)
+		s.countOut(from, 0, -size, 0)
+		return nil
+	}, `UPDATE outbox SET data = NULL WHERE seq IN
+		(SELECT seq FROM outbox INDEXED BY outbox_kept WHERE sender = ? AND state <> 'queued' AND data IS NOT NULL ORDER BY seq LIMIT 64)
+		RETURNING size`, from[:])
+}

@@ -1,0 +1,84 @@
+package messages
+
+import (
+	"context"
+	"database/sql"
+	"strings"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// ListIn lists an identity's inbox.
+func (s *Store) ListIn(ctx context.Context, owner identity.ID, p Page, unreadOnly bool) ([]Incoming, error) {
+	if unreadOnly && s.Unread(owner) == 0 {
+		return nil, nil
+	}
+	query := "SELECT " + inColumns + " FROM inbox INDEXED BY inbox_list WHERE owner = ? AND seq > ? AND state <> 'gone'"
+	if unreadOnly {
+		query += " AND state = 'unread'"
+	}
+	return s.listIn(ctx, p, query+" ORDER BY seq LIMIT ?", owner[:], p.After, p.limit())
+}
+
+// Waiting lists unread messages of one protocol, for the program that serves it.
+func (s *Store) Waiting(ctx context.Context, owner identity.ID, protocol, instance string, p Page) ([]Incoming, error) {
+	return s.listIn(ctx, p, "SELECT "+inColumns+` FROM inbox INDEXED BY inbox_unread
+		WHERE owner = ? AND protocol = ? AND instance = ? AND seq > ? AND state = 'unread' ORDER BY seq LIMIT ?`,
+		owner[:], protocol, instance, p.After, p.limit())
+}
+
+func (s *Store) listIn(ctx context.Context, p Page, query string, args ...any) (list []Incoming, err error) {
+	err = s.view(ctx, func(tx *sql.Tx) error {
+		list = nil
+		size := 0
+		rows, err := tx.QueryContext(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		return each(rows, func(row []any) (bool, error) {
+			r, bad := decodeIn(row)
+			switch {
+			case bad != nil:
+				return false, &damagedRow{boxIn, r.Seq, bad.reason}
+			case p.full(len(list), size, len(r.Data)):
+				return false, nil
+			}
+			list, size = append(list, r.Incoming), size+len(r.Data)
+			return true, nil
+		})
+	})
+	return list, err
+}
+
+// Incoming finds a message by its ID, or by "SENDER/ID" where several senders
+// used one. Errors: CodeNotFound, CodeConflict which names the senders.
+func (s *Store) Incoming(ctx context.Context, owner identity.ID, ref string) (Incoming, error) {
+	const query = "SELECT " + inColumns + " FROM inbox WHERE owner = ? AND message_id = ? AND state <> 'gone'"
+	// An id may have a slash itself: as it stands it comes first.
+	found, err := s.listIn(ctx, Page{}, query+" ORDER BY seq LIMIT 100", owner[:], ref)
+	if err != nil {
+		return Incoming{}, err
+	}
+	if text, id, ok := strings.Cut(ref, "/"); ok && len(found) == 0 {
+		sender, err := identity.ParseID(text)
+		if err != nil {
+			return Incoming{}, api.Errorf(api.CodeBadRequest, "in %q: %v", ref, err)
+		}
+		if found, err = s.listIn(ctx, Page{}, query+" AND sender = ?", owner[:], id, sender[:]); err != nil {
+			return Incoming{}, err
+		}
+	}
+	switch len(found) {
+	case 0:
+		return Incoming{}, errNotFound(ref)
+	case 1:
+		return found[0], nil
+	}
+	var senders []string
+	for _, m := range found {
+		senders = append(senders, m.From.String())
+	}
+	return Incoming{}, api.Errorf(api.CodeConflict, "%d senders have used the id %s: %s", len(found), ref, strings.Join(senders, ", ")).
+		WithHint("say which one: %s/%s", senders[0], ref)
+}

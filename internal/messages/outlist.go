@@ -1,0 +1,195 @@
+package messages
+
+import (
+	"context"
+	"database/sql"
+	"math"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/sqlite"
+)
+
+const defaultLimit = 256
+
+func (p Page) limit() int {
+	if p.Limit <= 0 {
+		return defaultLimit
+	}
+	return p.Limit
+}
+
+// full tells that a page with n messages of size bytes has no room for more.
+func (p Page) full(n, size, more int) bool {
+	return n >= p.limit() || n > 0 && p.MaxBytes > 0 && size+more > p.MaxBytes
+}
+
+// Lanes lists all lanes that have queued messages.
+func (s *Store) Lanes(ctx context.Context) ([]Waiting, error) {
+	var list []Waiting
+	err := s.view(ctx, func(tx *sql.Tx) error {
+		list = nil
+		// The first row of each lane, from one to the next: rows are many, lanes are few.
+		head, err := tx.PrepareContext(ctx, "SELECT "+outNoData+` FROM outbox INDEXED BY outbox_lane
+			WHERE state = 'queued' AND lane >= ? ORDER BY lane, seq LIMIT 1`)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = head.Close() }()
+		wait, err := tx.PrepareContext(ctx, "SELECT tries, next_try, code, reason FROM waits WHERE lane = ?")
+		if err != nil {
+			return err
+		}
+		defer func() { _ = wait.Close() }()
+		for from := int64(math.MinInt64); ; from++ {
+			r, err := one(ctx, head, decodeOutColumns, boxOut, from)
+			if err != nil || r == nil {
+				return err
+			}
+			if err := waitOf(ctx, wait, r); err != nil {
+				return err
+			}
+			list = append(list, Waiting{r.Lane(), r.Code, r.Reason, r.Tries, r.NextTry})
+			if from = r.lane; from == math.MaxInt64 {
+				return nil
+			}
+		}
+	})
+	return list, err
+}
+
+// one gives the only row of a query, nil if there is none.
+func one(ctx context.Context, query *sql.Stmt, decode func([]any) (outRow, *damage), box string, args ...any) (found *outRow, err error) {
+	rows, err := query.QueryContext(ctx, args...)
+	if err != nil {
+		return nil, err
+	}
+	err = each(rows, func(row []any) (bool, error) {
+		r, bad := decode(row)
+		if bad != nil {
+			return false, &damagedRow{box, r.Seq, bad.reason}
+		}
+		found = &r
+		return false, nil
+	})
+	return found, err
+}
+
+func waitOf(ctx context.Context, query *sql.Stmt, r *outRow) error {
+	rows, err := query.QueryContext(ctx, r.lane)
+	if err != nil {
+		return err
+	}
+	return each(rows, func(row []any) (bool, error) { return false, decodeWait(row, &r.Outgoing) })
+}
+
+// Head gives the first messages of a lane, in order: at most maxMessages, and
+// at most maxBytes of data unless the first alone has more. Expired ones are
+// left out.
+func (s *Store) Head(ctx context.Context, l Lane, maxMessages, maxBytes int) ([]Message, error) {
+	p := Page{Limit: maxMessages, MaxBytes: maxBytes}
+	var list []Message
+	err := s.view(ctx, func(tx *sql.Tx) error {
+		list = nil
+		size, now := 0, s.now()
+		rows, err := tx.QueryContext(ctx, "SELECT "+outColumns+" FROM outbox INDEXED BY outbox_lane WHERE state = 'queued' AND lane = ? ORDER BY seq", l.hash())
+		if err != nil {
+			return err
+		}
+		return each(rows, func(row []any) (bool, error) {
+			r, bad := decodeOut(row)
+			switch {
+			case bad != nil:
+				return false, &damagedRow{boxOut, r.Seq, bad.reason}
+			case !r.Expires.After(now) || r.Lane() != l:
+				return true, nil
+			case p.full(len(list), size, len(r.Data)):
+				return false, nil
+			}
+			list, size = append(list, r.Message), size+len(r.Data)
+			return len(list) < p.limit(), nil
+		})
+	})
+	return list, err
+}
+
+// Outgoing gives one message; CodeNotFound if there is none.
+func (s *Store) Outgoing(ctx context.Context, from identity.ID, id string) (Outgoing, error) {
+	return s.change(ctx, from, id, func(*sqlite.Tx, *outRow) (refusal, err error) { return nil, nil })
+}
+
+// ListOut lists an identity's queued messages, with finalToo the others also.
+func (s *Store) ListOut(ctx context.Context, from identity.ID, p Page, finalToo bool) ([]Outgoing, error) {
+	var list []Outgoing
+	err := s.view(ctx, func(tx *sql.Tx) error {
+		queued, err := listOut(ctx, tx, from, p, "outbox_queued", "state = 'queued'")
+		if err != nil {
+			return err
+		}
+		var final []Outgoing
+		if finalToo {
+			if final, err = listOut(ctx, tx, from, p, "outbox_final", "state <> 'queued'"); err != nil {
+				return err
+			}
+		}
+		list = merge(queued, final, p)
+		return nil
+	})
+	return list, err
+}
+
+func listOut(ctx context.Context, tx *sql.Tx, from identity.ID, p Page, index, state string) (list []Outgoing, err error) {
+	rows, err := tx.QueryContext(ctx, "SELECT "+outColumns+" FROM outbox INDEXED BY "+index+" WHERE sender = ? AND seq > ? AND "+state+" ORDER BY seq LIMIT ?",
+		from[:], p.After, p.limit())
+	if err != nil {
+		return nil, err
+	}
+	size := 0
+	err = each(rows, func(row []any) (bool, error) {
+		r, bad := decodeOut(row)
+		switch {
+		case bad != nil:
+			return false, &damagedRow{boxOut, r.Seq, bad.reason}
+		case p.full(len(list), size, len(r.Data)):
+			return false, nil
+		}
+		list, size = append(list, r.Outgoing), size+len(r.Data)
+		return true, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	wait, err := tx.PrepareContext(ctx, "SELECT tries, next_try, code, reason FROM waits WHERE lane = ?")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = wait.Close() }()
+	for i := range list {
+		if list[i].State != Queued {
+			continue
+		}
+		r := outRow{Outgoing: list[i], lane: list[i].Lane().hash()}
+		if err := waitOf(ctx, wait, &r); err != nil {
+			return nil, err
+		}
+		list[i] = r.Outgoing
+	}
+	return list, nil
+}
+
+// merge puts two lists into one page, by Seq.
+func merge(a, b []Outgoing, p Page) (list []Outgoing) {
+	size := 0
+	for len(a)+len(b) > 0 {
+		from := &a
+		if len(a) == 0 || len(b) > 0 && b[0].Seq < a[0].Seq {
+			from = &b
+		}
+		o := (*from)[0]
+		if p.full(len(list), size, len(o.Data)) {
+			break
+		}
+		list, size = append(list, o), size+len(o.Data)
+		*from = (*from)[1:]
+	}
+	return list
+}

@@ -1,0 +1,28 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+)
+
+// Backup writes a consistent copy of what is committed to path, of mode 0600,
+// synced. path must not exist; it is removed again if Backup fails.
+func (db *DB) Backup(ctx context.Context, path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
+	if err != nil {
+		return fmt.Errorf("back up: %w", err)
+	}
+	// A connection of its own: those of View are not allowed to.
+	from := openPool(dsn(db.path, "rw"))
+	_, err = from.ExecContext(ctx, "VACUUM INTO ?", path)
+	err = errors.Join(classify(err), from.Close())
+	if err == nil {
+		err = errors.Join(f.Sync(), syncDir(path))
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("back up %s: %w", db.path, errors.Join(err, os.Remove(path)))
+	}
+	return nil
+}
