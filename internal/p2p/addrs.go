@@ -142,12 +142,18 @@ func addrStrings(addrs []ma.Multiaddr, p peer.ID, local bool) []string {
 			break
 		}
 		m, _ = peer.SplitAddr(m)
-		if len(m) == 0 || len(m.Bytes()) > 256 || manet.IsIPUnspecified(m) || manet.IsIPLoopback(m) && !local {
+		if len(m) == 0 || len(m.Bytes()) > 256 || hasPath(m) || manet.IsIPUnspecified(m) || manet.IsIPLoopback(m) && !local {
 			continue
 		}
 		out = append(out, m.String()+"/p2p/"+p.String())
 	}
 	return out
+}
+
+// hasPath tells addresses such as /unix/…, to whose path all that follows would
+// belong, the node's id too.
+func hasPath(m ma.Multiaddr) bool {
+	return slices.ContainsFunc(m, func(c ma.Component) bool { return c.Protocol().Path })
 }
 
 // pathOf names the way a connection takes.
