@@ -140,6 +140,7 @@ func FuzzParseRequest(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, line []byte) {
 		r, id, ok, err := api.ParseRequest(line)
+		checkID(t, line, id, ok)
 		if err != nil {
 			if code := api.CodeOf(err); code != api.CodeBadRequest && code != api.CodeTooLarge {
 				t.Errorf("%q: code %s", line, code)
@@ -162,4 +163,17 @@ func FuzzParseRequest(f *testing.F) {
 			t.Errorf("%q:\n%s\n%s", line, one, two)
 		}
 	})
+}
+
+// checkID: of a line that can be read, an id that is one is told.
+func checkID(t *testing.T, line []byte, id string, ok bool) {
+	t.Helper()
+	var members map[string]json.RawMessage
+	var want *string
+	if api.Scan(line) != nil || json.Unmarshal(line, &members) != nil || json.Unmarshal(members["id"], &want) != nil {
+		return
+	}
+	if valid := want != nil && len(*want) <= api.MaxID; ok != valid || ok && id != *want {
+		t.Errorf("%q: id %q, %v", line, id, ok)
+	}
 }
