@@ -191,15 +191,24 @@ func anyText(v any) string { return fmt.Sprintf("%+v", v) }
 // without which journalctl shows it as a blob.
 func bound(s string) (text string, cut bool) {
 	if len(s) > maxValue {
-		s, cut = s[:maxValue], true
-		for len(s) > 0 {
-			if r, n := utf8.DecodeLastRuneInString(s); r != utf8.RuneError || n != 1 {
-				break
-			}
-			s = s[:len(s)-1]
-		}
+		s, cut = cutBetweenRunes(s), true
 	}
-	return strings.ToValidUTF8(s, "\uFFFD"), cut
+	if s = strings.ToValidUTF8(s, "\uFFFD"); len(s) > maxValue { // what that put in is longer
+		s, cut = cutBetweenRunes(s), true
+	}
+	return s, cut
+}
+
+// cutBetweenRunes gives the first maxValue bytes of s, less half a rune.
+func cutBetweenRunes(s string) string {
+	s = s[:maxValue]
+	for len(s) > 0 {
+		if r, n := utf8.DecodeLastRuneInString(s); r != utf8.RuneError || n != 1 {
+			break
+		}
+		s = s[:len(s)-1]
+	}
+	return s
 }
 
 // plain quotes s if it could be mistaken for more than one word.

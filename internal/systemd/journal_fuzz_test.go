@@ -13,6 +13,7 @@ func FuzzRecord(f *testing.F) {
 	f.Add("group", "key", "value", "text")
 	f.Add("", "", "", "")
 	f.Add("a\nMESSAGE=x", "__REALTIME_TIMESTAMP", "b\nPRIORITY=0", "c\nd")
+	f.Add("\xff", strings.Repeat("a\xff", maxValue/2), strings.Repeat("a\xff", maxValue/2), "x")
 	f.Add("ß", "message_id", "\xff\x00\x7f", strings.Repeat("é", maxValue))
 	f.Fuzz(func(t *testing.T, group, key, value, text string) {
 		var e entry
