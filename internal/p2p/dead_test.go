@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -148,4 +149,38 @@ func TestKilledPeerComesBackElsewhere(t *testing.T) {
 		return err == nil
 	})
 	within(t, began, 5*time.Second)
+}
+
+// On a slow link the question whether the other end lives waits behind what was
+// sent before, and the answer to that may take longer than a silence is endured.
+func TestBusySlowLinkIsAlive(t *testing.T) {
+	if !inNetns(t) {
+		return
+	}
+	testutil.LeakCheck(t)
+	if out, err := exec.Command("tc", "qdisc", "add", "dev", "lo", "root", "tbf", "rate", "8mbit", "burst", "128k", "limit", "300k").CombinedOutput(); err != nil {
+		t.Skipf("needs tc(8) with tbf: %v: %s", err, out)
+	}
+	sink := p2ptest.ServeFunc(func(_ context.Context, _ p2p.Peer, _ *wire.Frame, payload []byte, accept func(*wire.Reply) (router.Conn, error)) (*wire.Reply, []byte) {
+		conn, err := accept(&wire.Reply{})
+		if err == nil {
+			_, _ = io.Copy(io.Discard, conn)
+		}
+		return &wire.Reply{}, payload
+	})
+	a, b := p2ptest.NewPairOf(t, sink, sink, p2ptest.TCPOnly, func(o *p2p.Options) {
+		o.Timing.Quiet, o.Timing.Dead = 100*time.Millisecond, time.Second
+		o.WindowInitial, o.WindowMax = 8<<20, 8<<20 // nothing comes back before half of it
+	})
+	conn, r, _, err := a.OpenStream(timeout(t, 20*time.Second), b.Node(), p2ptest.Open(wire.Kind_KIND_STREAM), nil)
+	if err != nil || r.Err() != nil {
+		t.Fatal(err, r.Err())
+	}
+	defer conn.Close()
+	if _, err := conn.Write(make([]byte, 3<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if got := call(t, a, b, []byte("hello")); string(got) != "hello" {
+		t.Errorf("got %q", got)
+	}
 }

@@ -24,9 +24,18 @@ type dial struct {
 
 // failure is a dial that failed a moment ago.
 type failure struct {
-	err  *api.Error
-	at   time.Time
-	over chan struct{} // closed when it is held against the node no longer
+	err   *api.Error
+	again time.Time     // when the next one may begin
+	over  chan struct{} // closed when it is held against the node no longer
+}
+
+// refusedAgain is the pause after a dial that failed at once, as when the machine
+// says that nobody listens: it may be about to be started.
+const refusedAgain = 250 * time.Millisecond
+
+// pauseAfter is the pause after a dial that took so long to fail.
+func (h *Host) pauseAfter(took time.Duration) time.Duration {
+	return min(max(took, refusedAgain), h.o.Timing.DialAgain)
 }
 
 // forgive makes the next dial begin at once. n.mu is held.
@@ -57,10 +66,20 @@ func (n *node) connect(ctx context.Context) *api.Error {
 	}
 }
 
+// await waits for a dial, but leaves a moment before the deadline of ctx: whoever
+// else watches that would only know that the time has passed.
 func (n *node) await(ctx context.Context, d *dial) *api.Error {
+	var early <-chan time.Time
+	if end, ok := ctx.Deadline(); ok {
+		left := time.Until(end)
+		timer := time.NewTimer(left - min(left/10, 50*time.Millisecond))
+		defer timer.Stop()
+		early = timer.C
+	}
 	select {
 	case <-d.done:
 		return d.err
+	case <-early:
 	case <-ctx.Done():
 	}
 	if errors.Is(ctx.Err(), context.Canceled) {
@@ -71,7 +90,7 @@ func (n *node) await(ctx context.Context, d *dial) *api.Error {
 
 // pause waits until a dial may follow f; false if ctx leaves no time for one.
 func (n *node) pause(ctx context.Context, f *failure) bool {
-	left := time.Until(f.at.Add(n.h.o.Timing.DialAgain))
+	left := time.Until(f.again)
 	if end, ok := ctx.Deadline(); ok && time.Until(end) <= left {
 		return false
 	}
@@ -94,12 +113,13 @@ func (n *node) startDial() (*dial, *failure, *api.Error) {
 	if n.dialling != nil {
 		return n.dialling, nil, nil
 	}
-	if n.failed != nil && time.Since(n.failed.at) < n.h.o.Timing.DialAgain {
+	if n.failed != nil && time.Now().Before(n.failed.again) {
 		return nil, n.failed, nil
 	}
 	d := &dial{done: make(chan struct{})}
 	n.dialling = d
 	ok := n.h.tasks.run(func() {
+		began := time.Now()
 		err, asked := n.dial()
 		d.err = err
 		n.mu.Lock()
@@ -110,7 +130,7 @@ func (n *node) startDial() (*dial, *failure, *api.Error) {
 			n.why = strings.TrimPrefix(err.Message, unreachablePrefix)
 		}
 		if err != nil && asked {
-			n.failed = &failure{err: err, at: time.Now(), over: make(chan struct{})}
+			n.failed = &failure{err: err, again: time.Now().Add(n.h.pauseAfter(time.Since(began))), over: make(chan struct{})}
 		}
 		n.mu.Unlock()
 		close(d.done)

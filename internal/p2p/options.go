@@ -74,7 +74,7 @@ type Timing struct {
 	Stalled    time.Duration // without a Read a stream with data counts as stalled: 1 s
 	RedialMin  time.Duration // first pause between dials of a protected node: 1 s
 	RedialMax  time.Duration // longest pause: 60 s
-	DialAgain  time.Duration // from a failed dial to the next: 1 s
+	DialAgain  time.Duration // from a failed dial to the next, at most: 1 s
 	Idle       time.Duration // a silent connection is dead: 30 s; kept alive at half of it
 	Stranger   time.Duration // a connection of a stranger is closed when so long of no use: 15 s
 	Patience   time.Duration // how long large requests of one sender wait for another one to end: 2 s

@@ -23,11 +23,21 @@ type fault struct {
 	name string
 	// lab tells that the daemons need machines of their own: network namespaces.
 	lab bool
-	// breaks tells that nothing which was under way can survive.
-	breaks bool
+	// fate of what was under way.
+	fate fate
 	// strike does it and returns when y is back.
 	strike func(t *testing.T, c *crash)
 }
+
+// fate is what becomes of work under way.
+type fate int
+
+const (
+	open     fate = iota // it may end either way
+	broken               // it cannot survive
+	answered             // a call is answered, streams cannot survive
+	unharmed             // nothing of it may be lost
+)
 
 // crash is one cell: a pair of daemons with work between them, and a fault.
 type crash struct {
@@ -36,26 +46,33 @@ type crash struct {
 }
 
 var faults = []fault{
-	{"killed", false, true, func(t *testing.T, c *crash) {
+	{"killed", false, broken, func(t *testing.T, c *crash) {
 		c.kill(t)
 		c.run(t)
 	}},
-	{"killed, back on another port", false, true, func(t *testing.T, c *crash) {
+	{"killed, back on another port", false, broken, func(t *testing.T, c *crash) {
 		c.kill(t)
 		c.configure(t, fmt.Sprintf("port = %d", freePort(t)))
 		c.run(t)
 	}},
-	{"killed, back on another address", true, true, func(t *testing.T, c *crash) {
+	{"killed, back on another address", true, broken, func(t *testing.T, c *crash) {
 		c.kill(t)
 		c.lab.y.move(t, "2.1.0.3")
 		c.run(t)
 	}},
-	{"frozen for 3 s", false, false, func(t *testing.T, c *crash) { c.freeze(t, 3*time.Second) }},
-	{"frozen for 20 s", false, false, func(t *testing.T, c *crash) { c.freeze(t, 20*time.Second) }},
-	{"its address replaced", true, true, func(t *testing.T, c *crash) { c.lab.y.move(t, "2.1.0.3") }},
-	{"our address replaced", true, true, func(t *testing.T, c *crash) { c.lab.x.move(t, "2.1.0.4") }},
-	{"link down for 4 s", true, false, func(t *testing.T, c *crash) { c.lab.linkDown(t, 4*time.Second) }},
-	{"link down for 20 s", true, false, func(t *testing.T, c *crash) { c.lab.linkDown(t, 20*time.Second) }},
+	{"stopped", false, answered, func(t *testing.T, c *crash) {
+		if err := c.y.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		c.run(t)
+	}},
+	{"frozen for 3 s", false, unharmed, func(t *testing.T, c *crash) { c.freeze(t, 3*time.Second) }},
+	{"frozen for 20 s", false, open, func(t *testing.T, c *crash) { c.freeze(t, 20*time.Second) }},
+	{"its address replaced", true, broken, func(t *testing.T, c *crash) { c.lab.y.move(t, "2.1.0.3") }},
+	{"our address replaced", true, broken, func(t *testing.T, c *crash) { c.lab.x.move(t, "2.1.0.4") }},
+	{"link down for 2 s", true, unharmed, func(t *testing.T, c *crash) { c.lab.linkDown(t, 2*time.Second) }},
+	{"link down for 6 s", true, open, func(t *testing.T, c *crash) { c.lab.linkDown(t, 6*time.Second) }},
+	{"link down for 20 s", true, open, func(t *testing.T, c *crash) { c.lab.linkDown(t, 20*time.Second) }},
 }
 
 // crashTransports leave one transport, or none out.
@@ -78,7 +95,7 @@ func TestCrashOfTheOtherSide(t *testing.T) {
 	}
 	for _, short := range []struct{ transport, fault string }{
 		{"quic", "killed"}, {"tcp", "killed, back on another port"}, {"both", "killed, back on another address"},
-		{"quic", "frozen for 3 s"}, {"both", "its address replaced"}, {"quic", "our address replaced"}, {"tcp", "link down for 4 s"},
+		{"quic", "stopped"}, {"quic", "frozen for 3 s"}, {"both", "its address replaced"}, {"quic", "our address replaced"}, {"tcp", "link down for 2 s"},
 	} {
 		for _, f := range faults {
 			if f.name == short.fault {
@@ -111,7 +128,7 @@ func cell(t *testing.T, transport string, f fault, works ...work) {
 			t.Errorf("it took %v until a call worked again, want at most %v", took, back)
 		}
 		for _, j := range under {
-			j.check(t, f.breaks)
+			j.check(t, f.fate)
 		}
 	})
 }
@@ -221,4 +238,58 @@ func freePort(t *testing.T) int {
 	}
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port
+}
+
+// A peer whose daemon is gone, on a machine that answers: nobody waits for a
+// timeout. On one that does not: for that of a dial, and the error names what
+// was tried.
+func TestCallsToAPeerThatIsGone(t *testing.T) {
+	for transport, config := range crashTransports {
+		t.Run(transport, func(t *testing.T) {
+			t.Parallel()
+			c := newCrash(t, false, process.Options{Config: config})
+			call(t, c.x, 10*time.Second)
+			c.kill(t)
+			for i := range 5 {
+				began := time.Now()
+				err := tryCall(t.Context(), c.x, 30*time.Second)
+				took := time.Since(began)
+				t.Logf("call %d failed after %v: %v", i, took.Round(time.Millisecond), err)
+				code := api.CodeOf(err)
+				if code != api.CodePeerUnreachable && (i > 0 || code != api.CodeOutcomeUnknown) {
+					t.Errorf("call %d: %s", i, full(err))
+				}
+				if i > 0 && !strings.Contains(err.Error(), "connection refused") {
+					t.Errorf("call %d does not say why: %s", i, full(err))
+				}
+				if took > slack+2*time.Second {
+					t.Errorf("call %d took %v", i, took)
+				}
+			}
+		})
+		if transport != "both" && !testutil.Torture() {
+			continue
+		}
+		t.Run(transport+"/silent", func(t *testing.T) {
+			t.Parallel()
+			c := newCrash(t, true, process.Options{Config: config})
+			call(t, c.x, 10*time.Second)
+			if err := c.y.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			c.lab.y.silence(t)
+			for _, timeout := range []time.Duration{time.Second, 30 * time.Second} {
+				began := time.Now()
+				err := tryCall(t.Context(), c.x, timeout)
+				took := time.Since(began)
+				t.Logf("with %v a call failed after %v: %v", timeout, took.Round(time.Millisecond), err)
+				if api.CodeOf(err) != api.CodePeerUnreachable || !strings.Contains(err.Error(), "/2.1.0.2/") {
+					t.Errorf("with %v: %s", timeout, full(err))
+				}
+				if took > min(timeout, 5*time.Second)+slack {
+					t.Errorf("with %v it took %v", timeout, took)
+				}
+			}
+		})
+	}
 }

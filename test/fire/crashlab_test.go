@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -56,6 +57,16 @@ func (m *machine) move(t *testing.T, addr string) {
 	m.ip(t, "addr", "del", m.addr+"/24", "dev", m.link)
 	m.addr = addr
 	m.ip(t, "addr", "add", m.addr+"/24", "dev", m.link)
+}
+
+// silence has the machine drop whatever comes.
+func (m *machine) silence(t *testing.T) {
+	t.Helper()
+	cmd := exec.Command("ip", "netns", "exec", m.ns, "nft", "-f", "-")
+	cmd.Stdin = strings.NewReader("table ip fire { chain in { type filter hook input priority 0; policy drop; }\n}\n")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("nft: %v\n%s", err, out)
+	}
 }
 
 // linkDown pulls y's end of the cable for d.

@@ -19,10 +19,9 @@ type work struct {
 	start func(t *testing.T, c *crash) job
 }
 
-// job is work that was started. check waits for its end, or ends it: broken
-// tells that it cannot have survived.
+// job is work that was started. check waits for its end, or ends it.
 type job interface {
-	check(t *testing.T, broken bool)
+	check(t *testing.T, f fate)
 }
 
 var works = []work{
@@ -36,10 +35,11 @@ var works = []work{
 
 type idle struct{}
 
-func (idle) check(*testing.T, bool) {}
+func (idle) check(*testing.T, fate) {}
 
 // lostCodes are what a call may say that was under way.
-var lostCodes = []api.Code{api.CodePeerUnreachable, api.CodeOutcomeUnknown, api.CodeTimeout, api.CodeProtocolUnavailable}
+var lostCodes = []api.Code{api.CodePeerUnreachable, api.CodeOutcomeUnknown, api.CodeTimeout, api.CodeProtocolUnavailable,
+	api.CodeOffline}
 
 func checkError(t *testing.T, what string, err error) {
 	t.Helper()
@@ -58,6 +58,9 @@ type flight struct {
 	err     error
 }
 
+// answerAfter is less than a daemon that stops waits for answers (PROTOCOL §3).
+const answerAfter = 3500 * time.Millisecond
+
 func startCall(t *testing.T, c *crash) job {
 	f := &flight{timeout: 12 * time.Second, began: time.Now(), ended: make(chan struct{})}
 	taken := make(chan struct{})
@@ -74,7 +77,7 @@ func startCall(t *testing.T, c *crash) job {
 		close(taken)
 		select {
 		case <-in.Done():
-		case <-time.After(f.timeout / 2):
+		case <-time.After(answerAfter):
 			_ = in.Reply(context.WithoutCancel(t.Context()), nil)
 		}
 	})
@@ -95,15 +98,18 @@ func startCall(t *testing.T, c *crash) job {
 	return f
 }
 
-func (f *flight) check(t *testing.T, broken bool) {
+func (f *flight) check(t *testing.T, fate fate) {
 	<-f.ended
 	t.Logf("the call in flight ended after %v: %v", f.took.Round(time.Millisecond), f.err)
 	if f.took > f.timeout+slack {
 		t.Errorf("the call took %v of %v", f.took, f.timeout)
 	}
-	if f.err != nil {
+	switch {
+	case f.err != nil && fate >= answered:
+		t.Errorf("the call was not answered: %s", full(f.err))
+	case f.err != nil:
 		checkError(t, "the call in flight", f.err)
-	} else if broken {
+	case fate == broken:
 		t.Error("the call was answered by a daemon that was gone")
 	}
 }
@@ -157,7 +163,7 @@ func (r *rate) call(ctx context.Context, c *crash) {
 	}
 }
 
-func (r *rate) check(t *testing.T, _ bool) {
+func (r *rate) check(t *testing.T, _ fate) {
 	close(r.stop)
 	r.wg.Wait()
 	t.Logf("%d calls were answered, the slowest took %v; failed: %v", r.ok, r.slow.Round(time.Millisecond), r.codes)
@@ -241,13 +247,14 @@ func (p *pipe) pump(s *client.Stream, send bool) {
 // lostStreams are the codes with which a stream may break.
 var lostStreams = []api.Code{api.CodeAborted, api.CodeStalled, api.CodeTimeout}
 
-func (p *pipe) check(t *testing.T, broken bool) {
+func (p *pipe) check(t *testing.T, fate fate) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 45*time.Second)
 	defer cancel()
 	var res api.StreamResult
 	var err error
-	if broken {
+	lost := fate == broken || fate == answered
+	if lost {
 		res, err = p.near.Result(ctx) // nobody ends it
 		close(p.end)
 	} else {
@@ -260,8 +267,10 @@ func (p *pipe) check(t *testing.T, broken bool) {
 		t.Error("the stream has no end")
 	case err != nil:
 		t.Errorf("the stream's end cannot be had: %s", full(err))
-	case res.Clean && broken:
+	case res.Clean && lost:
 		t.Error("a broken stream seems to have ended cleanly")
+	case !res.Clean && fate == unharmed:
+		t.Errorf("the stream was broken (%s: %s)", res.Code, res.Reason)
 	case !res.Clean && !slices.Contains(lostStreams, res.Code):
 		t.Errorf("the stream ended with %s: %s", res.Code, res.Reason)
 	}
