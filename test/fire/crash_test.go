@@ -33,10 +33,10 @@ type fault struct {
 type fate int
 
 const (
-	open     fate = iota // it may end either way
-	broken               // it cannot survive
-	answered             // a call is answered, streams cannot survive
-	unharmed             // nothing of it may be lost
+	mayEnd      fate = iota // it may end either way
+	mustBreak               // it cannot survive
+	mustAnswer              // a call is answered, streams cannot survive
+	mustSurvive             // nothing of it may be lost
 )
 
 // crash is one cell: a pair of daemons with work between them, and a fault.
@@ -46,33 +46,33 @@ type crash struct {
 }
 
 var faults = []fault{
-	{"killed", false, broken, func(t *testing.T, c *crash) {
+	{"killed", false, mustBreak, func(t *testing.T, c *crash) {
 		c.kill(t)
 		c.run(t)
 	}},
-	{"killed, back on another port", false, broken, func(t *testing.T, c *crash) {
+	{"killed, back on another port", false, mustBreak, func(t *testing.T, c *crash) {
 		c.kill(t)
 		c.configure(t, fmt.Sprintf("port = %d", freePort(t)))
 		c.run(t)
 	}},
-	{"killed, back on another address", true, broken, func(t *testing.T, c *crash) {
+	{"killed, back on another address", true, mustBreak, func(t *testing.T, c *crash) {
 		c.kill(t)
 		c.lab.y.move(t, "2.1.0.3")
 		c.run(t)
 	}},
-	{"stopped", false, answered, func(t *testing.T, c *crash) {
+	{"stopped", false, mustAnswer, func(t *testing.T, c *crash) {
 		if err := c.y.Stop(); err != nil {
 			t.Fatal(err)
 		}
 		c.run(t)
 	}},
-	{"frozen for 3 s", false, unharmed, func(t *testing.T, c *crash) { c.freeze(t, 3*time.Second) }},
-	{"frozen for 20 s", false, open, func(t *testing.T, c *crash) { c.freeze(t, 20*time.Second) }},
-	{"its address replaced", true, broken, func(t *testing.T, c *crash) { c.lab.y.move(t, "2.1.0.3") }},
-	{"our address replaced", true, broken, func(t *testing.T, c *crash) { c.lab.x.move(t, "2.1.0.4") }},
-	{"link down for 2 s", true, unharmed, func(t *testing.T, c *crash) { c.lab.linkDown(t, 2*time.Second) }},
-	{"link down for 6 s", true, open, func(t *testing.T, c *crash) { c.lab.linkDown(t, 6*time.Second) }},
-	{"link down for 20 s", true, open, func(t *testing.T, c *crash) { c.lab.linkDown(t, 20*time.Second) }},
+	{"frozen for 3 s", false, mustSurvive, func(t *testing.T, c *crash) { c.freeze(t, 3*time.Second) }},
+	{"frozen for 20 s", false, mayEnd, func(t *testing.T, c *crash) { c.freeze(t, 20*time.Second) }},
+	{"its address replaced", true, mustBreak, func(t *testing.T, c *crash) { c.lab.y.move(t, "2.1.0.3") }},
+	{"our address replaced", true, mustBreak, func(t *testing.T, c *crash) { c.lab.x.move(t, "2.1.0.4") }},
+	{"link down for 2 s", true, mustSurvive, func(t *testing.T, c *crash) { c.lab.linkDown(t, 2*time.Second) }},
+	{"link down for 6 s", true, mayEnd, func(t *testing.T, c *crash) { c.lab.linkDown(t, 6*time.Second) }},
+	{"link down for 20 s", true, mayEnd, func(t *testing.T, c *crash) { c.lab.linkDown(t, 20*time.Second) }},
 }
 
 // crashTransports leave one transport, or none out.

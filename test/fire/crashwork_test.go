@@ -105,11 +105,11 @@ func (f *flight) check(t *testing.T, fate fate) {
 		t.Errorf("the call took %v of %v", f.took, f.timeout)
 	}
 	switch {
-	case f.err != nil && fate >= answered:
+	case f.err != nil && fate >= mustAnswer:
 		t.Errorf("the call was not answered: %s", full(f.err))
 	case f.err != nil:
 		checkError(t, "the call in flight", f.err)
-	case fate == broken:
+	case fate == mustBreak:
 		t.Error("the call was answered by a daemon that was gone")
 	}
 }
@@ -253,7 +253,7 @@ func (p *pipe) check(t *testing.T, fate fate) {
 	defer cancel()
 	var res api.StreamResult
 	var err error
-	lost := fate == broken || fate == answered
+	lost := fate == mustBreak || fate == mustAnswer
 	if lost {
 		res, err = p.near.Result(ctx) // nobody ends it
 		close(p.end)
@@ -269,7 +269,7 @@ func (p *pipe) check(t *testing.T, fate fate) {
 		t.Errorf("the stream's end cannot be had: %s", full(err))
 	case res.Clean && lost:
 		t.Error("a broken stream seems to have ended cleanly")
-	case !res.Clean && fate == unharmed:
+	case !res.Clean && fate == mustSurvive:
 		t.Errorf("the stream was broken (%s: %s)", res.Code, res.Reason)
 	case !res.Clean && !slices.Contains(lostStreams, res.Code):
 		t.Errorf("the stream ended with %s: %s", res.Code, res.Reason)
