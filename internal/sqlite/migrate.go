@@ -39,6 +39,9 @@ func newerSchema(version, known int) error {
 func schemaVersion(ctx context.Context, db *sql.DB) (int, error) {
 	var version int
 	err := db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version)
+	if err == nil && version < 0 { // one flipped bit of the first page
+		err = fmt.Errorf("%w: it is at schema %d", ErrDamaged, version)
+	}
 	return version, err
 }
 
