@@ -8,9 +8,12 @@ import (
 	"strings"
 )
 
-// probes bounds the queries for one table: each halves a stretch of rows in which
-// something does not read.
-const probes = 10_000
+// Bounds of the queries for one table. Each halves a stretch of rows in which
+// something does not read; as long as nothing has, there is little hope.
+const (
+	probes     = 4096
+	vainProbes = 256
+)
 
 // salvage copies one table from a damaged database into a new one.
 type salvage struct {
@@ -79,7 +82,8 @@ func (s *salvage) between(lo, hi int64, intact string) error {
 		if last != nil {
 			hi = *last - 1
 		}
-		if s.probes -= 2; s.probes <= 0 || lo >= hi {
+		s.probes -= 2
+		if s.probes <= 0 || s.t.Copied == 0 && s.probes <= probes-vainProbes || lo >= hi {
 			return nil
 		}
 		middle := lo/2 + hi/2 + (lo%2+hi%2)/2

@@ -77,5 +77,20 @@ CREATE TABLE hints (
 	PRIMARY KEY (owner, id, node, address)
 );
 CREATE TABLE meta (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL);
-`}}
+`}, {Name: "digests", SQL: sqlite.Seal("identities", "id", "uid", "name", "online", "added") +
+		sqlite.Seal("contacts", "owner", "id", "name", "added") +
+		sqlite.Seal("blocks", "owner", "id", "added") +
+		sqlite.Seal("grants", "owner", "who", "protocol", "instance", "added") +
+		sqlite.Seal("invites", "hash", "owner", "name", "expires", "used_by", "void") +
+		sqlite.Seal("delegations", "identity", "node", "issued", "expires", "raw") +
+		sqlite.Seal("seen", "owner", "id", "node") +
+		sqlite.Seal("addresses", "node", "position", "address") +
+		sqlite.Seal("hints", "owner", "id", "node", "address", "added") +
+		sqlite.Seal("meta", "key", "value"),
+	}}
+}
+
+// tables are all of them; each is sealed, and each is in memory whole.
+func tables() []string {
+	return []string{"identities", "contacts", "blocks", "grants", "invites", "delegations", "seen", "addresses", "hints", "meta"}
 }

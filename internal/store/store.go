@@ -29,29 +29,33 @@ const File = "fastn.db"
 
 // Store is safe for concurrent use.
 type Store struct {
-	db  *sqlite.DB
-	now func() time.Time
+	recovery *sqlite.Recovery // of Open
+	now      func() time.Time
 
 	// writing is held from the decision over the commit to the change of the
 	// memory, so that a writer decides on what is on the disk. A channel, so that
 	// who waits can give up.
 	writing chan struct{}
+	db      *sqlite.DB                       // guarded by writing
+	broken  bool                             // db could not be opened again; guarded by writing
 	puts    *lru.Map[identity.ID, time.Time] // see mayPut; guarded by writing
 	// mu guards state; it is never held during I/O.
 	mu       sync.RWMutex
 	state    *state
 	onChange []func(Change)
+	// onRecovery is called after a repair while in use.
+	onRecovery func(*sqlite.Recovery)
 }
 
 // Open opens or creates dir/fastn.db. A damaged file is repaired as far as
 // possible; Recovery tells. Errors wrap sqlite.ErrDamaged, sqlite.ErrNewer or
 // sqlite.ErrUnsafeFile where they apply.
 func Open(ctx context.Context, dir string) (*Store, error) {
-	db, err := sqlite.Open(ctx, filepath.Join(dir, File), sqlite.Options{Migrations: migrations()})
+	db, err := openDB(ctx, filepath.Join(dir, File))
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	s := &Store{db: db, writing: make(chan struct{}, 1), now: func() time.Time { return micro(time.Now()) }, puts: lru.New[identity.ID, time.Time](putsWatched)}
+	s := &Store{db: db, recovery: db.Recovery(), writing: make(chan struct{}, 1), now: func() time.Time { return micro(time.Now()) }, puts: lru.New[identity.ID, time.Time](putsWatched)}
 	if s.state, err = load(ctx, db); err != nil {
 		_ = db.Close()
 		return nil, fmt.Errorf("store: load %s: %w", db.Path(), err)
@@ -59,11 +63,20 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 	return s, nil
 }
 
-// Recovery tells what Open repaired, nil if there was nothing.
-func (s *Store) Recovery() *sqlite.Recovery { return s.db.Recovery() }
+func openDB(ctx context.Context, path string) (*sqlite.DB, error) {
+	return sqlite.Open(ctx, path, sqlite.Options{Migrations: migrations(), Sealed: tables()})
+}
 
-// Close ends the store; it may be called again.
-func (s *Store) Close() error { return s.db.Close() }
+// Recovery tells what Open repaired, nil if there was nothing.
+func (s *Store) Recovery() *sqlite.Recovery { return s.recovery }
+
+// Close waits for the writer and ends the store; it may be called again.
+func (s *Store) Close() error {
+	s.writing <- struct{}{}
+	defer s.pass()
+	s.broken = false
+	return s.db.Close()
+}
 
 // OnChange has fn called after every change that can alter what is allowed, once
 // it is committed and visible to look-ups, in the writer's goroutine and before
@@ -174,7 +187,7 @@ func (s *Store) commit(ctx context.Context, decide func(st *state, p *plan) erro
 		return nil, err
 	}
 	// A caller that goes away now must not leave disk and memory at odds.
-	if err := s.run(context.WithoutCancel(ctx), p.stmts); err != nil {
+	if err := s.runMended(context.WithoutCancel(ctx), p.stmts); err != nil {
 		return nil, fmt.Errorf("store: write: %w", err)
 	}
 	s.mu.Lock()
