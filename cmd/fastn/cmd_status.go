@@ -104,7 +104,7 @@ func (a *app) problems(b *bytes.Buffer, list []api.Problem) {
 
 func nodeText(n api.NodeStatus) string {
 	if n.Locked {
-		return "locked: the keystore is refused, there is no peer-to-peer service"
+		return "locked: there is no peer-to-peer service"
 	}
 	return n.ID + "\n" + n.PeerID
 }

@@ -162,7 +162,7 @@ func TestEveryErrorHasAHint(t *testing.T) {
 	for _, code := range []api.Code{api.CodeBadRequest, api.CodeNotFound, api.CodeConflict, api.CodeNotPermitted,
 		api.CodeRefused, api.CodePeerUnreachable, api.CodeProtocolUnavailable, api.CodeOverBudget, api.CodeClockSkew,
 		api.CodeExpired, api.CodeTimeout, api.CodeStalled, api.CodeAborted, api.CodeLocked, api.CodeOffline,
-		api.CodeTooLarge, api.CodeUnsupported, api.CodeInternal, api.CodeHandlerFailed, api.CodeUnavailable,
+		api.CodeTooLarge, api.CodeUnsupported, api.CodeStorage, api.CodeInternal, api.CodeHandlerFailed, api.CodeUnavailable,
 		api.CodeOutcomeUnknown, "a code of later versions"} {
 		hint := (&app{}).hint(api.Errorf(code, "x"))
 		if hint == "" {

@@ -27,7 +27,7 @@ func (d *Daemon) Status(c ipc.Caller) api.Status {
 		s.Node.Locked = true
 		s.Problems = append(s.Problems, *p)
 	}
-	s.Problems = append(s.Problems, *d.problems.Load()...)
+	s.Problems = append(s.Problems, d.machineProblems()...)
 	n := d.node.Load()
 	if n == nil {
 		return s

@@ -98,7 +98,7 @@ func (b *backend) Identity(ctx context.Context, c ipc.Caller, from string) (iden
 	}
 	p, err := n.verbs.Identity(ctx, c, from)
 	if err != nil {
-		return identity.ID{}, err
+		return identity.ID{}, n.d.explain(err)
 	}
 	return p.ID, p.Usable()
 }
@@ -167,7 +167,8 @@ func (b *backend) Verb(ctx context.Context, c ipc.Caller, r *api.Request, files 
 		}
 		return nil, err
 	}
-	return n.verbs.Do(ctx, c, r, files)
+	answer, err := n.verbs.Do(ctx, c, r, files)
+	return answer, d.explain(err)
 }
 
 func (b *backend) Listen(c ipc.Caller, owner identity.ID, protocol, instance string, kinds []router.Kind, h router.Handler) (func(), error) {

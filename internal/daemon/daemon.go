@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,10 +42,13 @@ type Daemon struct {
 	budgets *access.Budgets
 	names   userNames
 	spare   spare
-	started time.Time
-	stopped chan struct{} // closed by daemon.stop
-	beat    chan struct{} // received by Run's loop, so that who sends learns that it turns
-	stop    sync.Once
+	disk    disk
+	// confinement is what the unit takes away; set by New.
+	confinement []api.Problem
+	started     time.Time
+	stopped     chan struct{} // closed by daemon.stop
+	beat        chan struct{} // received by Run's loop, so that who sends learns that it turns
+	stop        sync.Once
 
 	// reloading serialises starts of the node and reloads; node and locked are
 	// read without it.
@@ -73,7 +77,9 @@ func New(ctx context.Context, o Options) (*Daemon, error) {
 	d := &Daemon{o: o, place: place, level: new(slog.LevelVar), started: time.Now(), stopped: make(chan struct{}), beat: make(chan struct{}), hub: events.New(time.Now)}
 	d.journal = systemd.OpenLog("fastnd", d.level, o.Stderr)
 	d.log = slog.New(systemd.QuietPeers(d.journal))
-	d.policy = &peercred.Policy{PerUser: o.perUser(), OwnUID: uint32(os.Geteuid()), Group: "fastn", AdminGroup: "fastn-admin"}
+	d.policy = &peercred.Policy{PerUser: o.perUser(), OwnUID: uint32(os.Geteuid()), Group: "fastn", AdminGroup: "fastn-admin", Namespaced: namespaced()}
+	d.disk.noticed = make(chan struct{}, 1)
+	d.noteConfined()
 	d.budgets = access.NewBudgets(limits(config.Default().Budgets), d.names.get)
 	d.server = ipc.New((*backend)(d), d.log, ipc.Options{})
 	d.problems.Store(&[]api.Problem{})
@@ -102,6 +108,10 @@ func (d *Daemon) startNode(ctx context.Context) {
 	if err != nil {
 		id, p := d.whyLocked(err)
 		d.lock(id, p)
+		if id == systemd.MsgDiskRefuses {
+			d.disk.trouble.Store(&api.Problem{}) // told as why it is locked
+			d.watch()
+		}
 		return
 	}
 	d.underNode = d.config
@@ -125,10 +135,19 @@ func (d *Daemon) status() string {
 		return "stopping"
 	}
 	text := "serving as node " + n.host.Node().Short()
-	if p := *d.problems.Load(); len(p) > 0 {
-		text += "; " + p[0].Text
+	for _, p := range d.machineProblems() {
+		text += "; " + p.Text
 	}
 	return text
+}
+
+// machineProblems are those of the whole machine, beside locked.
+func (d *Daemon) machineProblems() []api.Problem {
+	var out []api.Problem
+	if p := d.disk.trouble.Load(); p != nil && p.Text != "" {
+		out = append(out, *p)
+	}
+	return slices.Concat(out, d.confinement, *d.problems.Load())
 }
 
 // Run serves until ctx ends or an administrator stops the daemon; a value on
@@ -146,6 +165,7 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
 			d.log.Error("no watchdog", "error", err)
 		}
 	})
+	wg.Go(func() { d.watchDisk(ctx) })
 	if err := d.notify.Ready(d.status()); err != nil {
 		d.log.Error("cannot tell systemd that the daemon is ready", "error", err)
 	}

@@ -115,7 +115,7 @@ func (g *gate) Redeem(ctx context.Context, owner, by identity.ID, secret identit
 		return api.Errorf(api.CodeExpired, "the ticket has expired").
 			WithHint("ask for a new one: the other side runs fastn invite")
 	case err != nil:
-		return err
+		return g.d.explain(err)
 	}
 	if !again {
 		g.d.log.Info("a ticket was redeemed", "identity", owner.String(), "contact", by.String(), "name", name)

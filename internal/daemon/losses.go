@@ -11,6 +11,7 @@ import (
 
 	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/roster"
+	"github.com/fastn-stack/fastnd/internal/sqlite"
 	"github.com/fastn-stack/fastnd/internal/store"
 	"github.com/fastn-stack/fastnd/internal/systemd"
 	"github.com/fastn-stack/fastnd/service/api"
@@ -35,8 +36,7 @@ func (n *node) storeExists() bool {
 func (n *node) noteLosses(ctx context.Context, existed bool, key identity.ID, entries []roster.Entry) error {
 	var found []string
 	if r := n.store.Recovery(); r != nil {
-		n.d.log.Error("the store was damaged and has been repaired", systemd.MsgStoreDamaged.Attr(), "recovery", fmt.Sprintf("%+v", *r))
-		found = append(found, "the store was damaged: contacts, grants and blocks may be missing; what it was is in "+r.MovedTo)
+		found = append(found, tellRecovery(r))
 	}
 	if !existed && len(entries) > 0 {
 		found = append(found, "the store was missing: contacts, grants, blocks and the names of identities are gone")
@@ -57,10 +57,55 @@ func (n *node) noteLosses(ctx context.Context, existed bool, key identity.ID, en
 	return n.store.SetMeta(ctx, nodeKey, key.String())
 }
 
+// tellRecovery says what became of a damaged store, in one line.
+func tellRecovery(r *sqlite.Recovery) string {
+	var lost []string
+	for _, t := range r.Tables {
+		switch what, ok := tableNames()[t.Name]; {
+		case !ok || !t.Lost:
+		case t.Missing > 0:
+			lost = append(lost, fmt.Sprintf("%d %s", t.Missing, what))
+		default:
+			lost = append(lost, "an unknown number of "+what)
+		}
+	}
+	if r.Commits > 0 {
+		lost = append(lost, fmt.Sprintf("at least %d of the last changes", r.Commits))
+	}
+	text := "the store was damaged and repaired, and nothing of contacts or grants was lost"
+	if len(lost) > 0 {
+		text = "the store was damaged and repaired, lost are " + strings.Join(lost, ", ")
+	}
+	text += "; keys are not affected"
+	if r.MovedTo != "" {
+		text += "; what it was is in " + r.MovedTo
+	}
+	if r.Cause != "" {
+		text += " (" + strings.Join(strings.Fields(r.Cause), " ") + ")"
+	}
+	return text
+}
+
+// tableNames are the tables that users know of, in their words.
+func tableNames() map[string]string {
+	return map[string]string{"identities": "names of identities", "contacts": "contacts", "blocks": "blocks", "grants": "grants",
+		"invites": "tickets", "hints": "addresses given for contacts"}
+}
+
+// repaired is told of damage that a running store mended from memory.
+func (n *node) repaired(r *sqlite.Recovery) {
+	text := "the store was damaged while in use and made anew, nothing was lost; what it was is in " + r.MovedTo
+	n.d.log.Error("the store was repaired", systemd.MsgStoreDamaged.Attr(), "problem", text, "cause", r.Cause)
+	n.damage.Store(&api.Problem{Text: text, Fix: "check the disk, and acknowledge it: " + n.d.reloadCommand()})
+}
+
 // losses are the problems that noteLosses found.
 func (n *node) losses() []api.Problem {
 	kept, _ := n.store.Meta(lossKey)
 	var out []api.Problem
+	if p := n.damage.Load(); p != nil {
+		out = append(out, *p)
+	}
 	for text := range strings.Lines(kept) {
 		out = append(out, api.Problem{Text: strings.TrimSpace(text),
 			Fix: "restore a backup, or go on without and acknowledge it: " + n.d.reloadCommand()})
@@ -69,7 +114,10 @@ func (n *node) losses() []api.Problem {
 }
 
 // forgetLosses is done by a reload.
-func (n *node) forgetLosses(ctx context.Context) error { return n.store.SetMeta(ctx, lossKey, "") }
+func (n *node) forgetLosses(ctx context.Context) error {
+	n.damage.Store(nil)
+	return n.store.SetMeta(ctx, lossKey, "")
+}
 
 // missingKeys are identities that the store knows and the keystore does not. Of a
 // user whose folder is refused it cannot be told whether any is missing.

@@ -46,6 +46,7 @@ type node struct {
 	verbs    *verbs.Verbs
 
 	refused     atomic.Uint64                // opens of strangers, since the start
+	damage      atomic.Pointer[api.Problem]  // that was mended while in use, until a reload
 	keyProblems atomic.Pointer[[]keyProblem] // replaced by each reload
 	// ready is closed when host and remote know each other: peers can be there
 	// before p2p.New has returned.
@@ -169,6 +170,7 @@ func (n *node) openStore(ctx context.Context) error {
 	if n.store, err = store.Open(ctx, n.d.place.dir); err != nil {
 		return &startError{systemd.MsgStoreDamaged, err}
 	}
+	n.store.OnRecovery(n.repaired)
 	n.closers = append(n.closers, n.store.Close)
 	return nil
 }

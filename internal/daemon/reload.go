@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
 	"github.com/fastn-stack/fastnd/internal/config"
 	"github.com/fastn-stack/fastnd/internal/keystore"
+	"github.com/fastn-stack/fastnd/internal/sqlite"
 	"github.com/fastn-stack/fastnd/internal/systemd"
 	"github.com/fastn-stack/fastnd/service/api"
 )
@@ -110,6 +112,20 @@ func (d *Daemon) whyLocked(err error) (systemd.MessageID, api.Problem) {
 			p.Fix = r.Fix + ", then: " + d.reloadCommand()
 		}
 		return systemd.MsgKeystoreLocked, p
+	}
+	if errors.Is(err, sqlite.ErrNewer) { // a damaged one, too
+		p.Fix = "install the newer version of fastn again, or restore a backup of " + shellQuote(d.place.dir) + ", then: " + d.reloadCommand()
+		return systemd.MsgStoreDamaged, p
+	}
+	if isDisk(err) {
+		why, fix := d.diagnose(err)
+		return systemd.MsgDiskRefuses, api.Problem{Text: why + ", and fastnd cannot start its node", Fix: fix}
+	}
+	switch {
+	case errors.Is(err, sqlite.ErrUnsafeFile):
+		p.Fix = "move it away, then: " + d.reloadCommand()
+	case errors.Is(err, fs.ErrPermission) && !d.o.perUser():
+		p.Fix = fmt.Sprintf(unitFix, "make the folder accessible to the unit's user, and remove what the unit does to it")
 	}
 	if f, ok := errors.AsType[*startError](err); ok {
 		return f.id, p

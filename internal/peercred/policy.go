@@ -27,6 +27,9 @@ type Policy struct {
 	// as administrators, and groups count for nothing.
 	PerUser bool
 	OwnUID  uint32
+	// Namespaced says that this process is in a user namespace that does not map
+	// every user, which is then why one is unknown.
+	Namespaced bool
 	// Group may use the daemon, AdminGroup may also administer it. Both by
 	// name; a group that does not exist has no members.
 	Group      string
@@ -50,7 +53,7 @@ type groupEntry struct {
 func (p *Policy) Check(c Cred) (admin bool, err error) {
 	switch {
 	case c.UID == uidNobody || c.UID == uidInvalid:
-		return false, errUnmapped(c.UID)
+		return false, p.errUnmapped(c.UID)
 	case c.UID == 0:
 		return true, nil
 	case p.PerUser:
@@ -99,7 +102,15 @@ func (p *Policy) gid(group string) (uint32, bool) {
 	return e.gid, e.found
 }
 
-func errUnmapped(uid uint32) error {
+func (p *Policy) errUnmapped(uid uint32) error {
+	if p.Namespaced && !p.PerUser {
+		return &api.Error{
+			Code:    api.CodeNotPermitted,
+			Message: fmt.Sprintf("the daemon sees you as user %d, which could be anybody: its unit sets PrivateUsers=", uid),
+			Hint: `an administrator can remove PrivateUsers= from the unit ("systemctl cat fastnd" shows which file has it), ` +
+				"then: systemctl daemon-reload && systemctl restart fastn.socket fastnd.service",
+		}
+	}
 	return &api.Error{
 		Code:    api.CodeNotPermitted,
 		Message: fmt.Sprintf("the daemon sees you as user %d, which stands for nobody in particular", uid),

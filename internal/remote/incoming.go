@@ -210,7 +210,7 @@ func (m *Remote) redeemed(ctx context.Context, node identity.ID, ip netip.Addr, 
 func errorReply(err error) *wire.Reply {
 	e := api.AsError(err)
 	switch e.Code {
-	case api.CodeInternal, api.CodeLocked, api.CodeNotPermitted:
+	case api.CodeInternal, api.CodeStorage, api.CodeLocked, api.CodeNotPermitted:
 		e = api.Errorf(api.CodeHandlerFailed, "the peer's machine could not do it")
 	}
 	return wire.ReplyError(e)

@@ -24,6 +24,8 @@ const (
 	MsgClockSkew           MessageID = "34bcdb595b03472a9f1f4a603005bbac" // a peer's clock and ours disagree
 	MsgWatchdogProbeFailed MessageID = "2292c6dc0a3d42aea585efcb58065a69" // the daemon did not answer its own request
 	MsgBudgetExhausted     MessageID = "0319e2d50b2b4318ae7f3cd93791dd43" // a user's or the node's budget is used up
+	MsgDiskRefuses         MessageID = "ba7b2cf2de6c4a4c95f4d04c6a5e1c3d" // the disk is full, read-only or failing
+	MsgUnitConfines        MessageID = "5d0f3ae1c7974b7b8f3e1d0a6c94be27" // a drop-in takes away what fastnd needs
 )
 
 // MessageIDs lists all of them.
@@ -36,5 +38,7 @@ func MessageIDs() []MessageID {
 		MsgClockSkew,
 		MsgWatchdogProbeFailed,
 		MsgBudgetExhausted,
+		MsgDiskRefuses,
+		MsgUnitConfines,
 	}
 }

@@ -24,11 +24,12 @@ const (
 	CodeCancelled           Code = "cancelled"            // the caller went away or asked to stop
 	CodeStalled             Code = "stalled"              // a stream was reset because its reader stopped reading
 	CodeAborted             Code = "aborted"              // a stream ended by a reset, not by its end
-	CodeLocked              Code = "locked"               // the keystore is refused; no peer-to-peer service
+	CodeLocked              Code = "locked"               // the daemon could not start its node; no peer-to-peer service
 	CodeOffline             Code = "offline"              // the identity is not served now
 	CodeTooLarge            Code = "too_large"            // longer than its limit
 	CodeUnsupported         Code = "unsupported"          // unknown verb or version
-	CodeInternal            Code = "internal"             // a defect or a failing disk; see the journal
+	CodeStorage             Code = "storage"              // the daemon's disk is full, read-only or failing; nothing was changed
+	CodeInternal            Code = "internal"             // a defect; see the journal
 	CodeHandlerFailed       Code = "handler_failed"       // the serving program answered with an error
 	CodePending             Code = "pending"              // a message waits: not served there, or not granted, so far
 
