@@ -274,11 +274,16 @@ func (c *conn) woken() (goOn bool, how ending) {
 	switch {
 	case c.ctx.Err() != nil:
 		return false, gone
-	case c.idle() && (c.half || c.draining && c.swept):
+	case c.idle() && c.half:
 		return false, complete
-	case c.idle() && c.draining:
+	case c.idle() && c.draining && !c.swept:
 		c.swept = true
 		c.setReadDeadline(time.Now().Add(sweepTime))
+	case c.idle() && c.draining:
+		// The client's writes fail from now on, so that it knows that nothing was
+		// done; what it wrote before is read and answered, then comes the end.
+		_ = c.uc.CloseRead() // fails only if the client is gone
+		c.setReadDeadline(time.Time{})
 	default:
 		c.setReadDeadline(time.Time{})
 	}
@@ -296,6 +301,11 @@ func (c *conn) refuse(e *api.Error) {
 		return
 	default:
 	}
+	c.tell(e)
+}
+
+// tell writes e about the connection as a whole, if it can be done at once.
+func (c *conn) tell(e *api.Error) {
 	raw, err := c.uc.SyscallConn()
 	if err != nil {
 		return

@@ -116,8 +116,10 @@ func (s *Server) start(nc net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.draining {
-		uc.Close()
-		c.cancel(nil)
+		// Taken just before the listener was closed, maybe with a request that is
+		// not read any more: its sender must learn that nothing was done.
+		c.tell(errStopping())
+		c.cut(nil)
 		return
 	}
 	s.conns[c] = struct{}{}

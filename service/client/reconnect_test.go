@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -258,5 +259,73 @@ func TestSubscriptionResumes(t *testing.T) {
 	b.Events.Publish(api.Event{Kind: "a"})
 	if e, err := sub.Next(limited(t)); err != nil || e.Cursor != 31 {
 		t.Fatalf("after a wait that timed out: %+v, %v", e, err)
+	}
+}
+
+// However often the daemon restarts under clients, its socket held by systemd,
+// none is left in doubt about a request: it was answered, or nothing was done.
+func TestRestartsLeaveNoDoubt(t *testing.T) {
+	testutil.LeakCheck(t)
+	path := ipctest.Socket(t)
+	held, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	file, err := held.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	var clients sync.WaitGroup
+	for i := range 16 {
+		clients.Go(func() { callOn(ctx, t, path, i%2 == 0) })
+	}
+	b := ipctest.NewBackend()
+	for range testutil.Rounds(30, 1000) {
+		l, err := net.FileListener(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := ipctest.Serve(t, l, b, ipc.Options{})
+		for range 20 {
+			limitedCall(t, path)
+		}
+		stop()
+	}
+	// The last clients have nobody to wait for.
+	l, err := net.FileListener(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := ipctest.Serve(t, l, b, ipc.Options{})
+	cancel()
+	clients.Wait()
+	stop()
+}
+
+func limitedCall(t *testing.T, path string) {
+	c := client.New(path, client.Options{})
+	defer c.Close()
+	if _, err := c.Call(limited(t), echo("x")); err != nil {
+		t.Errorf("%v (%s)", err, api.CodeOf(err))
+	}
+}
+
+// callOn calls until ctx ends, each time on a connection of its own if alone.
+func callOn(ctx context.Context, t *testing.T, path string, alone bool) {
+	c := client.New(path, client.Options{})
+	defer func() { c.Close() }()
+	for ctx.Err() == nil {
+		_, err := c.Call(ctx, echo("x"))
+		// These daemons live so short that a call may meet the end of two.
+		if err != nil && api.CodeOf(err) != api.CodeUnavailable && ctx.Err() == nil {
+			t.Errorf("%v (%s, alone: %t)", err, api.CodeOf(err), alone)
+		}
+		if alone {
+			c.Close()
+			c = client.New(path, client.Options{})
+		}
 	}
 }

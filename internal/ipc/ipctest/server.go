@@ -31,6 +31,17 @@ func Start(t testing.TB, path string, b ipc.Backend, o ipc.Options) (s *ipc.Serv
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serve(t, l, b, o)
+}
+
+// Serve is Start on a listener that another one's socket is behind.
+func Serve(t testing.TB, l net.Listener, b ipc.Backend, o ipc.Options) (stop func()) {
+	t.Helper()
+	_, stop = serve(t, l, b, o)
+	return stop
+}
+
+func serve(t testing.TB, l net.Listener, b ipc.Backend, o ipc.Options) (s *ipc.Server, stop func()) {
 	s = ipc.New(b, slog.New(slog.DiscardHandler), o)
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(context.Background(), l) }()
