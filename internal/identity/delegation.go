@@ -13,9 +13,6 @@ const (
 	delegationSize   = 2*idSize + 2*8
 	// MaxDelegation bounds the envelope, in bytes.
 	MaxDelegation = 1 << 10
-	// DefaultTTL is how long a delegation lives unless told otherwise; it is
-	// renewed at half of that.
-	DefaultTTL = 7 * 24 * time.Hour
 )
 
 // Delegation says that Node speaks for Identity until Expires. Values that the

@@ -149,12 +149,3 @@ func (c *Conn) Resets() []api.Code {
 	defer c.p.mu.Unlock()
 	return slices.Clone(c.resets)
 }
-
-// WaitUnread waits until n bytes or more are written to c and not read.
-func (c *Conn) WaitUnread(n int) {
-	c.p.mu.Lock()
-	defer c.p.mu.Unlock()
-	for len(c.in.unread) < n {
-		c.p.changed.Wait()
-	}
-}
