@@ -21,10 +21,8 @@ const (
 	logName  = "fastnd.log"
 	lockName = "daemon.lock" // held while a start or stop is under way
 	// maxLog is the size, in bytes, above which a start moves the log aside.
-	maxLog = 10 << 20
-	// maxSocketPath is what a Unix socket's address holds, without its NUL.
-	maxSocketPath = 107
-	startTimeout  = 30 * time.Second
+	maxLog       = 10 << 20
+	startTimeout = 30 * time.Second
 	// pollEvery is the time between two tries where nothing can be waited for.
 	pollEvery = 5 * time.Millisecond
 )

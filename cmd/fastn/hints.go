@@ -52,7 +52,7 @@ func (a *app) here(hint string) string {
 		own, flags := leadingFlags(command), ""
 		add := func(name, value string) {
 			if value != "" {
-				flags += name + " " + shellQuote(value) + " "
+				flags += name + " " + api.ShellQuote(value) + " "
 			}
 		}
 		another := strings.HasSuffix(parts[i], "your own with ") // not the one that was asked
@@ -85,7 +85,7 @@ func (a *app) restartHint(h *api.Hello) string {
 	}
 	home := ""
 	if p, err := a.locate(); err == nil && p.home == "" { // a socket does not say where the daemon lives
-		home = "--home " + shellQuote(filepath.Dir(p.socket)) + " "
+		home = "--home " + api.ShellQuote(filepath.Dir(p.socket)) + " "
 	}
 	return `to run the one that is installed: "fastn ` + home + `daemon stop", then "fastn ` + home + `daemon start"`
 }

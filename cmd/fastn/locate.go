@@ -6,7 +6,6 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"github.com/fastn-stack/fastnd/service/api"
@@ -55,24 +54,11 @@ func inHome(dir string) (place, error) {
 		return place{}, usage("bad home folder %q: %v", dir, err)
 	}
 	p := place{socket: filepath.Join(abs, api.HomeSocket), home: abs}
-	if len(p.socket) > maxSocketPath {
+	if len(p.socket) > api.MaxSocketPath {
 		return place{}, usage("the folder's path is too long: %s has %d bytes, a socket's path at most %d",
-			p.socket, len(p.socket), maxSocketPath).WithHint("name a shorter folder with --home")
+			p.socket, len(p.socket), api.MaxSocketPath).WithHint("name a shorter folder with --home")
 	}
 	return p, nil
-}
-
-func shellQuote(s string) string {
-	plain := s != ""
-	for _, r := range s {
-		if !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+:,@%", r) {
-			plain = false
-		}
-	}
-	if plain {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // unreachable explains why no daemon answers at p, from the error of dialling.

@@ -143,7 +143,7 @@ func TestOpenHomeIsRefused(t *testing.T) {
 	}
 	_, err := New(t.Context(), Options{Home: home, Stderr: io.Discard})
 	e := api.AsError(err)
-	if e == nil || e.Code != api.CodeNotPermitted || e.Hint != "chmod 700 "+shellQuote(home) {
+	if e == nil || e.Code != api.CodeNotPermitted || e.Hint != "chmod 700 "+api.ShellQuote(home) {
 		t.Fatalf("%v, hint %q", err, Hint(err))
 	}
 	if out, err := exec.Command("sh", "-c", e.Hint).CombinedOutput(); err != nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"strings"
 
 	"github.com/fastn-stack/fastnd/internal/config"
 	"github.com/fastn-stack/fastnd/internal/keystore"
@@ -85,21 +84,9 @@ func restartProblems(keys []string) *[]api.Problem {
 
 func (d *Daemon) reloadCommand() string {
 	if d.o.perUser() {
-		return "fastn --home " + shellQuote(d.place.dir) + " daemon reload"
+		return "fastn --home " + api.ShellQuote(d.place.dir) + " daemon reload"
 	}
 	return "systemctl reload fastnd"
-}
-
-// shellQuote gives s as one word of a shell command, for hints to be pasted.
-func shellQuote(s string) string {
-	special := func(c rune) bool {
-		plain := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("_./:@%+,-", c)
-		return !plain
-	}
-	if s != "" && !strings.ContainsFunc(s, special) {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // whyLocked names what keeps the node from starting, and what to do.

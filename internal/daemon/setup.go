@@ -24,8 +24,6 @@ const (
 	homeConfig   = "fastn.toml"
 	homeLock     = "fastnd.lock"
 	socketName   = "control" // FileDescriptorName= of fastn.socket
-	// maxSocketPath is what sockaddr_un holds.
-	maxSocketPath = 107
 )
 
 // Options are what the command line says.
@@ -127,8 +125,8 @@ func openHome(ctx context.Context, home string) (_ *place, err error) {
 		return nil, fmt.Errorf("home: %w", err)
 	}
 	p := &place{dir: home, socket: filepath.Join(home, api.HomeSocket)}
-	if len(p.socket) > maxSocketPath {
-		return nil, api.Errorf(api.CodeInternal, "the socket's path %s has %d bytes, the limit is %d", p.socket, len(p.socket), maxSocketPath).
+	if len(p.socket) > api.MaxSocketPath {
+		return nil, api.Errorf(api.CodeInternal, "the socket's path %s has %d bytes, the limit is %d", p.socket, len(p.socket), api.MaxSocketPath).
 			WithHint("choose a home with a shorter path")
 	}
 	if err := os.MkdirAll(home, 0o700); err != nil {
@@ -148,7 +146,7 @@ func openHome(ctx context.Context, home string) (_ *place, err error) {
 	}()
 	if err := unix.Flock(int(p.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, api.Errorf(api.CodeConflict, "another fastnd runs in %s", home).
-			WithHint(`"fastn --home %s daemon status" tells of it`, shellQuote(home))
+			WithHint(`"fastn --home %s daemon status" tells of it`, api.ShellQuote(home))
 	}
 	if err := os.Remove(p.socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("clear the old socket: %w", err)
@@ -176,7 +174,7 @@ func private(home string) error {
 	}
 	if st.Mode&0o022 != 0 {
 		return api.Errorf(api.CodeNotPermitted, "the home %s has mode %04o: others could change what is in it", home, st.Mode&0o7777).
-			WithHint("chmod 700 %s", shellQuote(home))
+			WithHint("chmod 700 %s", api.ShellQuote(home))
 	}
 	return nil
 }

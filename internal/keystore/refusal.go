@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fastn-stack/fastnd/service/api"
 )
 
 // Refusal says why a file or folder of the keystore is not used. Nothing in it
@@ -22,7 +24,7 @@ type Refusal struct {
 
 // Error does not hold the Fix: that is for a hint.
 func (r *Refusal) Error() string {
-	return fmt.Sprintf("%s is refused: %s", shellQuote(r.Path), r.Reason)
+	return fmt.Sprintf("%s is refused: %s", api.ShellQuote(r.Path), r.Reason)
 }
 
 type kind int
@@ -72,7 +74,7 @@ func checkAccess(path string, st *unix.Stat_t, want kind, owner uint32) error {
 	var reasons, fixes []string
 	if st.Uid != owner {
 		reasons = append(reasons, fmt.Sprintf("it belongs to uid %d, not %d", st.Uid, owner))
-		fixes = append(fixes, fmt.Sprintf("chown -h %d %s", owner, shellQuote(path)))
+		fixes = append(fixes, fmt.Sprintf("chown -h %d %s", owner, api.ShellQuote(path)))
 	}
 	if perm := st.Mode & 0o777; perm&0o077 != 0 {
 		reasons = append(reasons, fmt.Sprintf("others may use it (mode %04o)", perm))
@@ -94,7 +96,7 @@ func chmod(path string, want kind, owner uint32) string {
 	if owner != 0 && owner < firstUserID {
 		as = fmt.Sprintf("setpriv --reuid=%d ", owner)
 	}
-	return fmt.Sprintf("%schmod %o %s", as, want.mode(), shellQuote(path))
+	return fmt.Sprintf("%schmod %o %s", as, want.mode(), api.ShellQuote(path))
 }
 
 func unreadable(path string, want kind, owner uint32) *Refusal {
@@ -108,24 +110,24 @@ func broken(path, reason string) *Refusal {
 
 // stray is a refusal of something that has no place in the keystore.
 func stray(path, reason string) *Refusal {
-	return &Refusal{Path: path, Reason: reason, Fix: "move " + shellQuote(path) + " out of the keystore"}
+	return &Refusal{Path: path, Reason: reason, Fix: "move " + api.ShellQuote(path) + " out of the keystore"}
 }
 
 func command(path, reason, fix string) *Refusal {
 	r := &Refusal{Path: path, Reason: reason, Fix: fix, Command: true}
 	if strings.ContainsFunc(path, unprintable) { // nobody should paste that
-		r.Fix, r.Command = "move "+shellQuote(path)+" out of the keystore", false
+		r.Fix, r.Command = "move "+api.ShellQuote(path)+" out of the keystore", false
 	}
 	return r
 }
 
 // replace is for what is not to be looked into, let alone copied by root.
 func replace(path string, what kind) string {
-	return fmt.Sprintf("move %s away and %s", shellQuote(path), restore(path, what))
+	return fmt.Sprintf("move %s away and %s", api.ShellQuote(path), restore(path, what))
 }
 
 func restore(path string, what kind) string {
-	return fmt.Sprintf("restore the %s %s from a backup", what, shellQuote(path))
+	return fmt.Sprintf("restore the %s %s from a backup", what, api.ShellQuote(path))
 }
 
 func fileType(mode uint32) string {
@@ -142,22 +144,6 @@ func fileType(mode uint32) string {
 		return "device"
 	}
 	return "special file"
-}
-
-// shellQuote gives path as one word of a shell command; one with control
-// characters, which could fake a line of a log, with those escaped by Go's rules.
-func shellQuote(path string) string {
-	switch {
-	case strings.ContainsFunc(path, unprintable):
-		return fmt.Sprintf("%+q", path)
-	case path != "" && !strings.ContainsFunc(path, needsQuotes):
-		return path
-	}
-	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
-}
-
-func needsQuotes(r rune) bool {
-	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_./:@%+,-", r))
 }
 
 func unprintable(r rune) bool { return r < ' ' || r == 0x7f || r == '\uFFFD' }

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/service/api"
 )
 
 // shape is one way in which a key file is not what it should be.
@@ -323,7 +324,7 @@ func checkRefusal(t *testing.T, s shape, path string, read func() error) {
 	if !ok {
 		t.Fatalf("no refusal but %v", err)
 	}
-	if r.Path != path || !strings.Contains(r.Reason, s.says) || !strings.Contains(err.Error(), shellQuote(path)) {
+	if r.Path != path || !strings.Contains(r.Reason, s.says) || !strings.Contains(err.Error(), api.ShellQuote(path)) {
 		t.Errorf("%v, want %q about %s", err, s.says, path)
 	}
 	if r.Command != s.command || !r.Command && !strings.Contains(r.Fix, "restore the ") {

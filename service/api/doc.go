@@ -46,6 +46,9 @@ const (
 	HomeSocket   = "daemon.sock" // below the home
 	EnvSocket    = "FASTN_SOCKET"
 	EnvHome      = "FASTN_HOME"
+
+	// MaxSocketPath is what sockaddr_un takes, unix(7), less the final zero byte.
+	MaxSocketPath = 107
 )
 
 // Names of protocols that are built in, and names with a meaning.

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/user"
@@ -11,9 +12,6 @@ import (
 
 	"github.com/fastn-stack/fastnd/service/api"
 )
-
-// maxSocketPath is what sockaddr_un takes, unix(7), less the final zero byte.
-const maxSocketPath = 107
 
 // dial connects to the daemon, if it is one that Options.Trust takes.
 func (c *Client) dial(ctx context.Context) (*net.UnixConn, error) {
@@ -53,8 +51,8 @@ func listenerUID(conn *net.UnixConn) (uint32, error) {
 // dial connects to a socket. Its error is unavailable, and its hint says how to
 // get there.
 func dial(ctx context.Context, path string) (*net.UnixConn, error) {
-	if len(path) > maxSocketPath {
-		return nil, unavailable(path, "the path of a socket may have 107 bytes, this has "+strconv.Itoa(len(path))).
+	if len(path) > api.MaxSocketPath {
+		return nil, unavailable(path, fmt.Sprintf("the path of a socket may have %d bytes, this has %d", api.MaxSocketPath, len(path))).
 			WithHint("choose a shorter one with --socket or --home")
 	}
 	var d net.Dialer
