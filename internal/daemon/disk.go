@@ -90,7 +90,7 @@ func (d *Daemon) diagnose(err error) (why, fix string) {
 	if probe := probeDisk(dir); probe != nil {
 		err = probe
 	}
-	quoted := shellQuote(dir)
+	quoted := api.ShellQuote(dir)
 	var st unix.Statfs_t
 	statErr := unix.Statfs(dir, &st)
 	switch {

@@ -101,7 +101,7 @@ func (d *Daemon) whyLocked(err error) (systemd.MessageID, api.Problem) {
 		return systemd.MsgKeystoreLocked, p
 	}
 	if errors.Is(err, sqlite.ErrNewer) { // a damaged one, too
-		p.Fix = "install the newer version of fastn again, or restore a backup of " + shellQuote(d.place.dir) + ", then: " + d.reloadCommand()
+		p.Fix = "install the newer version of fastn again, or restore a backup of " + api.ShellQuote(d.place.dir) + ", then: " + d.reloadCommand()
 		return systemd.MsgStoreDamaged, p
 	}
 	if isDisk(err) {
