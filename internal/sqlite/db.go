@@ -163,10 +163,10 @@ func dsn(path, mode string, pragmas ...string) string {
 
 func (db *DB) start(ctx context.Context, o Options) error {
 	if err := db.writer.PingContext(ctx); err != nil {
-		return err
+		return ofFile(err)
 	}
 	if err := db.checkAtStart(ctx, o.LightCheck); err != nil {
-		return err
+		return ofFile(err)
 	}
 	if err := ours(ctx, db.writer, o.Migrations); err != nil {
 		return err
@@ -175,6 +175,15 @@ func (db *DB) start(ctx context.Context, o Options) error {
 		return err
 	}
 	return checkSealed(ctx, db.writer, o.Sealed)
+}
+
+// ofFile is for statements that are always the same: what SQLite calls an error in
+// them, such as a number of a format that it does not know, is the file's.
+func ofFile(err error) error {
+	if e, ok := errors.AsType[*modernc.Error](err); ok && e.Code()&0xff == lib.SQLITE_ERROR {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return err
 }
 
 // quickCheck reads every page. It finds broken structure, not changed content.
