@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"strings"
 
 	"github.com/fastn-stack/fastnd/internal/sqlite"
 )
@@ -107,4 +108,25 @@ func (s *Store) Aside(ctx context.Context, limit int) ([]Aside, error) {
 		})
 	})
 	return list, err
+}
+
+// claim knows rows of the boxes again, by their digests, among what is left of a
+// damaged file. Of several copies of a row that is sure which is not the
+// earliest: what became of a message is not undone by an old copy.
+func claim(rowid int64, row []any) (table string, values []any, sure bool) {
+	if len(row) == 0 || row[0] != nil { // seq is the rowid
+		return "", nil, false
+	}
+	row = append([]any{rowid}, row[1:]...)
+	switch len(row) {
+	case strings.Count(outColumns, ",") + 1:
+		if r, bad := decodeOut(row); bad == nil {
+			return boxOut, row, r.State != Queued
+		}
+	case strings.Count(inColumns, ",") + 1:
+		if r, bad := decodeIn(row); bad == nil {
+			return boxIn, row, r.state != unread
+		}
+	}
+	return "", nil, false
 }

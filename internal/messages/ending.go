@@ -59,7 +59,7 @@ func (s *Store) Cancel(ctx context.Context, from identity.ID, id string) (Outgoi
 		}
 		s.countOut(from, -1, -r.size, 0)
 		r.Outgoing = Outgoing{Message: r.Message, State: Cancelled, Done: now}
-		return nil, dropIdleWait(tx, r.lane)
+		return nil, dropIdleWait(tx, from, r.lane)
 	})
 }
 
@@ -136,14 +136,14 @@ func (s *Store) Expire(ctx context.Context) ([]Outgoing, error) {
 
 func (s *Store) expire(tx *sqlite.Tx) (expired []Outgoing, bad []damagedRow, err error) {
 	now := s.now()
-	lanes := map[int64]struct{}{}
+	lanes := map[int64]identity.ID{}
 	err = tx.Query(func(row []any) error {
 		r, damaged := decodeOutColumns(row)
 		if damaged != nil {
 			bad = append(bad, damagedRow{boxOut, r.Seq, damaged.reason})
 			return nil
 		}
-		lanes[r.lane] = struct{}{}
+		lanes[r.lane] = r.From
 		r.State, r.Done = Expired, now
 		expired = append(expired, r.Outgoing)
 		return nil
@@ -166,8 +166,8 @@ func (s *Store) expire(tx *sqlite.Tx) (expired []Outgoing, bad []damagedRow, err
 		}
 		s.countOut(o.From, -1, 0, 0)
 	}
-	for lane := range lanes {
-		if err := dropIdleWait(tx, lane); err != nil {
+	for lane, sender := range lanes {
+		if err := dropIdleWait(tx, sender, lane); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -103,20 +103,23 @@ func (s *Store) auditIfNeeded(ctx context.Context) error {
 // have queued for it stays.
 func (s *Store) Forget(ctx context.Context, id identity.ID) error {
 	err := errors.Join(
-		s.repeat(ctx, func(tx *sqlite.Tx) (int, error) {
-			return s.deleteRows(tx, "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox WHERE sender = ? LIMIT ?) RETURNING sender, state = 'queued', iif(data IS NULL, 0, size)", id[:])
-		}),
-		s.repeat(ctx, func(tx *sqlite.Tx) (int, error) { return s.forgetInbox(tx, id) }),
-		s.forgetWants(ctx, id),
 		s.write(ctx, func(tx *sqlite.Tx) error {
-			_, err := tx.Exec("DELETE FROM waits WHERE NOT EXISTS (SELECT 1 FROM outbox WHERE state = 'queued' AND outbox.lane = waits.lane)")
+			_, err := tx.Exec("DELETE FROM waits WHERE lane IN (SELECT DISTINCT lane FROM outbox WHERE state = 'queued' AND sender = ?)", id[:])
 			return err
 		}),
+		s.repeat(ctx, func(tx *sqlite.Tx) (int, error) { return s.forgetOutbox(tx, id) }),
+		s.repeat(ctx, func(tx *sqlite.Tx) (int, error) { return s.forgetInbox(tx, id) }),
+		s.forgetWants(ctx, id),
 	)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	s.use.forget(id)
 	return err
+}
+
+func (s *Store) forgetOutbox(tx *sqlite.Tx, sender identity.ID) (int, error) {
+	return s.deleteRows(tx, `DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox WHERE sender = ? LIMIT ?)
+		RETURNING sender, state = 'queued', iif(data IS NULL, 0, size)`, sender[:])
 }
 
 func (s *Store) forgetInbox(tx *sqlite.Tx, owner identity.ID) (n int, err error) {

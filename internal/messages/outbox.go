@@ -185,7 +185,7 @@ func (s *Store) Settle(ctx context.Context, l Lane, outcomes []Outcome, wait *Wa
 			lane, micros(wait.NextTry), string(wait.Code), wait.Reason); err != nil {
 			return err
 		}
-		return dropIdleWait(tx, lane)
+		return dropIdleWait(tx, l.From, lane)
 	})
 }
 
@@ -219,7 +219,8 @@ func micros(t time.Time) int64 {
 
 // dropIdleWait forgets why a lane waits that has nothing queued: what is queued
 // next has not been tried yet.
-func dropIdleWait(tx *sqlite.Tx, lane int64) error {
-	_, err := tx.Exec("DELETE FROM waits WHERE lane = ?1 AND NOT EXISTS (SELECT 1 FROM outbox WHERE state = 'queued' AND lane = ?1)", lane)
+func dropIdleWait(tx *sqlite.Tx, sender identity.ID, lane int64) error {
+	_, err := tx.Exec("DELETE FROM waits WHERE lane = ? AND NOT EXISTS (SELECT 1 FROM outbox WHERE state = 'queued' AND sender = ? AND lane = ?)",
+		lane, sender[:], lane)
 	return err
 }

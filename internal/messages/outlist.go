@@ -3,7 +3,6 @@ package messages
 import (
 	"context"
 	"database/sql"
-	"math"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/sqlite"
@@ -30,7 +29,7 @@ func (s *Store) Lanes(ctx context.Context) ([]Waiting, error) {
 		list = nil
 		// The first row of each lane, from one to the next: rows are many, lanes are few.
 		head, err := tx.PrepareContext(ctx, "SELECT "+outNoData+` FROM outbox INDEXED BY outbox_lane
-			WHERE state = 'queued' AND lane >= ? ORDER BY lane, seq LIMIT 1`)
+			WHERE state = 'queued' AND (sender, lane) > (?, ?) ORDER BY sender, lane, seq LIMIT 1`)
 		if err != nil {
 			return err
 		}
@@ -40,8 +39,10 @@ func (s *Store) Lanes(ctx context.Context) ([]Waiting, error) {
 			return err
 		}
 		defer func() { _ = wait.Close() }()
-		for from := int64(math.MinInt64); ; from++ {
-			r, err := one(ctx, head, decodeOutColumns, boxOut, from)
+		var sender identity.ID
+		var lane int64
+		for {
+			r, err := one(ctx, head, decodeOutColumns, boxOut, sender[:], lane)
 			if err != nil || r == nil {
 				return err
 			}
@@ -49,9 +50,7 @@ func (s *Store) Lanes(ctx context.Context) ([]Waiting, error) {
 				return err
 			}
 			list = append(list, Waiting{r.Lane(), r.Code, r.Reason, r.Tries, r.NextTry})
-			if from = r.lane; from == math.MaxInt64 {
-				return nil
-			}
+			sender, lane = r.From, r.lane
 		}
 	})
 	return list, err
@@ -91,7 +90,7 @@ func (s *Store) Head(ctx context.Context, l Lane, maxMessages, maxBytes int) ([]
 	err := s.view(ctx, func(tx *sql.Tx) error {
 		list = nil
 		size, now := 0, s.now()
-		rows, err := tx.QueryContext(ctx, "SELECT "+outColumns+" FROM outbox INDEXED BY outbox_lane WHERE state = 'queued' AND lane = ? ORDER BY seq", l.hash())
+		rows, err := tx.QueryContext(ctx, "SELECT "+outColumns+" FROM outbox INDEXED BY outbox_lane WHERE state = 'queued' AND sender = ? AND lane = ? ORDER BY seq", l.From[:], l.hash())
 		if err != nil {
 			return err
 		}
@@ -121,7 +120,7 @@ func (s *Store) Outgoing(ctx context.Context, from identity.ID, id string) (Outg
 func (s *Store) ListOut(ctx context.Context, from identity.ID, p Page, finalToo bool) ([]Outgoing, error) {
 	var list []Outgoing
 	err := s.view(ctx, func(tx *sql.Tx) error {
-		queued, err := listOut(ctx, tx, from, p, "outbox_queued", "state = 'queued'")
+		queued, err := listOut(ctx, tx, from, p, "outbox_lane", "state = 'queued'")
 		if err != nil {
 			return err
 		}
@@ -138,8 +137,9 @@ func (s *Store) ListOut(ctx context.Context, from identity.ID, p Page, finalToo 
 }
 
 func listOut(ctx context.Context, tx *sql.Tx, from identity.ID, p Page, index, state string) (list []Outgoing, err error) {
-	rows, err := tx.QueryContext(ctx, "SELECT "+outColumns+" FROM outbox INDEXED BY "+index+" WHERE sender = ? AND seq > ? AND "+state+" ORDER BY seq LIMIT ?",
-		from[:], p.After, p.limit())
+	// What is queued lies by lane: first the places are sorted, then the rows are read.
+	rows, err := tx.QueryContext(ctx, "SELECT "+outColumns+" FROM outbox WHERE seq IN (SELECT seq FROM outbox INDEXED BY "+index+
+		" WHERE sender = ? AND seq > ? AND "+state+" ORDER BY seq LIMIT ?) ORDER BY seq", from[:], p.After, p.limit())
 	if err != nil {
 		return nil, err
 	}

@@ -29,8 +29,7 @@ CREATE TABLE outbox (
 	data       BLOB, -- gone when delivered or cancelled
 	UNIQUE (sender, message_id)
 );
-CREATE INDEX outbox_lane    ON outbox (lane, seq) WHERE state = 'queued';
-CREATE INDEX outbox_queued  ON outbox (sender, seq) WHERE state = 'queued';
+CREATE INDEX outbox_lane    ON outbox (sender, lane, seq) WHERE state = 'queued';
 CREATE INDEX outbox_expires ON outbox (expires) WHERE state = 'queued';
 CREATE INDEX outbox_final   ON outbox (sender, seq) WHERE state <> 'queued';
 CREATE INDEX outbox_done    ON outbox (done) WHERE state <> 'queued';

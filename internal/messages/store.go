@@ -92,7 +92,7 @@ func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 
 // open opens the database and loads what is kept in memory.
 func (s *Store) open(ctx context.Context) error {
-	db, err := sqlite.Open(ctx, s.path, sqlite.Options{Migrations: migrations(), LightCheck: true})
+	db, err := sqlite.Open(ctx, s.path, sqlite.Options{Migrations: migrations(), LightCheck: true, Salvage: claim})
 	if err != nil {
 		return fmt.Errorf("messages: %w", err)
 	}

@@ -136,7 +136,8 @@ func (u *usage) write(tx *sqlite.Tx) error {
 		if v := u.committed[k].plus(d); v == (use{}) {
 			_, err = tx.Exec("DELETE FROM usage WHERE kind = ? AND owner = ? AND peer = ?", k.kind, k.owner[:], k.peer[:])
 		} else {
-			_, err = tx.Exec("INSERT OR REPLACE INTO usage (kind, owner, peer, messages, bytes) VALUES (?, ?, ?, ?, ?)",
+			_, err = tx.Exec(`INSERT INTO usage (kind, owner, peer, messages, bytes) VALUES (?, ?, ?, ?, ?)
+				ON CONFLICT (kind, owner, peer) DO UPDATE SET messages = excluded.messages, bytes = excluded.bytes`,
 				k.kind, k.owner[:], k.peer[:], v.messages, v.bytes)
 		}
 		if err != nil {

@@ -39,6 +39,12 @@ type Options struct {
 	// LightCheck has Open look at the ends of each table only, so that it takes
 	// no longer for a large file; the rest is for CheckAll.
 	LightCheck bool
+	// Salvage tells to which table a record of a damaged file belongs, and its
+	// values in the order of that table's columns. It is called only where SQLite
+	// could not read all, and gets the records of all tables, also old copies of
+	// rows: it must know from the content that it is right, and sure that no
+	// other copy is to be preferred. nil, or "": no table.
+	Salvage func(rowid int64, row []any) (table string, values []any, sure bool)
 	// Sealed are tables made by Seal of which every row's digest is checked by
 	// Open. For small ones: it reads them whole.
 	Sealed []string
@@ -110,13 +116,17 @@ func openChecked(ctx context.Context, path string, o Options) (*DB, error) {
 	return db, nil
 }
 
+// logPages is how long the log may grow before it is folded into the file, 16
+// MiB: a page that many commits change is then folded once.
+const logPages = "wal_autocheckpoint(4000)"
+
 func open(path string, o Options) *DB {
 	readers := o.Readers
 	if readers == 0 {
 		readers = 4
 	}
 	db := &DB{path: path}
-	db.writer = openPool(dsn(path, "rw", "journal_mode(WAL)", "synchronous(FULL)"))
+	db.writer = openPool(dsn(path, "rw", "journal_mode(WAL)", "synchronous(FULL)", logPages))
 	db.writer.SetMaxOpenConns(1)
 	db.readers = openPool(dsn(path, "rw", "synchronous(FULL)", "query_only(1)"))
 	db.readers.SetMaxOpenConns(readers)

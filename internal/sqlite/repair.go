@@ -186,6 +186,11 @@ func rebuild(ctx context.Context, from, to string, o Options) (*Recovery, error)
 		}
 		r.Tables = append(r.Tables, copied)
 	}
+	if r.Lost() && o.Salvage != nil {
+		if err := copyRecords(ctx, from, fresh.writer, o, r.Tables); err != nil {
+			return nil, errors.Join(err, fresh.Close())
+		}
+	}
 	return r, fresh.Close()
 }
 
