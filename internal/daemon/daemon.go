@@ -166,6 +166,7 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
 		}
 	})
 	wg.Go(func() { d.watchDisk(ctx) })
+	wg.Go(func() { newTidy().run(ctx) })
 	if err := d.notify.Ready(d.status()); err != nil {
 		d.log.Error("cannot tell systemd that the daemon is ready", "error", err)
 	}

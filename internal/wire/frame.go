@@ -32,8 +32,8 @@ const (
 	// at once; a larger payload is written on its own, uncopied.
 	oneWrite = 32 << 10
 	// ReaderSize is a good buffer for ReadFrame: most headers fit, so that they
-	// are parsed where they lie.
-	ReaderSize = 8 << 10
+	// are parsed where they lie. Each connected node costs one.
+	ReaderSize = 2 << 10
 )
 
 // Why a frame is refused; for use with errors.Is. After either, nothing more
