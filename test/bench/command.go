@@ -102,8 +102,10 @@ func startSSH(ctx context.Context, dir string) (run []string, stop func(), err e
 	if err := os.WriteFile(keys, public, 0o600); err != nil {
 		return nil, nil, err
 	}
-	if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
-		return nil, nil, err
+	if os.Geteuid() == 0 { // then it wants this folder
+		if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
+			return nil, nil, err
+		}
 	}
 	port, err := freePort()
 	if err != nil {

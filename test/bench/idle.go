@@ -7,16 +7,12 @@ import (
 	"net"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/peer"
-
-	"github.com/fastn-stack/fastnd/internal/identity"
-	"github.com/fastn-stack/fastnd/internal/p2p/p2ptest"
 	"github.com/fastn-stack/fastnd/service/api"
 	"github.com/fastn-stack/fastnd/test/process"
 )
 
 // benchIdle: memory and processor of a daemon that nobody uses, and what an idle
-// client and a connected peer add.
+// client adds.
 func benchIdle(ctx context.Context, b *bench) (err error) {
 	d, err := process.Start(ctx, b.bin, process.Options{Config: wideBudgets})
 	if err != nil {
@@ -40,18 +36,7 @@ func benchIdle(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	b.add(under("idle memory", empty/1024, "MiB", 40), under("idle processor", 100*float64(after-before)/float64(watch), "%", 0.5))
-	clients := 1000
-	if b.full {
-		clients = 10_000
-	}
-	if err := idleClients(ctx, b, d, clients); err != nil {
-		return err
-	}
-	peers := 100
-	if b.full {
-		peers = 500
-	}
-	return connectedPeers(ctx, b, d, peers)
+	return idleClients(ctx, b, d, 10_000)
 }
 
 func pause(ctx context.Context, d time.Duration) error {
@@ -89,49 +74,13 @@ func idleClients(ctx context.Context, b *bench, d *process.Daemon, n int) error 
 			return err
 		}
 	}
+	if err := pause(ctx, settle); err != nil {
+		return err
+	}
 	after, err := d.RSS()
 	if err != nil {
 		return err
 	}
 	b.add(under(fmt.Sprintf("memory of an idle client (%d)", n), (after-before)/float64(n), "KiB", 20))
-	return nil
-}
-
-// connectedPeers connects n stock libp2p hosts of this process to d.
-func connectedPeers(ctx context.Context, b *bench, d *process.Daemon, n int) (err error) {
-	var s api.Status
-	if err := d.Client.Verb(ctx, api.VerbDaemonStatus, nil, &s); err != nil {
-		return err
-	}
-	info, err := peer.AddrInfoFromString(s.Node.Addresses[0])
-	if err != nil {
-		return err
-	}
-	before, err := d.RSS()
-	if err != nil {
-		return err
-	}
-	for range n {
-		key, err := identity.GenerateKey()
-		if err != nil {
-			return err
-		}
-		h, done, err := p2ptest.RawHost(key, quicLoopback)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = done() }()
-		if err := h.Connect(ctx, *info); err != nil {
-			return err
-		}
-	}
-	if err := pause(ctx, 2*time.Second); err != nil {
-		return err
-	}
-	after, err := d.RSS()
-	if err != nil {
-		return err
-	}
-	b.add(under(fmt.Sprintf("memory of a connected peer (%d)", n), (after-before)/float64(n), "KiB", 100))
 	return nil
 }

@@ -59,8 +59,15 @@ func shown(what string, value float64, unit string) row {
 // bench is one run.
 type bench struct {
 	bin  string // folder of the programs
-	full bool   // the long forms: more rounds, 500 peers
 	rows []row
+}
+
+// results is the JSON: what two runs on one machine can be compared by. It has no
+// date.
+type results struct {
+	Go         string `json:"go"`
+	Processors int    `json:"processors"`
+	Rows       []row  `json:"rows"`
 }
 
 func (b *bench) add(r ...row) {
@@ -101,8 +108,7 @@ func server(args []string) func() error {
 func run(ctx context.Context) error {
 	b := &bench{}
 	flag.StringVar(&b.bin, "bin", "bin", "folder of fastn and fastnd")
-	flag.BoolVar(&b.full, "full", false, "more rounds, and 500 connected peers")
-	only := flag.String("only", "", "the one part to measure: calls, rates, command, streams, idle or cold")
+	only := flag.String("only", "", "the one part to measure: calls, rates, command, streams, idle, peers or cold")
 	out := flag.String("json", "", "write the rows to this file too")
 	flag.Parse()
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Minute)
@@ -111,7 +117,7 @@ func run(ctx context.Context) error {
 		name string
 		run  func(context.Context, *bench) error
 	}{
-		{"calls", benchCalls}, {"rates", benchRates}, {"command", benchCommand}, {"streams", benchStreams}, {"idle", benchIdle}, {"cold", benchCold},
+		{"calls", benchCalls}, {"rates", benchRates}, {"command", benchCommand}, {"streams", benchStreams}, {"idle", benchIdle}, {"peers", benchPeers}, {"cold", benchCold},
 	} {
 		if *only != "" && *only != part.name {
 			continue
@@ -122,7 +128,7 @@ func run(ctx context.Context) error {
 		}
 	}
 	if *out != "" {
-		data, err := json.MarshalIndent(b.rows, "", "  ")
+		data, err := json.MarshalIndent(results{runtime.Version(), runtime.NumCPU(), b.rows}, "", "  ")
 		if err != nil {
 			return err
 		}
