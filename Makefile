@@ -48,7 +48,7 @@ fuzz: ## every fuzz target for FUZZTIME each; what they find is kept in testdata
 	done
 
 .PHONY: bench
-bench: build ## fastn beside its baselines, in one run: a table, and build/bench.json
+bench: deps-bench build ## fastn beside its baselines, in one run: a table, and build/bench.json
 	@mkdir -p build
 	$(GO) build -o build/bench ./test/bench
 	build/bench -bin bin -json build/bench.json $(BENCHFLAGS)
@@ -69,7 +69,9 @@ help: ## this list
 include packaging/Makefile.inc
 
 # What each target needs beside Go and gcc; quick when all is there.
-.PHONY: deps-test deps-lint deps-demo
+.PHONY: deps-test deps-lint deps-bench deps-demo
 deps-test deps-lint:
 	@packaging/install-deps
+deps-bench:
+	@packaging/install-deps bench
 deps-demo:
