@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -94,6 +95,9 @@ type wearer struct {
 func wear(peer string, n int) error {
 	w := wearer{newClient(), peer, bytes.Repeat([]byte("0123456789abcdef"), 4<<10)}
 	defer w.c.Close()
+	if err := w.crowd(100); err != nil {
+		return err
+	}
 	for i := range n {
 		todo := []func(context.Context) error{w.call, w.callAlone, w.breakOff}
 		if i%10 == 0 {
@@ -110,6 +114,41 @@ func wear(peer string, n int) error {
 	}
 	fmt.Println("worn")
 	return nil
+}
+
+// crowd has n calls in flight at once, more than the daemon keeps goroutines for:
+// from then on their number is not for it to grow.
+func (w wearer) crowd(n int) error {
+	const protocol = "Crowd"
+	ctx, cancel := context.WithTimeout(context.Background(), answerLimit)
+	defer cancel()
+	l, err := w.c.Listen(ctx, client.ListenOptions{Protocol: protocol})
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	done := make(chan error, n)
+	for range n {
+		go func() {
+			_, err := w.c.Call(ctx, request(api.TargetSelf, protocol, "x"))
+			done <- err
+		}()
+	}
+	calls := make([]*client.Incoming, n)
+	for i := range calls {
+		if calls[i], err = l.Next(ctx); err != nil {
+			return err
+		}
+	}
+	for _, in := range calls {
+		if err := in.Reply(ctx, json.RawMessage(`"x"`)); err != nil {
+			return err
+		}
+	}
+	for range n {
+		err = errors.Join(err, <-done)
+	}
+	return err
 }
 
 func (w wearer) call(context.Context) error { return echo(w.c, w.peer, "shared") }
