@@ -30,16 +30,19 @@ const mostLingering = 64
 //	lines ──stream, accept──▶ opening ──streaming──▶ raw ──▶ closed
 //	  ▲─────── refused ──────────┘
 type conn struct {
-	s      *Server
-	uc     *net.UnixConn
-	caller Caller // set before the first request
-	in     lineReader
-	out    writer
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	wg     sync.WaitGroup
-	done   chan struct{} // closed when run returns
-	held   int           // bytes that the request being read counts; the reader's
+	s       *Server
+	uc      *net.UnixConn
+	caller  Caller // set before the first request
+	in      lineReader
+	out     writer
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	wg      sync.WaitGroup
+	done    chan struct{} // closed when run returns
+	held    int           // bytes that the request being read counts; the reader's
+	refused int           // bytes of lines that were refused, and not yet paid for; the reader's
+	turns   *turns        // of the caller's uid
+	turn    *turn         // of the line being looked at, nil once it is its request's; the reader's
 
 	mu         sync.Mutex
 	admitted   bool
@@ -96,6 +99,8 @@ func (c *conn) run() {
 	}
 	defer release()
 	defer c.finish()
+	c.turns = c.s.turns.join(caller.UID)
+	defer c.s.turns.leave(caller.UID)
 	c.mu.Lock()
 	c.caller, c.admitted = caller, true
 	c.mu.Unlock()
@@ -217,12 +222,19 @@ func (c *conn) readLines() ending {
 		line, files, err := c.in.next()
 		switch {
 		case err == nil:
+			c.turn = c.turns.begin()
 			c.request(line, files)
+			c.turn.end()
+			c.pause()
 		case errors.Is(err, errLineTooLong):
 			c.fail("", true, api.Errorf(api.CodeTooLarge, "a line is longer than %d bytes; the connection ends", api.MaxLine))
+			c.refused += api.MaxLine
+			c.pause()
 			return broken
 		case errors.Is(err, errNoRoom):
 			c.fail(c.in.skipped.id, c.in.skipped.noID, nothingDone(c.in.skipped.why))
+			c.refused += c.in.skipped.all
+			c.pause()
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			if goOn, how := c.woken(); !goOn {
 				return how

@@ -58,7 +58,8 @@ type lost struct {
 	id   string // if it could be read
 	noID bool
 	why  error // there was no room
-	n    int   // bytes that were thrown away
+	n    int   // bytes that were thrown away so far
+	all  int   // bytes of the whole line
 }
 
 // attached are the descriptors of one line.
@@ -98,14 +99,15 @@ func (r *lineReader) next() ([]byte, attached, error) {
 			line := r.buf[r.start:nl]
 			files := r.filesUntil(r.base + int64(nl))
 			r.start, r.scanned = nl+1, nl+1
-			skipping, skipped := r.skipping, r.skipped.n
+			skipping, all := r.skipping, len(line)+r.skipped.n
 			r.skipping, r.skipped.n = false, 0
 			switch {
-			case len(line)+skipped >= api.MaxLine:
+			case all >= api.MaxLine:
 				files.close()
 				return nil, attached{}, errLineTooLong
 			case skipping:
 				files.close()
+				r.skipped.all = all
 				return nil, attached{}, errNoRoom
 			}
 			return line, files, nil

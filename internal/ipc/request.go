@@ -24,11 +24,13 @@ func (c *conn) request(line []byte, a attached) {
 	r, id, ok, err := api.ParseRequest(line)
 	if err != nil {
 		c.fail(id, !ok, api.AsError(err))
+		c.refused += len(line)
 		return
 	}
 	t, err := c.check(r, a)
 	if err != nil {
 		c.fail(r.ID, false, api.AsError(err))
+		c.refused += len(line)
 		return
 	}
 	data, held, err := c.in.own(r.Data)
@@ -93,13 +95,14 @@ func (c *conn) serveHello(r *api.Request, _ []*os.File) {
 }
 
 func (c *conn) serveCall(r *api.Request, _ []*os.File) {
-	c.start(r, func(ctx context.Context) (json.RawMessage, error) {
+	c.start(r, func(ctx context.Context, t *turn) (json.RawMessage, error) {
 		ctx, cancel := context.WithTimeout(ctx, r.Timeout())
 		defer cancel()
 		rr, err := c.routerRequest(ctx, r, router.Call)
 		if err != nil {
 			return nil, err
 		}
+		rr.Waiting = t.end
 		return c.s.backend.Route(ctx, rr)
 	})
 }
@@ -147,7 +150,7 @@ func (c *conn) serveVerb(r *api.Request, files []*os.File) {
 		c.dismissing++
 		c.mu.Unlock()
 	}
-	c.aside(func() {
+	c.aside(func(t *turn) {
 		ctx, cancel := context.WithTimeout(c.ctx, r.Timeout())
 		defer cancel()
 		v, err := c.s.backend.Verb(ctx, c.caller, r, files)
@@ -155,6 +158,7 @@ func (c *conn) serveVerb(r *api.Request, files []*os.File) {
 		if err == nil {
 			data, err = marshal(v)
 		}
+		t.end()
 		c.finishFlight(r, data, err, release)
 		if r.Type == api.VerbDaemonDisconnect {
 			c.afterDismissing()

@@ -25,6 +25,7 @@ type Server struct {
 	types    map[string]requestType
 	streams  streamTable
 	incoming incomingTable
+	turns    turnTable
 	crew     crew.Crew // does the requests
 	// lingering holds one for each refused connection that is lingered on.
 	lingering chan struct{}

@@ -120,8 +120,11 @@ func TestWriteUrgency(t *testing.T) {
 		}
 		patientDone := false
 		wg.Go(func() {
-			_, err := w.line(patient, "late", api.StatusOK, nil)
+			mustFlush, err := w.line(patient, "late", api.StatusOK, nil)
 			patientDone = err == nil
+			if mustFlush { // if all before it was written by then
+				w.flush()
+			}
 		})
 		if _, err := w.line(atOnce, "id", api.StatusOK, nil); !errors.Is(err, errQueueFull) {
 			t.Errorf("at once: %v", err)
