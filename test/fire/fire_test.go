@@ -16,6 +16,9 @@ import (
 var bin string
 
 func TestMain(m *testing.M) {
+	if role := os.Getenv(userRole); role != "" {
+		os.Exit(userMain(role))
+	}
 	code, err := run(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

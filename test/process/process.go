@@ -50,9 +50,10 @@ type Daemon struct {
 	Home, Socket string
 	Client       *client.Client // a program of this process's user; its owner is Daemon
 
-	bin string
-	o   Options
-	cmd *exec.Cmd
+	bin    string
+	o      Options
+	cmd    *exec.Cmd
+	socket *os.File // of a system's daemon: what it is started with
 }
 
 // Start runs the fastnd in the folder bin in a new home and waits until it
@@ -79,20 +80,31 @@ func Start(ctx context.Context, bin string, o Options) (*Daemon, error) {
 
 // Configure writes fastn.toml, which counts at the next start or reload.
 func (d *Daemon) Configure(lines ...string) error {
-	text := strings.Join(append([]string{"[p2p]", "listen = [" + d.o.Listen + "]"}, lines...), "\n") + "\n"
+	head := []string{"[p2p]", "listen = [" + d.o.Listen + "]"}
+	if d.socket != nil {
+		head = append(head, "port = 0")
+	}
+	text := strings.Join(append(head, lines...), "\n") + "\n"
 	return os.WriteFile(filepath.Join(d.Home, "fastn.toml"), []byte(text), 0o600)
 }
 
 // Run starts the daemon in its home, again after Stop or Kill, and waits until it
 // answers.
 func (d *Daemon) Run(ctx context.Context) error {
-	args := append(append([]string{}, d.o.Prefix...), filepath.Join(d.bin, "fastnd"), "--home", d.Home)
+	run, env := []string{filepath.Join(d.bin, "fastnd"), "--home", d.Home}, []string(nil)
+	if d.socket != nil {
+		run, env = d.systemCommand()
+	}
+	args := append(append([]string{}, d.o.Prefix...), run...)
 	d.cmd = exec.CommandContext(ctx, args[0], args[1:]...)
 	d.cmd.Stderr = d.o.Stderr
 	if d.o.Stderr == nil {
 		d.cmd.Stderr = os.Stderr
 	}
-	d.cmd.Env = os.Environ()
+	if d.socket != nil {
+		d.cmd.ExtraFiles = []*os.File{d.socket}
+	}
+	d.cmd.Env = append(os.Environ(), env...)
 	for k, v := range d.o.Env {
 		d.cmd.Env = append(d.cmd.Env, k+"="+v)
 	}
@@ -145,6 +157,9 @@ func (d *Daemon) Stop() error {
 
 // Close stops the daemon and removes its home.
 func (d *Daemon) Close() error {
+	if d.socket != nil {
+		defer d.socket.Close()
+	}
 	return errors.Join(d.Client.Close(), d.Stop(), os.RemoveAll(d.Home))
 }
 

@@ -1,0 +1,121 @@
+package fire
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/fastn-stack/fastnd/internal/testutil"
+	"github.com/fastn-stack/fastnd/test/process"
+)
+
+// startSystem runs a daemon of the whole machine until the test ends.
+func startSystem(t *testing.T, config ...string) *process.Daemon {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to run programs of several users")
+	}
+	d, err := process.StartSystem(context.WithoutCancel(t.Context()), bin, process.Options{Config: config, Stderr: io.Discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeAfter(t, d)
+	return d
+}
+
+// Whatever one user does to the control socket, he gets the promised answers and
+// nothing else, another user gets his within twice the time of his own baseline,
+// and afterwards the daemon holds what it held before.
+func TestLocalAttacks(t *testing.T) {
+	d := startSystem(t, "[budgets]", fmt.Sprintf("per_uid_streams = %d", streamsMost))
+	other := runUser(t, d, bystanderUID, bystander)
+	other.measure(t, 200)
+	for _, name := range slices.Sorted(maps.Keys(attacks())) {
+		t.Run(name, func(t *testing.T) { besiege(t, d, other, name) })
+	}
+}
+
+func besiege(t *testing.T, d *process.Daemon, other *user, name string) {
+	samples := testutil.Rounds(100, 500)
+	attacker := runUser(t, d, attackerUID, name)
+	attacker.ask(t, "go") // what the first time makes is kept for the next
+	attacker.ask(t, "stop")
+	before := heldBy(t, d)
+	var ratios []float64
+	for range testutil.Rounds(1, 5) {
+		base := other.measure(t, samples)
+		attacker.ask(t, "go")
+		begin := time.Now()
+		loaded := other.measure(t, samples)
+		took := time.Since(begin)
+		done := attacker.ask(t, "stop")
+		base.add(other.measure(t, samples))
+		w, f := p99(loaded.Warm), p99(loaded.Fresh)
+		bw, bf := p99(base.Warm), p99(base.Fresh)
+		ratio := max(float64(w)/float64(bw), float64(f)/float64(bf))
+		ratios = append(ratios, ratio)
+		t.Logf("%-20s p99 of others %v warm, %v fresh; alone %v, %v: %.2f x (p50 %v/%v; attacker: %s in %v)", name, w, f, bw, bf, ratio,
+			p50(loaded.Warm), p50(base.Warm), done, took.Round(time.Millisecond))
+	}
+	slices.Sort(ratios)
+	ratio := ratios[len(ratios)/2]
+	limit := 20.0
+	if testutil.Torture() {
+		limit = 2
+	}
+	if ratio > limit {
+		t.Errorf("%s: others wait %.2f x as long, at most %v x is wanted", name, ratio, limit)
+	}
+	before.restored(t, d, other)
+}
+
+func p99(all []time.Duration) time.Duration { return quantile(all, 0.99) }
+func p50(all []time.Duration) time.Duration { return quantile(all, 0.5) }
+
+func quantile(all []time.Duration, q float64) time.Duration {
+	slices.Sort(all)
+	return all[int(q*float64(len(all)-1)+0.5)]
+}
+
+// held is what a daemon holds: files and resident memory.
+type held struct {
+	files int
+	kib   float64
+}
+
+func heldBy(t *testing.T, d *process.Daemon) held {
+	t.Helper()
+	files, err := d.Descriptors()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kib, err := d.RSS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return held{files, kib}
+}
+
+// restored waits until the daemon, which goes on working for another user, holds
+// no more than before, within a tenth.
+func (h held) restored(t *testing.T, d *process.Daemon, other *user) {
+	t.Helper()
+	var now held
+	for deadline := time.Now().Add(patience); ; {
+		now = heldBy(t, d)
+		if now.files*10 <= h.files*11 && now.kib <= h.kib*1.1 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("the daemon held %+v before, and %+v after", h, now)
+			break
+		}
+		other.measure(t, 20)
+	}
+	t.Logf("held %d files and %.0f KiB, now %d and %.0f", h.files, h.kib, now.files, now.kib)
+}
