@@ -217,8 +217,8 @@ func (v *Verbs) contactRemove(c call, a api.NameArgs) (any, error) {
 }
 
 // contactID resolves a contact's name or an id.
-func (v *Verbs) contactID(own roster.Resident, nameOrID string) (identity.ID, error) {
-	c, err := v.Store.ContactByName(own.ID, nameOrID)
+func (v *Verbs) contactID(own identity.ID, nameOrID string) (identity.ID, error) {
+	c, err := v.Store.ContactByName(own, nameOrID)
 	if err == nil {
 		return c.ID, nil
 	}
@@ -228,44 +228,36 @@ func (v *Verbs) contactID(own roster.Resident, nameOrID string) (identity.ID, er
 	return identity.ID{}, err
 }
 
-func (v *Verbs) contactBlock(c call, a api.NameArgs) (any, error) {
-	own, err := v.own(c)
-	if err != nil {
-		return nil, err
+func (v *Verbs) contactBlock(block bool) func(call, api.NameArgs) (any, error) {
+	return func(c call, a api.NameArgs) (any, error) {
+		own, err := v.own(c)
+		if err != nil {
+			return nil, err
+		}
+		id, err := v.contactID(own.ID, a.Name)
+		if err != nil {
+			return nil, err
+		}
+		change := v.Store.Unblock
+		if block {
+			change = v.Store.Block
+			if id == own.ID {
+				return nil, api.Errorf(api.CodeBadRequest, "an identity cannot block itself")
+			}
+		}
+		if err := change(c.ctx, own.ID, id); err != nil {
+			return nil, err
+		}
+		return v.contactOf(own.ID, id), nil
 	}
-	id, err := v.contactID(own, a.Name)
-	if err != nil {
-		return nil, err
-	}
-	if id == own.ID {
-		return nil, api.Errorf(api.CodeBadRequest, "an identity cannot block itself")
-	}
-	if err := v.Store.Block(c.ctx, own.ID, id); err != nil {
-		return nil, err
-	}
-	return v.contactOf(own, id), nil
 }
 
-func (v *Verbs) contactUnblock(c call, a api.NameArgs) (any, error) {
-	own, err := v.own(c)
-	if err != nil {
-		return nil, err
-	}
-	id, err := v.contactID(own, a.Name)
-	if err != nil {
-		return nil, err
-	}
-	if err := v.Store.Unblock(c.ctx, own.ID, id); err != nil {
-		return nil, err
-	}
-	return v.contactOf(own, id), nil
-}
-
-func (v *Verbs) contactOf(own roster.Resident, id identity.ID) api.Contact {
-	if c, ok := v.Store.ContactInfo(own.ID, id); ok {
+// contactOf is id as own knows it, a contact or not.
+func (v *Verbs) contactOf(own, id identity.ID) api.Contact {
+	if c, ok := v.Store.ContactInfo(own, id); ok {
 		return v.contact(c)
 	}
-	return v.contact(store.Contact{Owner: own.ID, ID: id, Blocked: v.Store.Blocked(own.ID, id)})
+	return v.contact(store.Contact{Owner: own, ID: id, Blocked: v.Store.Blocked(own, id)})
 }
 
 // splitAddress takes MULTIADDR/p2p/NODEID apart.

@@ -56,7 +56,7 @@ func (v *Verbs) grantWho(c call, a api.GrantArgs) (roster.Resident, store.Who, e
 	case api.WhoAnyone:
 		return own, store.WhoAnyone(), nil
 	}
-	id, err := v.contactID(own, a.Who)
+	id, err := v.contactID(own.ID, a.Who)
 	if err != nil {
 		return own, store.Who{}, err
 	}
@@ -99,7 +99,7 @@ func (v *Verbs) accessWhy(c call, a api.GrantArgs) (any, error) {
 	case api.WhoContacts:
 		d = access.Decide(anyContact{v.Store}, own.ID, identity.ID{}, a.Protocol, a.Instance)
 	default:
-		id, err := v.whoID(own, a.Who)
+		id, err := v.Target(own.ID, a.Who)
 		if err != nil {
 			return nil, err
 		}
@@ -112,13 +112,6 @@ func (v *Verbs) accessWhy(c call, a api.GrantArgs) (any, error) {
 		out.Detail = "your identity " + own.Name + " is offline; otherwise: " + d.Detail
 	}
 	return out, nil
-}
-
-func (v *Verbs) whoID(own roster.Resident, who string) (identity.ID, error) {
-	if who == api.TargetSelf {
-		return own.ID, nil
-	}
-	return v.contactID(own, who)
 }
 
 // anyContact answers for a contact of whom nothing else is known.

@@ -62,8 +62,8 @@ func (v *Verbs) handlers() map[string]func(call) (any, error) {
 		api.VerbContactList:     v.contactList,
 		api.VerbContactRename:   with(v.contactRename),
 		api.VerbContactRemove:   with(v.contactRemove),
-		api.VerbContactBlock:    with(v.contactBlock),
-		api.VerbContactUnblock:  with(v.contactUnblock),
+		api.VerbContactBlock:    with(v.contactBlock(true)),
+		api.VerbContactUnblock:  with(v.contactBlock(false)),
 		api.VerbGrantAdd:        with(v.grantAdd),
 		api.VerbGrantList:       v.grantList,
 		api.VerbGrantRemove:     with(v.grantRemove),
@@ -132,12 +132,5 @@ func (v *Verbs) Target(from identity.ID, target string) (identity.ID, error) {
 	if target == api.TargetSelf {
 		return from, nil
 	}
-	c, err := v.Store.ContactByName(from, target)
-	if err == nil {
-		return c.ID, nil
-	}
-	if id, idErr := identity.ParseID(target); idErr == nil {
-		return id, nil
-	}
-	return identity.ID{}, err
+	return v.contactID(from, target)
 }
