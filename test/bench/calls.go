@@ -37,11 +37,11 @@ func benchCalls(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, raw.stop()) }()
-	relay, end, err := relayed(ctx, raw)
+	relay, err := relayed(ctx, raw)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, end()) }()
+	defer func() { err = errors.Join(err, relay.Close()) }()
 	return warmCalls(ctx, b, x.Client, raw, relay)
 }
 
@@ -60,7 +60,7 @@ func warmCalls(ctx context.Context, b *bench, c *client.Client, raw *rawPair, re
 		return err
 	}
 	b.add(atMost("warm call, both daemons, p50", m[0], "µs", m[1], "raw libp2p stream round trip", 1.5),
-		beside("warm call, both daemons, p50", m[0], "µs", m[2], "two processes that only carry bytes"))
+		beside("warm call, both daemons, p50", m[0], "µs", m[2], onlyCarry))
 	return nil
 }
 

@@ -60,23 +60,33 @@ func relayServer(socket, server string) error {
 	return errors.Join(err, l.Close(), done())
 }
 
-// relayed is a connection through a relay to the server of raw, and what ends it.
-func relayed(ctx context.Context, raw *rawPair) (conn net.Conn, stop func() error, err error) {
+// onlyCarry names the baseline of relayed.
+const onlyCarry = "two processes that only carry bytes"
+
+// relay is a connection through a relay to an echo of a raw server.
+type relay struct {
+	*net.UnixConn
+	stop func() error
+}
+
+func (r *relay) Close() error { return errors.Join(r.UnixConn.Close(), r.stop()) }
+
+func relayed(ctx context.Context, raw *rawPair) (*relay, error) {
 	dir, err := os.MkdirTemp("", "fastn-bench")
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	remove := func() error { return os.RemoveAll(dir) }
 	socket := filepath.Join(dir, "socket")
 	_, end, err := startSelf(ctx, "relay", socket, raw.address)
 	if err != nil {
-		return nil, nil, errors.Join(err, remove())
+		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	conn, err = (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	stop := func() error { return errors.Join(end(), os.RemoveAll(dir)) }
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket})
 	if err != nil {
-		return nil, nil, errors.Join(err, end(), remove())
+		return nil, errors.Join(err, stop())
 	}
-	return conn, func() error { return errors.Join(conn.Close(), end(), remove()) }, nil
+	return &relay{conn, stop}, nil
 }
 
 // exchange sends message and reads it back.

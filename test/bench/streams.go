@@ -71,11 +71,13 @@ func benchTransport(ctx context.Context, b *bench, name, listen, config string) 
 		}
 		b.add(atLeast("stream "+way.name+", "+name, mine, "MiB/s", base, "raw libp2p", 0.7))
 	}
-	mine, base, err := inTurn(rounds, trips(open(api.ProtocolEcho)), trips(rawOpen(rawEcho)))
+	carried := func() (stream, error) { return relayed(ctx, raw) }
+	m, err := interleaved(rounds, trips(open(api.ProtocolEcho)), trips(rawOpen(rawEcho)), trips(carried))
 	if err != nil {
 		return err
 	}
-	b.add(atMost("round trip on an open stream, "+name, mine, "µs", base, "raw libp2p", 2))
+	what := "round trip on an open stream, " + name
+	b.add(atMost(what, m[0], "µs", m[1], "raw libp2p", 2), beside(what, m[0], "µs", m[2], onlyCarry))
 	return nil
 }
 
