@@ -187,6 +187,17 @@ func TestAnyChangedByte(t *testing.T) {
 	}
 }
 
+// An index with another condition has no rows, and nothing else is wrong with it.
+func TestChangedIndex(t *testing.T) {
+	testutil.LeakCheck(t)
+	b := newBox(t)
+	b.put(lane, "1")
+	b.damage(replace(t, "ON outbox (sender, lane, seq) WHERE state = 'queued'", "ON outbox (sender, lane, seq) WHERE state = 'uueued'"))
+	if b.Recovery() == nil || len(b.head(lane)) != 1 {
+		t.Errorf("%+v, head %v", b.Recovery(), b.head(lane))
+	}
+}
+
 // Whole pages that are gone, in the order of the file: the rest is served.
 func TestLostPages(t *testing.T) {
 	testutil.LeakCheck(t)

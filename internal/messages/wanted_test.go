@@ -16,9 +16,11 @@ func (b *box) wants(sender identity.ID, protocol string) bool {
 	return first
 }
 
-func (b *box) wanted() []Wanted {
+func (b *box) wanted() []Wanted { b.t.Helper(); return b.wantedOf(id("b")) }
+
+func (b *box) wantedOf(owner identity.ID) []Wanted {
 	b.t.Helper()
-	list, err := b.Wanted(b.t.Context(), id("b"))
+	list, err := b.Wanted(b.t.Context(), owner)
 	b.must(err)
 	return list
 }

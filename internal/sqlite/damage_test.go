@@ -230,3 +230,22 @@ func TestForeignDatabase(t *testing.T) {
 		insert(t, db, 0, 1)
 	}
 }
+
+// A changed byte in the version of the schema does not lock the database up.
+func TestChangedVersion(t *testing.T) {
+	testutil.LeakCheck(t)
+	for _, version := range []byte{0, 2, 0x80} {
+		path := filled(t, 100)
+		overwrite(t, path, 60, []byte{0, 0, 0, version}) // user_version, see the file format
+		db, err := Open(t.Context(), path, Options{Migrations: notes})
+		if err != nil {
+			t.Fatalf("version %d: %v", version, err)
+		}
+		if r := db.Recovery(); r == nil || r.Lost() || count(t, db) != 100 {
+			t.Errorf("version %d: %+v, %d rows", version, r, count(t, db))
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

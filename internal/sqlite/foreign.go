@@ -19,7 +19,8 @@ func ours(ctx context.Context, db *sql.DB, steps []Migration) error {
 }
 
 // foreign tells whether db is another program's, or its schema is not whole. One
-// of a newer schema must have some of the tables that are known.
+// of a newer schema must have some of the tables that are known, and not been
+// known to be older.
 func foreign(ctx context.Context, db *sql.DB, steps []Migration) (bool, error) {
 	version, err := schemaVersion(ctx, db)
 	if err != nil {
@@ -45,15 +46,28 @@ func foreign(ctx context.Context, db *sql.DB, steps []Migration) (bool, error) {
 	}
 	known := func(o string) bool { return slices.Contains(got, o) }
 	if newer {
-		return len(want) > 0 && !slices.ContainsFunc(want, known), nil
+		return len(want) > 0 && !slices.ContainsFunc(want, known) || slices.Equal(got, want) && keptAs(ctx, db, version), nil
 	}
 	return !slices.Equal(got, want), nil
 }
 
-// describe lists tables with their columns, indexes and triggers.
+// keptAs tells whether the file beside db says that it is at version: then a
+// newer one that it tells itself is a changed byte.
+func keptAs(ctx context.Context, db *sql.DB, version int) bool {
+	path, err := column(ctx, db, "SELECT file FROM pragma_database_list WHERE name = 'main'")
+	if err != nil || len(path) != 1 {
+		return false
+	}
+	kept, err := keptLayout(path[0])
+	return err == nil && kept.Version == version
+}
+
+// describe lists tables with their columns, and indexes and triggers with their
+// texts: one byte can make another condition of an index.
 func describe(ctx context.Context, db *sql.DB) ([]string, error) {
 	return column(ctx, db, `SELECT type || ' ' || name || ' of ' || tbl_name ||
-		coalesce((SELECT ': ' || group_concat(c.name || ' ' || c.type || ' ' || c.pk) FROM pragma_table_info(s.name) c), '')
+		coalesce((SELECT ': ' || group_concat(c.name || ' ' || c.type || ' ' || c.pk) FROM pragma_table_info(s.name) c), '') ||
+		iif(type = 'table', '', coalesce(': ' || sql, ''))
 		FROM sqlite_schema s WHERE name NOT LIKE 'sqlite\_stat%' ESCAPE '\' ORDER BY 1`)
 }
 
