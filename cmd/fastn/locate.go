@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -70,10 +71,14 @@ func (a *app) unreachable(p place, cause error) *api.Error {
 	e := api.Errorf(api.CodeUnavailable, "cannot reach the fastn daemon at %s: %v", p.socket, reason)
 	system := p.socket == api.SystemSocket
 	switch {
+	case system && errors.Is(cause, syscall.EACCES) && inGroup("fastn"):
+		return e.WithHint(`you are in group "fastn", but the socket is not the group's any more; an administrator can make it anew with "systemctl restart fastn.socket"`)
 	case system && errors.Is(cause, syscall.EACCES):
 		return e.WithHint(`you are not in group "fastn"; an administrator can add you with "adduser %s fastn", then log in again`, userName())
 	case errors.Is(cause, syscall.EACCES):
 		return e.WithHint("this socket belongs to another user; use your own daemon, or ask its owner")
+	case system && unitState(a.ctx, "fastn.socket")["ActiveState"] == "active":
+		return e.WithHint(`its socket was removed; an administrator can make it anew with "systemctl restart fastn.socket"`)
 	case system:
 		return e.WithHint(`an administrator can start it with "systemctl enable --now fastn.socket"; or run your own with "fastn daemon start"`)
 	case p.home != "":
@@ -82,6 +87,19 @@ func (a *app) unreachable(p place, cause error) *api.Error {
 		return e.WithHint("no daemon serves this socket; check --socket and $%s", api.EnvSocket)
 	}
 	return e.WithHint(`check the path; "fastn version" tells whether a daemon answers`)
+}
+
+// inGroup tells whether this process has the group.
+func inGroup(name string) bool {
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		return false
+	}
+	have, err := os.Getgroups()
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(append(have, os.Getgid()), func(gid int) bool { return strconv.Itoa(gid) == g.Gid })
 }
 
 // userName is for texts: names need not be known to the system.

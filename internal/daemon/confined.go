@@ -40,7 +40,7 @@ func (d *Daemon) confined() []api.Problem {
 		add(text, "add "+list+" to RestrictAddressFamilies= of the unit")
 	}
 	if slices.Contains(filepath.SplitList(os.Getenv("RUNTIME_DIRECTORY")), filepath.Dir(d.place.socket)) {
-		add("fastnd.service sets RuntimeDirectory=fastn: systemd takes the control socket's folder from the users, and removes it when the service stops",
+		add("fastnd.service sets RuntimeDirectory=fastn: systemd gives the control socket to fastnd's own user, so that nobody else may connect",
 			"remove RuntimeDirectory= from the unit")
 	}
 	return out

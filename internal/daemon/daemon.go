@@ -127,14 +127,15 @@ func (d *Daemon) lock(id systemd.MessageID, p api.Problem) {
 
 // status is the line that systemctl status shows.
 func (d *Daemon) status() string {
+	text := "stopping"
 	if p := d.locked.Load(); p != nil {
-		return "locked: " + p.Text
+		text = "locked: " + p.Text
+	} else if n := d.node.Load(); n != nil {
+		text = "serving as node " + n.host.Node().Short()
+		for _, p := range n.losses() {
+			text += "; " + p.Text
+		}
 	}
-	n := d.node.Load()
-	if n == nil {
-		return "stopping"
-	}
-	text := "serving as node " + n.host.Node().Short()
 	for _, p := range d.machineProblems() {
 		text += "; " + p.Text
 	}

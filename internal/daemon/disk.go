@@ -99,7 +99,7 @@ func (d *Daemon) diagnose(err error) (why, fix string) {
 			return p.Text, p.Fix
 		}
 		return fmt.Sprintf("the file system of %s is read-only", dir),
-			fmt.Sprintf(`find out why with "findmnt --target %s", "systemctl cat fastnd" and "journalctl -k", and make it writable; fastnd then goes on by itself`, quoted)
+			fmt.Sprintf(`find out why with "findmnt --target %s", "systemctl cat fastnd" and "journalctl -k", make it writable, then: systemctl daemon-reload && systemctl restart fastnd.service`, quoted)
 	case errors.Is(err, unix.EDQUOT):
 		return fmt.Sprintf("the disk quota of %s is used up", dir),
 			"raise the quota of fastnd's user or remove files of that user; fastnd then goes on by itself"

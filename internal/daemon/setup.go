@@ -111,8 +111,9 @@ func openSystem() (*place, error) {
 			WithHint(`start it with "systemctl start fastn.socket"; or run it for one user with "fastn --home DIR daemon start"`))
 	}
 	p := &place{dir: systemState, listener: listeners[0], socket: listeners[0].Addr().String()}
-	if dir := os.Getenv("STATE_DIRECTORY"); dir != "" {
-		p.dir = dir
+	// A drop-in may add others; ours is the unit's own, which comes first.
+	if dirs := filepath.SplitList(os.Getenv("STATE_DIRECTORY")); len(dirs) > 0 {
+		p.dir = dirs[0]
 	}
 	return p, nil
 }

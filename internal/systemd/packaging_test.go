@@ -53,12 +53,12 @@ func TestCatalogExplainsEveryMessage(t *testing.T) {
 // in the units.
 func TestUnitsAvoidKnownTraps(t *testing.T) {
 	service, socket := readUnit(t, "fastnd.service"), readUnit(t, "fastn.socket")
-	for _, forbidden := range []string{"PrivateUsers", "RuntimeDirectory", "LogNamespace", "Type=notify-reload", "DynamicUser"} {
+	for _, forbidden := range []string{"PrivateUsers", "RuntimeDirectory=", "LogNamespace", "Type=notify-reload", "DynamicUser"} {
 		if regexp.MustCompile(`(?m)^` + forbidden).MatchString(service) {
 			t.Errorf("fastnd.service has %s", forbidden)
 		}
 	}
-	for _, line := range []string{"Type=notify", "User=fastn-daemon", "StateDirectory=fastn", "StateDirectoryMode=0700", "LimitCORE=0", "MemoryDenyWriteExecute=yes", "Slice=fastn.slice", "PrivateMounts=yes"} {
+	for _, line := range []string{"Type=notify", "User=fastn-daemon", "StateDirectory=fastn", "RuntimeDirectoryPreserve=yes", "StateDirectoryMode=0700", "LimitCORE=0", "MemoryDenyWriteExecute=yes", "Slice=fastn.slice", "PrivateMounts=yes"} {
 		if !hasLine(service, line) {
 			t.Errorf("fastnd.service lacks %s", line)
 		}

@@ -17,4 +17,8 @@ func testFaults(t *testing.T, s suite) {
 		t.Run(name, func(t *testing.T) { f(t, m.For(t)) })
 	}
 	step("the repository holds both architectures", bothArchitectures)
+	enable(m)
+	step("a disk that is full, without inodes, read-only", fullDisk)
+	step("a damaged store", damagedStore)
+	step("drop-ins that take away too much", dropIns)
 }
