@@ -24,7 +24,7 @@ func FuzzConnection(f *testing.F) {
 	f.Fuzz(func(t *testing.T, script []byte) {
 		goroutines, files := runtime.NumGoroutine(), descriptors(t)
 		b := ipctest.NewBackend()
-		b.Requests, b.Streams = 8, 2
+		b.Requests, b.Streams, b.Bytes = 8, 2, 200<<10
 		path := fuzzSocket()
 		_, stop := ipctest.Start(t, path, b, ipc.Options{})
 		p := &player{t: t, b: b, path: path}
@@ -61,7 +61,7 @@ func fuzzSocket() string {
 //	~w ~x     end the client's direction; close
 //	~f        what follows up to the next ~ is sent with a descriptor
 //	~i        the id of the latest incoming call or stream, as text
-//	~L        a text that is as long as a line may be
+//	~L ~M     a text that is as long as a line may be; one for which there is no room
 //	~e        an event happens
 //	~~        a tilde
 type player struct {
@@ -73,7 +73,7 @@ type player struct {
 	text     []byte
 	withFile bool
 	silences int // times that waiting was in vain
-	long     bool
+	long     int // bytes of ~L and ~M
 	listens  bool
 }
 
@@ -98,10 +98,10 @@ func (p *player) do(op byte) {
 	case 'i':
 		p.text = append(p.text, p.incoming()...)
 		return
-	case 'L':
-		if !p.long { // one is enough
-			p.long = true
-			p.text = append(p.text, strings.Repeat("x", api.MaxLine-1)...)
+	case 'L', 'M':
+		n := map[byte]int{'L': api.MaxLine - 1, 'M': 300 << 10}[op]
+		if p.long += n; p.long < 2*api.MaxLine { // more cost time and show little
+			p.text = append(p.text, strings.Repeat("x", n)...)
 		}
 		return
 	}
