@@ -8,13 +8,13 @@ import (
 )
 
 type watchCmd struct {
-	Kinds []string `arg:"" optional:"" name:"kind" help:"Only events of these kinds." enum:"peer_connected,peer_disconnected,contact_added,contact_removed,contact_renamed,contact_blocked,contact_unblocked,grant_changed,identity_changed,listening,listen_ended,reloaded,gap"`
+	Kinds []string `arg:"" optional:"" name:"kind" help:"Only events of these kinds." enum:"peer_connected,peer_disconnected,contact_added,contact_removed,contact_renamed,contact_blocked,contact_unblocked,grant_changed,identity_changed,listening,listen_ended,message_received,message_delivered,message_refused,message_expired,protocol_wanted,reloaded,gap"`
 }
 
 func (*watchCmd) Help() string {
 	return `Kinds are peer_connected, peer_disconnected, contact_added, contact_removed, contact_renamed,
-contact_blocked, contact_unblocked, grant_changed, identity_changed, listening, listen_ended, reloaded
-and gap. Runs until interrupted. With --json it is one object a line.
+contact_blocked, contact_unblocked, grant_changed, identity_changed, listening, listen_ended,
+message_received, message_delivered, message_refused, message_expired, protocol_wanted, reloaded and gap. Runs until interrupted. With --json it is one object a line.
 
 Example:
   fastn watch

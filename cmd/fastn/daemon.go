@@ -17,6 +17,10 @@ type daemon interface {
 	Call(ctx context.Context, r api.Request) (json.RawMessage, error)
 	Stream(ctx context.Context, r api.Request) (stream, error)
 	Listen(ctx context.Context, r api.Request, kinds ...string) (listener, error)
+	// Send, WaitFinal and Follow outlive a restart of the daemon.
+	Send(ctx context.Context, r api.Request) (api.SendResult, error)
+	WaitFinal(ctx context.Context, id string) (api.OutboxMessage, error)
+	Follow(ctx context.Context, args api.InboxListArgs, each func(api.InboxMessage) error) error
 	// Subscribe calls each for every event until ctx ends or each fails.
 	Subscribe(ctx context.Context, args api.SubscribeArgs, each func(api.Event) error) error
 	Close() error

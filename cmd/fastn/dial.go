@@ -54,6 +54,12 @@ func (d clientDaemon) Listen(ctx context.Context, r api.Request, kinds ...string
 	return clientListener{l}, nil
 }
 
+func (d clientDaemon) Send(ctx context.Context, r api.Request) (api.SendResult, error) {
+	sent, err := d.Client.Send(ctx, client.Message{Target: r.Target, Protocol: r.Protocol, Instance: r.Instance, From: r.From,
+		Data: r.Data, ID: r.MessageID, Life: time.Duration(r.ExpiresS) * time.Second})
+	return sent, answer(err)
+}
+
 func (d clientDaemon) Subscribe(ctx context.Context, args api.SubscribeArgs, each func(api.Event) error) error {
 	s, err := d.Client.Subscribe(ctx, args)
 	if err != nil {

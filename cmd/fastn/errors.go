@@ -9,7 +9,7 @@ import (
 	"github.com/fastn-stack/fastnd/service/api"
 )
 
-// Exit codes, as in the manual. 6 belongs to durable messages.
+// Exit codes, as in the manual.
 const (
 	exitDone           = 0
 	exitFailed         = 1
@@ -17,10 +17,14 @@ const (
 	exitNoDaemon       = 3
 	exitNotPermitted   = 4
 	exitPeerNotReached = 5
+	exitNotDelivered   = 6
 )
 
 // exitCode is the one place where kinds of errors become exit codes.
 func exitCode(err error) int {
+	if isNotDelivered(err) {
+		return exitNotDelivered
+	}
 	switch api.CodeOf(err) {
 	case "":
 		return exitDone

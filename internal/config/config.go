@@ -16,6 +16,7 @@ type Config struct {
 	Log      Log
 	Budgets  Budgets
 	Identity Identity
+	Messages Messages
 }
 
 // P2P says where the node listens and whom it knows from the start.
@@ -63,6 +64,7 @@ type Budgets struct {
 	PerPeerStreams        int
 	PerPeerUnreadMessages int
 	PerPeerUnreadBytes    Size
+	NodeMessageBytes      Size
 
 	// Refused opens are counted per second. Identities cost nothing to make,
 	// so the remote node and its address are counted too.
@@ -79,6 +81,11 @@ type Budgets struct {
 // Identity is about the keys of users.
 type Identity struct {
 	DelegationTTL Duration
+}
+
+// Messages is about the inbox.
+type Messages struct {
+	KeepRead Duration
 }
 
 // Default is the configuration of a system-wide fastnd whose file says nothing.
@@ -102,6 +109,7 @@ func Default() Config {
 			PerPeerStreams:         64,
 			PerPeerUnreadMessages:  100_000,
 			PerPeerUnreadBytes:     256 * MiB,
+			NodeMessageBytes:       16 * GiB,
 			PerPeerRefusedOpens:    10,
 			PerNodeRefusedOpens:    20,
 			PerAddressRefusedOpens: 50,
@@ -111,6 +119,7 @@ func Default() Config {
 			NodeConnections:        16_384,
 		},
 		Identity: Identity{DelegationTTL: 7 * Day},
+		Messages: Messages{KeepRead: 365 * Day},
 	}
 }
 

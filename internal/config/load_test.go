@@ -40,6 +40,8 @@ addresses = ["/ip6/2001:db8::1/tcp/4100"]
 level = "debug"
 [identity]
 delegation_ttl = "1d12h"
+[messages]
+keep_read = "30d"
 [budgets]
 per_uid_connections = 1
 per_uid_requests = 2
@@ -51,6 +53,7 @@ per_peer_requests = 6
 per_peer_streams = 7
 per_peer_unread_messages = 8
 per_peer_unread_bytes = 9437184
+node_message_bytes = "1TiB"
 per_peer_refused_opens = 11
 per_node_refused_opens = 12
 per_address_refused_opens = 13
@@ -72,10 +75,11 @@ node_connections = 99
 		},
 		Log:      Log{Level: "debug"},
 		Identity: Identity{DelegationTTL: 3 * Day / 2},
+		Messages: Messages{KeepRead: 30 * Day},
 		Budgets: Budgets{
 			PerUIDConnections: 1, PerUIDRequests: 2, PerUIDStreams: 3, PerUIDBufferedBytes: 4 * MiB, PerUIDQueuedMessages: 4,
 			PerUIDQueuedBytes: 5 * MiB, PerPeerRequests: 6, PerPeerStreams: 7, PerPeerUnreadMessages: 8,
-			PerPeerUnreadBytes: 9 * MiB, PerPeerRefusedOpens: 11, PerNodeRefusedOpens: 12,
+			PerPeerUnreadBytes: 9 * MiB, NodeMessageBytes: TiB, PerPeerRefusedOpens: 11, PerNodeRefusedOpens: 12,
 			PerAddressRefusedOpens: 13, StreamWindowInitial: 128 * KiB, StreamWindowMax: 256 * KiB,
 			StalledStreams: 14, NodeConnections: 99,
 		},

@@ -33,6 +33,7 @@ func (d *Daemon) Status(c ipc.Caller) api.Status {
 		return s
 	}
 	s.Problems = append(s.Problems, n.losses()...)
+	s.Problems = append(s.Problems, n.mail.problems()...)
 	s.Node.ID, s.Node.PeerID = n.host.Node().String(), n.host.Node().PeerID().String()
 	s.Node.Addresses, s.Node.Ports = n.host.Addrs(), n.host.Ports()
 	if c.Admin {

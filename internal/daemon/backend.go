@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"sync/atomic"
 
@@ -182,8 +183,13 @@ func (b *backend) Listen(c ipc.Caller, owner identity.ID, protocol, instance str
 	}
 	e := api.Event{Kind: api.EventListening, Identity: owner.String(), Protocol: protocol, Text: "a program serves " + protocol}
 	b.hub.Publish(e, c.UID)
+	leave := func() {}
+	if slices.Contains(kinds, router.Message) {
+		leave = n.mail.listening(owner, protocol, instance, h)
+	}
 	release := n.reach.serve(owner, protocol+" "+instance)
 	return func() {
+		leave()
 		release()
 		unregister()
 		e.Kind, e.Text = api.EventListenEnded, "a program stopped serving "+protocol

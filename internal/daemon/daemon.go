@@ -17,6 +17,7 @@ import (
 	"github.com/fastn-stack/fastnd/internal/config"
 	"github.com/fastn-stack/fastnd/internal/events"
 	"github.com/fastn-stack/fastnd/internal/ipc"
+	"github.com/fastn-stack/fastnd/internal/messages"
 	"github.com/fastn-stack/fastnd/internal/peercred"
 	"github.com/fastn-stack/fastnd/internal/systemd"
 	"github.com/fastn-stack/fastnd/service/api"
@@ -52,13 +53,14 @@ type Daemon struct {
 
 	// reloading serialises starts of the node and reloads; node and locked are
 	// read without it.
-	reloading sync.Mutex
-	config    config.Config // guarded by reloading
-	underNode config.Config // what the node was started with, guarded by reloading
-	node      atomic.Pointer[node]
-	locked    atomic.Pointer[api.Problem]
-	stopping  atomic.Bool                   // peers' requests are taken no more
-	problems  atomic.Pointer[[]api.Problem] // of the last reload
+	reloading     sync.Mutex
+	config        config.Config // guarded by reloading
+	underNode     config.Config // what the node was started with, guarded by reloading
+	node          atomic.Pointer[node]
+	locked        atomic.Pointer[api.Problem]
+	messageLimits atomic.Pointer[messages.Limits]
+	stopping      atomic.Bool                   // peers' requests are taken no more
+	problems      atomic.Pointer[[]api.Problem] // of the last reload
 }
 
 // New reads the configuration, takes the control socket and starts the node.
@@ -96,6 +98,7 @@ func New(ctx context.Context, o Options) (*Daemon, error) {
 func (d *Daemon) apply(cfg config.Config) {
 	d.config = cfg
 	d.budgets.SetLimits(limits(cfg.Budgets))
+	d.messageLimits.Store(messageLimits(cfg))
 	var level slog.Level
 	if level.UnmarshalText([]byte(cfg.Log.Level)) == nil {
 		d.level.Set(level)

@@ -18,8 +18,13 @@ func (n *node) changed(c store.Change) {
 	case store.ContactAdded, store.ContactRemoved, store.ContactBlocked, store.ContactUnblocked:
 		n.reach.changed(c.Owner)
 	}
+	switch c.Kind {
+	case store.ContactAdded, store.ContactUnblocked, store.GrantAdded, store.IdentityOnline:
+		n.mail.recheck(c.Owner)
+	}
 	if c.Kind == store.IdentityRemoved {
 		n.router.Forget(c.Owner)
+		n.mail.forget(c.Owner)
 		n.d.server.EndListeners(c.Owner)
 	}
 	uid, ok := n.roster.Owner(c.Owner)
@@ -69,6 +74,10 @@ func (n *node) peerEvent(e p2p.Event) {
 		if err := n.reach.connected(context.Background(), e.Node); err != nil {
 			n.d.log.Warn("cannot note that a node knows our port", "peer", e.Node.String(), "error", err)
 		}
+	}
+	n.mail.saw(e.Node)
+	if e.Kind == p2p.EventConnected {
+		n.mail.connected(e.Node)
 	}
 	kind, text := api.EventPeerConnected, "connected, "+e.Path
 	if e.Kind == p2p.EventDisconnected {

@@ -43,6 +43,7 @@ type node struct {
 	host     *p2p.Host
 	book     *book
 	reach    *reach
+	mail     *mail
 	verbs    *verbs.Verbs
 
 	refused     atomic.Uint64                // opens of strangers, since the start
@@ -98,12 +99,16 @@ func newNode(ctx context.Context, d *Daemon) (_ *node, err error) {
 	})
 	handlers := builtin.Handlers()
 	n.router = router.New(router.Parts{Residence: n.roster, Access: (*gate)(n), Budget: (*gate)(n), Builtin: handlers, Remote: n.remote})
+	if err := n.openMail(ctx); err != nil {
+		return nil, err
+	}
 	n.store.OnChange(n.changed)
 	if err := n.listen(ctx, key); err != nil {
 		return nil, err
 	}
 	n.verbs = &verbs.Verbs{Roster: n.roster, Store: n.store, Host: n.host, Router: n.router, Remote: n.remote,
-		Budgets: d.budgets, Events: d.hub, Now: d.o.clock()}
+		Budgets: d.budgets, Events: d.hub, Messages: n.mail.store, Courier: n.mail.courier, Now: d.o.clock()}
+	n.startMail()
 	for name := range handlers {
 		n.verbs.Builtin = append(n.verbs.Builtin, name)
 	}

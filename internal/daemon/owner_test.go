@@ -41,8 +41,18 @@ func newWorld(t testing.TB) *world {
 	w.must(uid1001, "hers", api.VerbGrantAdd, api.GrantArgs{Who: "herfriend", Protocol: "theirs/1"})
 	w.must(uid1001, "hers", api.VerbContactBlock, api.NameArgs{Name: w.noID})
 	w.must(uid1001, "hers", api.VerbContactUnblock, api.NameArgs{Name: w.noID})
+	for target, id := range map[string]string{"herfriend": messageOf["herfriend"], api.TargetSelf: messageOf["hers"]} {
+		r := &api.Request{Type: api.TypeSend, From: "hers", Target: target, Protocol: api.ProtocolText, MessageID: id, Data: []byte(`{"text":"private"}`)}
+		if _, err := (*backend)(w.Daemon).Verb(limited(t), uid1001, r, nil); err != nil {
+			t.Fatal(full(err))
+		}
+	}
+	w.must(uid1001, "hers", api.VerbOutboxWait, api.OutboxArgs{MessageID: messageOf["hers"]})
 	return w
 }
+
+// messageOf are the messages of 1001, by the object that matrix names.
+var messageOf = map[string]string{"hers": "123e4567-e89b-42d3-a456-426614174001", "herfriend": "123e4567-e89b-42d3-a456-426614174002"}
 
 func (w *world) must(c ipc.Caller, from, name string, args any) any {
 	w.t.Helper()
@@ -94,7 +104,7 @@ func (w *world) ask(v api.Verb, from string, args any, swap ...string) string {
 	return volatile.ReplaceAllString(s, "…")
 }
 
-var volatile = regexp.MustCompile(`\b[0-9a-v]{52}\b|\bfastn1[0-9a-v]+|\d{4}-\d\d-\d\dT[0-9:.]+(Z|[+-]\d\d:\d\d)`)
+var volatile = regexp.MustCompile(`\b[0-9a-v]{52}\b|\b123e4567-[0-9a-f-]{27}\b|\bfastn1[0-9a-v]+|\d{4}-\d\d-\d\dT[0-9:.]+(Z|[+-]\d\d:\d\d)`)
 
 // matrix tells for each owned verb the arguments that name one of 1001's
 // objects, given that object's name; nil if the verb names none but by `from`.
@@ -119,7 +129,11 @@ var matrix = map[string]func(name, id string) []any{
 	},
 	api.VerbContactRemove: byName, api.VerbContactBlock: byName, api.VerbContactUnblock: byName,
 	api.VerbGrantAdd: byWho, api.VerbGrantRemove: byWho, api.VerbAccessWhy: byWho,
-	api.VerbGrantList: func(string, string) []any { return []any{nil} },
+	api.VerbGrantList:  func(string, string) []any { return []any{nil} },
+	api.VerbOutboxList: func(string, string) []any { return []any{nil, api.OutboxListArgs{All: true}} },
+	api.VerbOutboxShow: byMessage, api.VerbOutboxWait: byMessage, api.VerbOutboxCancel: byMessage, api.VerbOutboxRetry: byMessage,
+	api.VerbInboxList: func(string, string) []any { return []any{nil} },
+	api.VerbInboxShow: byReceived, api.VerbInboxRead: byReceived, api.VerbInboxRemove: byReceived,
 	// Whoever has an id may try to reach it, here as elsewhere: that is access's.
 	api.VerbPeerPing: func(name, _ string) []any { return []any{api.TargetArgs{Target: name}} },
 }
@@ -130,6 +144,21 @@ func byIdentity(name, id string) []any {
 
 func byName(name, id string) []any {
 	return []any{api.NameArgs{Name: name}, api.NameArgs{Name: id}}
+}
+
+// message is the one that goes with the object name, or one that nobody has.
+func message(name string) string {
+	if id, ok := messageOf[name]; ok {
+		return id
+	}
+	return "123e4567-e89b-42d3-a456-426614174000"
+}
+
+func byMessage(name, _ string) []any { return []any{api.OutboxArgs{MessageID: message(name)}} }
+
+func byReceived(name, id string) []any {
+	return []any{api.InboxArgs{MessageID: message(name)}, api.InboxArgs{MessageID: message(name), From: name},
+		api.InboxArgs{MessageID: message(name), From: id}}
 }
 
 func byWho(name, id string) []any {
@@ -202,6 +231,12 @@ func (w *world) herView() string {
 			view = append(view, w.must(uid1001, from, name, nil))
 		}
 	}
+	for _, m := range w.must(uid1001, "hers", api.VerbOutboxList, api.OutboxListArgs{All: true}).(api.OutboxPage).Messages {
+		view = append(view, m.MessageID, m.State, m.Protocol)
+	}
+	for _, m := range w.must(uid1001, "hers", api.VerbInboxList, nil).(api.InboxPage).Messages {
+		view = append(view, m.MessageID, m.Read, string(m.Data))
+	}
 	text, err := json.Marshal(view)
 	if err != nil {
 		w.t.Fatal(err)
@@ -215,12 +250,13 @@ func TestListsShowOnlyOnesOwn(t *testing.T) {
 	w := newWorld(t)
 	w.must(uid1001, "hers", api.VerbContactAdd, api.ContactAddArgs{Name: "placed", ID: p2ptest.Key(t).ID().String(),
 		Address: "/ip4/127.0.0.1/udp/9/quic-v1/p2p/" + p2ptest.Key(t).ID().String()})
-	for _, name := range []string{api.VerbIdentityList, api.VerbContactList, api.VerbGrantList, api.VerbPeerList, api.VerbDaemonStatus} {
+	for _, name := range []string{api.VerbIdentityList, api.VerbContactList, api.VerbGrantList, api.VerbPeerList, api.VerbDaemonStatus,
+		api.VerbOutboxList, api.VerbInboxList} {
 		text, err := json.Marshal(w.must(uid1002, "", name, nil))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, secret := range []string{w.id, w.contact, "hers", "herfriend", "placed", "theirs/1", `"ann"`} {
+		for _, secret := range []string{w.id, w.contact, "hers", "herfriend", "placed", "theirs/1", `"ann"`, "private"} {
 			if strings.Contains(string(text), secret) {
 				t.Errorf("%s tells 1002 of %s: %s", name, secret, text)
 			}

@@ -115,7 +115,7 @@ func (l *listener) serveCall(ctx context.Context, r *router.Request) (json.RawMe
 // not read.
 func (l *listener) tell(r *router.Request, id string, cancelled bool) error {
 	in := api.Incoming{Incoming: id, Kind: r.Kind.String(), Protocol: r.Protocol, Instance: r.Instance,
-		To: r.To.String(), From: r.From.String(), Cancel: cancelled}
+		To: r.To.String(), From: r.From.String(), MessageID: r.MessageID, Cancel: cancelled}
 	in.Contact = l.c.s.backend.ContactName(r.To, r.From)
 	line, err := marshal(in)
 	if err != nil {

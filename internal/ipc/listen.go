@@ -72,8 +72,10 @@ func listenKinds(data json.RawMessage) ([]router.Kind, error) {
 			kinds = append(kinds, router.Call)
 		case router.Stream.String():
 			kinds = append(kinds, router.Stream)
+		case router.Message.String():
+			kinds = append(kinds, router.Message)
 		default:
-			return nil, api.Errorf(api.CodeBadRequest, `"data": kind %q is neither "call" nor "stream"`, k)
+			return nil, api.Errorf(api.CodeBadRequest, `"data": kind %q is none of "call", "stream" and "message"`, k)
 		}
 	}
 	return kinds, nil

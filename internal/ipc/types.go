@@ -18,6 +18,7 @@ const (
 	memberStream
 	memberIncoming
 	memberMessageID
+	memberExpires
 	memberData
 	memberError
 )
@@ -27,7 +28,7 @@ var memberNames = []struct {
 	name string
 }{
 	{memberTarget, "target"}, {memberProtocol, "protocol"}, {memberStream, "stream"}, {memberIncoming, "incoming"},
-	{memberMessageID, "message_id"}, {memberData, "data"}, {memberError, "error"},
+	{memberMessageID, "message_id"}, {memberExpires, "expires_s"}, {memberData, "data"}, {memberError, "error"},
 }
 
 // requestType is what the socket knows about one type of request.
@@ -42,9 +43,11 @@ type requestType struct {
 
 func requestTypes() map[string]requestType {
 	t := map[string]requestType{
-		api.TypeHello:        {takes: memberData, serve: (*conn).serveHello},
-		api.TypeCall:         {needs: memberTarget | memberProtocol, takes: memberData, serve: (*conn).serveCall},
-		api.TypeStream:       {needs: memberTarget | memberProtocol, takes: memberData | memberStream, serve: (*conn).serveStream},
+		api.TypeHello:  {takes: memberData, serve: (*conn).serveHello},
+		api.TypeCall:   {needs: memberTarget | memberProtocol, takes: memberData, serve: (*conn).serveCall},
+		api.TypeStream: {needs: memberTarget | memberProtocol, takes: memberData | memberStream, serve: (*conn).serveStream},
+		api.TypeSend: {needs: memberTarget | memberProtocol, takes: memberData | memberMessageID | memberExpires,
+			serve: (*conn).serveVerb},
 		api.TypeStreamResult: {needs: memberStream, serve: (*conn).serveStreamResult},
 		api.TypeStreamReset:  {needs: memberStream, serve: (*conn).serveStreamReset},
 		api.TypeListen:       {needs: memberProtocol, takes: memberData, serve: (*conn).serveListen},
@@ -71,6 +74,7 @@ func membersOf(r *api.Request) member {
 	set(r.Stream != "", memberStream)
 	set(r.Incoming != "", memberIncoming)
 	set(r.MessageID != "", memberMessageID)
+	set(r.ExpiresS != 0, memberExpires)
 	set(len(r.Data) > 0, memberData)
 	set(r.Error != nil, memberError)
 	return m

@@ -13,7 +13,7 @@ import (
 const expireAtOnce = 500
 
 func errNotFound(id string) *api.Error {
-	return api.Errorf(api.CodeNotFound, "you have no message %s", id).WithHint("fastn outbox list and fastn inbox list show what there is")
+	return api.Errorf(api.CodeNotFound, "you have no message %s", id).WithHint(`"fastn outbox list" and "fastn inbox list" show what there is`)
 }
 
 // change finds a message and has fn change it and what the caller gets.

@@ -62,6 +62,11 @@ func (c *connState) rtt() time.Duration {
 	return 0
 }
 
+// Connected tells whether there is a connection to node.
+func (h *Host) Connected(node identity.ID) bool {
+	return h.sw.Connectedness(node.PeerID()) == network.Connected
+}
+
 // WhyNot tells why the last dial of a node failed, "" if it is connected or was
 // not dialled.
 func (h *Host) WhyNot(node identity.ID) string {

@@ -36,6 +36,8 @@ type Mailbox interface {
 // Inbox is the mailbox of the identities of this node.
 type Inbox interface {
 	Mailbox
+	// TakesBuiltin tells whether every identity takes mail for protocol.
+	TakesBuiltin(protocol, instance string) bool
 	// Wanted notes that a contact has mail for a protocol that it may not use, or
 	// that nobody serves.
 	Wanted(ctx context.Context, m *Mail)
@@ -54,9 +56,12 @@ func (rt *Router) Deliver(ctx context.Context, m *Mail) ([]error, error) {
 	if m.Instance == "" {
 		m.Instance = api.DefaultInstance
 	}
+	if rt.here == nil {
+		return nil, api.Errorf(api.CodeUnsupported, "messages are not taken here")
+	}
 	r := &Request{From: m.From, To: m.To, Protocol: m.Protocol, Instance: m.Instance, Kind: Message, Node: m.Node}
 	here, online := rt.parts.Residence.Here(r.To)
-	handler, err := rt.pick(r, here, online)
+	_, far, err := rt.pick(r, here, online)
 	switch {
 	case waits(err):
 		rt.here.Wanted(ctx, m)
@@ -72,10 +77,20 @@ func (rt *Router) Deliver(ctx context.Context, m *Mail) ([]error, error) {
 		}
 		defer release()
 	}
-	if handler == nil {
+	if far {
 		return rt.elsewhere.Deliver(ctx, m)
 	}
 	return rt.here.Deliver(ctx, m)
+}
+
+// TakesMail tells whether mail of from for protocol would be taken by owner now.
+func (rt *Router) TakesMail(owner, from identity.ID, protocol, instance string) bool {
+	here, online := rt.parts.Residence.Here(owner)
+	if rt.here == nil || !here || !online || rt.parts.Access.Incoming(owner, from, protocol, instance) != nil {
+		return false
+	}
+	_, err := rt.handler(&Request{From: from, To: owner, Protocol: protocol, Instance: instance, Kind: Message})
+	return err == nil
 }
 
 // waits tells that mail which is refused with err may be taken later: a contact's

@@ -97,7 +97,7 @@ func (rt *Router) Route(ctx context.Context, r *Request) (json.RawMessage, error
 	rt.enter(o)
 	defer rt.leave(o)
 	here, online := rt.parts.Residence.Here(r.To)
-	handler, err := rt.pick(r, here, online)
+	handler, far, err := rt.pick(r, here, online)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +108,7 @@ func (rt *Router) Route(ctx context.Context, r *Request) (json.RawMessage, error
 		}
 		defer release()
 	}
-	if handler == nil {
+	if far {
 		handler = rt.parts.Remote
 	}
 	if r.Accept != nil {
@@ -117,37 +117,40 @@ func (rt *Router) Route(ctx context.Context, r *Request) (json.RawMessage, error
 	return serve(ctx, handler, r)
 }
 
-// pick returns who serves r here, nil if another node is to be asked.
-func (rt *Router) pick(r *Request, here, online bool) (Handler, error) {
+// pick returns who serves r here, or that another node is to be asked.
+func (rt *Router) pick(r *Request, here, online bool) (h Handler, far bool, err error) {
 	if here {
 		err := rt.parts.Access.Incoming(r.To, r.From, r.Protocol, r.Instance)
 		switch {
 		case err == nil && !online:
-			return nil, api.Errorf(api.CodeOffline, "the identity is offline").
+			return nil, false, api.Errorf(api.CodeOffline, "the identity is offline").
 				WithHint("the other side, its owner, can serve it again with fastn id online NAME")
 		case err == nil:
-			return rt.handler(r)
+			h, err := rt.handler(r)
+			return h, false, err
 		case !r.Local() || !api.IsRefusal(err):
-			return nil, err
+			return nil, false, err
 		}
 		// To a stranger on this machine the identity is not here: what follows is
 		// what happens with one of which nothing is known.
 	}
 	if !r.Local() { // a node never forwards for another
-		return nil, api.Refusal()
+		return nil, false, api.Refusal()
 	}
-	if err := rt.parts.Access.Outgoing(r.From, r.To); err != nil {
-		return nil, err
-	}
-	return nil, nil
+	return nil, true, rt.parts.Access.Outgoing(r.From, r.To)
 }
 
+// handler returns who serves r here; for a Message that its Inbox does.
 func (rt *Router) handler(r *Request) (Handler, error) {
 	l := rt.listener(serviceKey{r.To, r.Protocol, r.Instance})
 	if l != nil && slices.Contains(l.kinds, r.Kind) {
 		return l.handler, nil
 	}
-	if h := rt.parts.Builtin[r.Protocol]; h != nil && r.Instance == api.DefaultInstance {
+	if r.Kind == Message {
+		if rt.here.TakesBuiltin(r.Protocol, r.Instance) {
+			return nil, nil
+		}
+	} else if h := rt.parts.Builtin[r.Protocol]; h != nil && r.Instance == api.DefaultInstance {
 		return h, nil
 	}
 	what := r.Protocol

@@ -44,6 +44,8 @@ type Request struct {
 	Payload  json.RawMessage // valid JSON or empty, at most api.MaxPayload bytes
 	Timeout  time.Duration   // what the caller allowed; the context carries the deadline
 	Trace    string          // names the request in both nodes' journals
+	// MessageID is the sender's name of a Message, the same each time it is told.
+	MessageID string
 
 	// Node is the node that sent the request; zero for a local client.
 	Node identity.ID

@@ -21,8 +21,7 @@ const (
 	VerbInboxList    = "inbox.list"    // InboxListArgs → InboxPage
 	VerbInboxShow    = "inbox.show"    // InboxArgs → InboxMessage
 	VerbInboxRead    = "inbox.read"    // InboxArgs → InboxMessage, which is read from now on
-	VerbInboxRemove  = "inbox.remove"  // InboxArgs → {}
-	VerbDaemonBackup = "daemon.backup" // {}, one descriptor to write to → Backup; admin
+	VerbInboxRemove  = "inbox.remove"  // InboxArgs → InboxMessage, which is gone
 )
 
 // States of a sent message.
@@ -112,10 +111,4 @@ type InboxPage struct {
 	Messages []InboxMessage `json:"messages"`
 	Cursor   int64          `json:"cursor"` // After of the next page
 	More     bool           `json:"more"`
-}
-
-// Backup is the answer to daemon.backup.
-type Backup struct {
-	Bytes      int64 `json:"bytes"`
-	Identities int   `json:"identities"`
 }

@@ -73,7 +73,8 @@ func TestProtocolIsComplete(t *testing.T) {
 	for _, v := range []any{api.HelloArgs{}, api.Hello{}, api.NameArgs{}, api.IdentityArgs{}, api.RenameArgs{}, api.TargetArgs{}, api.UserArgs{}, api.Identity{},
 		api.InviteArgs{}, api.Invitation{}, api.ContactAddArgs{}, api.Contact{}, api.GrantArgs{}, api.Grant{}, api.Decision{}, api.Peer{}, api.Pong{}, api.Status{},
 		api.Problem{}, api.NodeStatus{}, api.BudgetUse{}, api.DaemonStatus{}, api.Runtime{}, api.ReloadResult{}, api.Disconnected{}, api.ListenArgs{}, api.Incoming{},
-		api.StreamResult{}, api.SubscribeArgs{}, api.Subscribed{}, api.Event{}} {
+		api.StreamResult{}, api.SendResult{}, api.OutboxListArgs{}, api.OutboxArgs{}, api.OutboxMessage{}, api.OutboxPage{},
+		api.InboxListArgs{}, api.InboxArgs{}, api.InboxMessage{}, api.InboxPage{}, api.SubscribeArgs{}, api.Subscribed{}, api.Event{}} {
 		names["member of "+reflect.TypeOf(v).Name()] = members(v)
 	}
 	for kind, all := range names {
@@ -165,7 +166,12 @@ var exampleData = map[string][2]any{
 	api.VerbContactUnblock: {api.NameArgs{}, api.Contact{}},
 	api.VerbGrantAdd:       {api.GrantArgs{}, api.Grant{}}, api.VerbGrantList: {nil, []api.Grant{}},
 	api.VerbGrantRemove: {api.GrantArgs{}, struct{}{}}, api.VerbAccessWhy: {api.GrantArgs{}, api.Decision{}},
-	api.VerbPeerList: {nil, []api.Peer{}}, api.VerbPeerPing: {api.TargetArgs{}, api.Pong{}},
+	api.VerbOutboxList: {api.OutboxListArgs{}, api.OutboxPage{}}, api.VerbOutboxShow: {api.OutboxArgs{}, api.OutboxMessage{}},
+	api.VerbOutboxWait: {api.OutboxArgs{}, api.OutboxMessage{}}, api.VerbOutboxCancel: {api.OutboxArgs{}, api.OutboxMessage{}},
+	api.VerbOutboxRetry: {api.OutboxArgs{}, api.OutboxMessage{}}, api.VerbInboxList: {api.InboxListArgs{}, api.InboxPage{}},
+	api.VerbInboxShow: {api.InboxArgs{}, api.InboxMessage{}}, api.VerbInboxRead: {api.InboxArgs{}, api.InboxMessage{}},
+	api.VerbInboxRemove: {api.InboxArgs{}, api.InboxMessage{}},
+	api.VerbPeerList:    {nil, []api.Peer{}}, api.VerbPeerPing: {api.TargetArgs{}, api.Pong{}},
 	api.VerbDaemonStatus: {nil, api.Status{}}, api.VerbDaemonReload: {nil, api.ReloadResult{}},
 	api.VerbDaemonStop: {nil, struct{}{}}, api.VerbDaemonDisconnect: {api.UserArgs{}, api.Disconnected{}},
 }

@@ -153,14 +153,14 @@ func AppendRequest(b []byte, r *Request) []byte {
 	}
 	field("stream", r.Stream)
 	field("incoming", r.Incoming)
+	if len(r.Data) > 0 {
+		b = append(b, `,"data":`...)
+		b = appendOneLine(b, r.Data)
+	}
 	field("message_id", r.MessageID)
 	if r.ExpiresS != 0 {
 		b = append(b, `,"expires_s":`...)
 		b = strconv.AppendInt(b, r.ExpiresS, 10)
-	}
-	if len(r.Data) > 0 {
-		b = append(b, `,"data":`...)
-		b = appendOneLine(b, r.Data)
 	}
 	if r.Error != nil {
 		if e, err := json.Marshal(r.Error); err == nil {

@@ -88,6 +88,15 @@ func Verbs() []Verb {
 		{Name: VerbGrantRemove, Owned: true, Args: GrantArgs{}},
 		{Name: VerbAccessWhy, Owned: true, Args: GrantArgs{}},
 		{Name: VerbPeerList},
+		{Name: VerbOutboxList, Owned: true, Args: OutboxListArgs{}},
+		{Name: VerbOutboxShow, Owned: true, Args: OutboxArgs{}},
+		{Name: VerbOutboxWait, Owned: true, Args: OutboxArgs{}},
+		{Name: VerbOutboxCancel, Owned: true, Args: OutboxArgs{}},
+		{Name: VerbOutboxRetry, Owned: true, Args: OutboxArgs{}},
+		{Name: VerbInboxList, Owned: true, Args: InboxListArgs{}},
+		{Name: VerbInboxShow, Owned: true, Args: InboxArgs{}},
+		{Name: VerbInboxRead, Owned: true, Args: InboxArgs{}},
+		{Name: VerbInboxRemove, Owned: true, Args: InboxArgs{}},
 		{Name: VerbPeerPing, Owned: true, Args: TargetArgs{}},
 		{Name: VerbDaemonStatus},
 		{Name: VerbDaemonReload, Admin: true},
@@ -296,21 +305,23 @@ type Disconnected struct {
 // ListenArgs is the `data` of listen; protocol and instance stand in the
 // request itself. Empty data serves calls and streams.
 type ListenArgs struct {
-	Kinds []string `json:"kinds,omitempty"` // "call", "stream"; both if empty
+	Kinds []string `json:"kinds,omitempty"` // "call", "stream", "message"; the first two if empty
 }
 
 // Incoming is told to a listener with status "incoming": a call to answer with
-// reply, or a stream to accept on a connection of its own.
+// reply, a stream to accept on a connection of its own, or a message to
+// acknowledge with reply, which is told again until it is.
 type Incoming struct {
-	Incoming string          `json:"incoming"` // UUID
-	Kind     string          `json:"kind"`     // "call" or "stream"
-	Protocol string          `json:"protocol"`
-	Instance string          `json:"instance"`
-	To       string          `json:"to"`      // id52 of the own identity
-	From     string          `json:"from"`    // id52 of the caller, proven
-	Contact  string          `json:"contact"` // the caller's name among the contacts, or ""
-	Data     json.RawMessage `json:"data,omitempty"`
-	Cancel   bool            `json:"cancel,omitempty"` // the caller went away; no reply is wanted
+	Incoming  string          `json:"incoming"` // UUID
+	Kind      string          `json:"kind"`     // "call", "stream" or "message"
+	Protocol  string          `json:"protocol"`
+	Instance  string          `json:"instance"`
+	To        string          `json:"to"`                   // id52 of the own identity
+	From      string          `json:"from"`                 // id52 of the caller, proven
+	Contact   string          `json:"contact"`              // the caller's name among the contacts, or ""
+	MessageID string          `json:"message_id,omitempty"` // of a message: its sender's, the same each time
+	Data      json.RawMessage `json:"data,omitempty"`
+	Cancel    bool            `json:"cancel,omitempty"` // the caller went away; no reply is wanted
 }
 
 // StreamResult is the answer to stream.result: how the stream ended.
@@ -342,6 +353,7 @@ type Event struct {
 	Contact  string `json:"contact,omitempty"`
 	Node     string `json:"node,omitempty"`
 	Protocol string `json:"protocol,omitempty"`
+	Message  string `json:"message_id,omitempty"`
 	Text     string `json:"text"` // for people
 }
 
@@ -358,12 +370,18 @@ const (
 	EventListening        = "listening"
 	EventListenEnded      = "listen_ended"
 	EventReloaded         = "reloaded"
-	EventGap              = "gap" // earlier events are lost; told whatever kinds are asked for
+	EventMessageReceived  = "message_received"
+	EventMessageDelivered = "message_delivered"
+	EventMessageRefused   = "message_refused"
+	EventMessageExpired   = "message_expired"
+	EventProtocolWanted   = "protocol_wanted" // a contact has mail for a protocol that is not served, or not granted
+	EventGap              = "gap"             // earlier events are lost; told whatever kinds are asked for
 )
 
 // EventKinds lists every kind of event, sorted.
 func EventKinds() []string {
 	return []string{EventContactAdded, EventContactBlocked, EventContactRemoved, EventContactRenamed, EventContactUnblocked,
 		EventGap, EventGrantChanged, EventIdentityChanged, EventListenEnded, EventListening,
-		EventPeerConnected, EventPeerDisconnected, EventReloaded}
+		EventMessageDelivered, EventMessageExpired, EventMessageReceived, EventMessageRefused,
+		EventPeerConnected, EventPeerDisconnected, EventProtocolWanted, EventReloaded}
 }

@@ -121,6 +121,10 @@ func (c *Client) Verb(ctx context.Context, name string, args, out any, files ...
 	if err != nil || out == nil {
 		return err
 	}
+	return readAnswer(name, data, out)
+}
+
+func readAnswer(name string, data json.RawMessage, out any) error {
 	if err := json.Unmarshal(data, out); err != nil {
 		return api.Errorf(api.CodeInternal, "the daemon's answer to %s cannot be read: %v", name, err).
 			WithHint(`compare the versions with "fastn version"`)

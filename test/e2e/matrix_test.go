@@ -46,7 +46,7 @@ func variants(v api.Verb, identity, contact object) (list []variant, ok bool) {
 	}
 	neutral := any(struct{}{}) // arguments for the variants with `from`
 	switch v.Name {
-	case api.VerbIdentityList, api.VerbContactList, api.VerbGrantList:
+	case api.VerbIdentityList, api.VerbContactList, api.VerbGrantList, api.VerbOutboxList, api.VerbInboxList:
 	case api.VerbIdentityNew, api.VerbIdentityImport:
 		args("name", api.NameArgs{Name: identity.name})
 		neutral = api.NameArgs{Name: "fresh"}
@@ -71,6 +71,13 @@ func variants(v api.Verb, identity, contact object) (list []variant, ok bool) {
 	case api.VerbGrantAdd, api.VerbGrantRemove, api.VerbAccessWhy:
 		contacts(func(s string) any { return api.GrantArgs{Who: s, Protocol: "Notes"} })
 		neutral = api.GrantArgs{Who: api.WhoContacts, Protocol: "Notes"}
+	case api.VerbOutboxShow, api.VerbOutboxWait, api.VerbOutboxCancel, api.VerbOutboxRetry:
+		args("message", api.OutboxArgs{MessageID: messageTo(contact)})
+		neutral = api.OutboxArgs{MessageID: nobodysMessage}
+	case api.VerbInboxShow, api.VerbInboxRead, api.VerbInboxRemove:
+		args("message", api.InboxArgs{MessageID: messageTo(contact)})
+		args("message of a sender", api.InboxArgs{MessageID: messageTo(contact), From: identity.id})
+		neutral = api.InboxArgs{MessageID: nobodysMessage}
 	case api.VerbPeerPing:
 		// An id is a target for everybody; whether it may be reached is the
 		// target's own decision, not one of ownership.
@@ -87,6 +94,19 @@ func variants(v api.Verb, identity, contact object) (list []variant, ok bool) {
 	return list, true
 }
 
+const (
+	hersToCarl     = "123e4567-e89b-42d3-a456-426614174001" // alice's own message, in both her boxes
+	nobodysMessage = "123e4567-e89b-42d3-a456-426614174000"
+)
+
+// messageTo is the message of the contact's owner, or one that nobody has.
+func messageTo(contact object) string {
+	if contact.name == "carl" {
+		return hersToCarl
+	}
+	return nobodysMessage
+}
+
 // ownership generates, from the table of verbs, every way in which bob could
 // speak of what is alice's, and compares each answer with the one he gets for
 // something that does not exist.
@@ -95,8 +115,14 @@ func ownership(t *testing.T, m *nspawn.Machine) {
 	friend := get[api.Identity](t, m, "root", api.VerbIdentityNew, api.NameArgs{Name: "friend"})
 	get[api.Contact](t, m, "alice", api.VerbContactAdd, api.ContactAddArgs{Name: "carl", ID: friend.ID52})
 	get[api.Grant](t, m, "alice", api.VerbGrantAdd, api.GrantArgs{Who: "carl", Protocol: "Notes"})
+	sent := ask(t, m, "alice", question{Request: api.Request{Type: api.TypeSend, Target: api.TargetSelf, Protocol: api.ProtocolText,
+		MessageID: hersToCarl, Data: json.RawMessage(`{"text":"private"}`)}})[0]
+	if err := sent.Err(); err != nil {
+		t.Fatal(err)
+	}
+	get[api.OutboxMessage](t, m, "alice", api.VerbOutboxWait, api.OutboxArgs{MessageID: hersToCarl})
 	before := belongings(t, m, "alice")
-	for _, what := range []string{`"atelier"`, `"carl"`, `"Notes"`} {
+	for _, what := range []string{`"atelier"`, `"carl"`, `"Notes"`, `"private"`} {
 		if !strings.Contains(before, what) {
 			t.Fatalf("alice does not see her own %s: %s", what, before)
 		}
@@ -143,9 +169,10 @@ func ownership(t *testing.T, m *nspawn.Machine) {
 
 	streamsOfOthers(t, m)
 
-	for _, name := range []string{api.VerbIdentityList, api.VerbContactList, api.VerbGrantList, api.VerbPeerList, api.VerbDaemonStatus} {
+	for _, name := range []string{api.VerbIdentityList, api.VerbContactList, api.VerbGrantList, api.VerbPeerList, api.VerbDaemonStatus,
+		api.VerbOutboxList, api.VerbInboxList} {
 		a := ask(t, m, "bob", verb(name, struct{}{}))[0]
-		for _, secret := range []string{work.ID52, friend.ID52, `"atelier"`, `"carl"`, `"Notes"`} {
+		for _, secret := range []string{work.ID52, friend.ID52, `"atelier"`, `"carl"`, `"Notes"`, `"private"`} {
 			if strings.Contains(string(a.Data), secret) {
 				t.Errorf("%s tells bob of %s: %s", name, secret, a.Data)
 			}
@@ -216,7 +243,7 @@ func echoData(typ string) json.RawMessage {
 func belongings(t *testing.T, m *nspawn.Machine, user string) string {
 	t.Helper()
 	var all []string
-	for _, name := range []string{api.VerbIdentityList, api.VerbContactList, api.VerbGrantList} {
+	for _, name := range []string{api.VerbIdentityList, api.VerbContactList, api.VerbGrantList, api.VerbOutboxList, api.VerbInboxList} {
 		a := ask(t, m, user, verb(name, struct{}{}))[0]
 		if err := a.Err(); err != nil {
 			t.Fatalf("%s: %v", name, err)

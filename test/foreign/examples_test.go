@@ -164,6 +164,19 @@ func (v *verbs) addBob() {
 	v.do(v.us, api.VerbContactAdd, api.ContactAddArgs{Name: "bob", Ticket: v.ticket()}, nil)
 }
 
+// send sends the message that r is about.
+func (v *verbs) send(r *api.Request, target string) {
+	v.t.Helper()
+	var args api.OutboxArgs
+	if err := json.Unmarshal(r.Data, &args); err != nil {
+		v.t.Fatal(err)
+	}
+	m := client.Message{Target: target, Protocol: api.ProtocolText, ID: args.MessageID, Data: json.RawMessage(`{"text":"hello"}`)}
+	if _, err := v.us.Send(v.ctx, m); err != nil {
+		v.t.Fatal(err)
+	}
+}
+
 // prepare makes e's request one that can be done, as the one before left things.
 func (v *verbs) prepare(r *api.Request) (files []*os.File) {
 	v.t.Helper()
@@ -192,6 +205,13 @@ func (v *verbs) prepare(r *api.Request) (files []*os.File) {
 		v.addBob()
 	case api.VerbPeerList:
 		v.do(v.us, api.VerbPeerPing, api.TargetArgs{Target: "bob"}, nil)
+	case api.VerbOutboxWait:
+		v.send(r, api.TargetSelf)
+	case api.VerbOutboxCancel, api.VerbOutboxRetry: // to nobody, so that they wait
+		v.send(r, "6pi0ttr1jr0cjv78a2theal9jl2si56gedjun04cttfc8kg70490")
+	case api.VerbInboxShow:
+		v.send(r, api.TargetSelf)
+		v.do(v.us, api.VerbOutboxWait, r.Data, nil)
 	case api.VerbDaemonDisconnect:
 		r.Data = json.RawMessage(fmt.Sprintf(`{"user":"%d"}`, os.Getuid()))
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/fastn-stack/fastnd/internal/events"
 	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/ipc"
+	"github.com/fastn-stack/fastnd/internal/messages"
 	"github.com/fastn-stack/fastnd/internal/p2p"
 	"github.com/fastn-stack/fastnd/internal/remote"
 	"github.com/fastn-stack/fastnd/internal/roster"
@@ -23,15 +24,17 @@ import (
 // Verbs answers the management requests about identities, contacts, grants and
 // peers. It is safe for concurrent use.
 type Verbs struct {
-	Roster  *roster.Roster
-	Store   *store.Store
-	Host    *p2p.Host
-	Router  *router.Router
-	Remote  *remote.Remote
-	Budgets *access.Budgets
-	Events  *events.Hub
-	Builtin []string // protocols every identity serves
-	Now     func() time.Time
+	Roster   *roster.Roster
+	Store    *store.Store
+	Host     *p2p.Host
+	Router   *router.Router
+	Remote   *remote.Remote
+	Budgets  *access.Budgets
+	Events   *events.Hub
+	Messages *messages.Store
+	Courier  *messages.Courier
+	Builtin  []string // protocols every identity serves
+	Now      func() time.Time
 
 	files fileTurns
 }
@@ -70,6 +73,15 @@ func (v *Verbs) handlers() map[string]func(call) (any, error) {
 		api.VerbAccessWhy:       with(v.accessWhy),
 		api.VerbPeerList:        v.peerList,
 		api.VerbPeerPing:        with(v.peerPing),
+		api.VerbOutboxList:      with(v.outboxList),
+		api.VerbOutboxShow:      v.ofOutbox(v.Messages.Outgoing),
+		api.VerbOutboxWait:      v.ofOutbox(v.Courier.WaitFinal),
+		api.VerbOutboxCancel:    v.ofOutbox(v.Courier.Cancel),
+		api.VerbOutboxRetry:     v.ofOutbox(v.Courier.Retry),
+		api.VerbInboxList:       with(v.inboxList),
+		api.VerbInboxShow:       v.ofInbox(v.inboxShow),
+		api.VerbInboxRead:       v.ofInbox(v.inboxRead),
+		api.VerbInboxRemove:     v.ofInbox(v.inboxRemove),
 	}
 }
 
@@ -92,6 +104,9 @@ func (v *Verbs) Do(ctx context.Context, caller ipc.Caller, r *api.Request, files
 		}
 	}()
 	do := v.handlers()[r.Type]
+	if r.Type == api.TypeSend {
+		do = func(c call) (any, error) { return v.send(c, r) }
+	}
 	if do == nil {
 		return nil, api.Errorf(api.CodeUnsupported, "unknown request type %q", r.Type)
 	}

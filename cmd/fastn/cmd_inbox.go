@@ -1,0 +1,241 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+type inboxCmd struct {
+	List   inboxListCmd   `cmd:"" default:"withargs" help:"List your messages (what fastn inbox does by itself)."`
+	Show   inboxShowCmd   `cmd:"" help:"Print one message."`
+	Read   inboxReadCmd   `cmd:"" help:"Print messages and mark them as read; all unread ones if none is named."`
+	Remove inboxRemoveCmd `cmd:"" help:"Remove messages."`
+}
+
+func (*inboxCmd) Help() string {
+	return `Messages that you received. They stay until you remove them, read ones for messages.keep_read.
+
+Example:
+  fastn inbox
+  fastn inbox read
+  fastn inbox --follow`
+}
+
+type inboxListCmd struct {
+	Unread bool `help:"Only unread ones."`
+	Follow bool `short:"f" help:"Go on with those that arrive, until interrupted."`
+}
+
+func (*inboxListCmd) Help() string {
+	return `Oldest first. With --json the array's objects have "message_id", "from", "contact", "protocol",
+"data", "received" and "read"; with --follow it is one object a line. --follow outlives a restart of
+the daemon.
+
+Example:
+  fastn inbox list --unread
+  fastn inbox --json | jq -r '.[].data.text'
+  fastn inbox --follow`
+}
+
+func (c *inboxListCmd) run(a *app) error {
+	if c.Follow {
+		return c.follow(a)
+	}
+	all := []api.InboxMessage{}
+	err := a.inboxPages(c.Unread, func(m api.InboxMessage) bool {
+		all = append(all, m)
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	if a.flags.JSON {
+		return a.printValue(all)
+	}
+	rows := make([][]string, 0, len(all))
+	for _, m := range all {
+		rows = append(rows, []string{shortID(m.MessageID), yesNo(m.Read, "read", "new"), sender(m), clock(m.Received), m.Protocol, summary(m)})
+	}
+	var b bytes.Buffer
+	a.table(&b, []string{"MESSAGE", "STATE", "FROM", "RECEIVED", "PROTOCOL", "TEXT"}, rows)
+	return a.write(&b)
+}
+
+func (c *inboxListCmd) follow(a *app) error {
+	d, err := a.daemon()
+	if err != nil {
+		return err
+	}
+	err = d.Follow(a.ctx, api.InboxListArgs{Unread: c.Unread}, func(m api.InboxMessage) error {
+		if a.flags.JSON {
+			return a.printValue(m)
+		}
+		return a.showMessage(m)
+	})
+	return endOfWatch(a, a.explain(err))
+}
+
+// inboxPages calls each for the messages of the inbox, until it is false.
+func (a *app) inboxPages(unread bool, each func(api.InboxMessage) bool) error {
+	for after, more := int64(0), true; more; {
+		var page api.InboxPage
+		raw, err := a.verb(api.VerbInboxList, api.InboxListArgs{After: after, Limit: 1000, Unread: unread})
+		if err != nil {
+			return err
+		}
+		if err := decode(raw, &page); err != nil {
+			return err
+		}
+		for _, m := range page.Messages {
+			if !each(m) {
+				return nil
+			}
+		}
+		after, more = page.Cursor, page.More
+	}
+	return nil
+}
+
+func sender(m api.InboxMessage) string {
+	if m.Contact != "" {
+		return m.Contact
+	}
+	return m.From
+}
+
+// textOf is a Text message's text; what is none is shown as its JSON.
+func textOf(m api.InboxMessage) string {
+	var t struct {
+		Text *string `json:"text"`
+	}
+	if m.Protocol == api.ProtocolText && json.Unmarshal(m.Data, &t) == nil && t.Text != nil {
+		return *t.Text
+	}
+	return string(m.Data)
+}
+
+// summary is the first line, if that is not too long.
+func summary(m api.InboxMessage) string {
+	const most = 60
+	first, rest, _ := strings.Cut(textOf(m), "\n")
+	if r := []rune(first); len(r) > most {
+		return string(r[:most]) + "…"
+	}
+	if rest != "" {
+		return first + " …"
+	}
+	return first
+}
+
+// showMessage prints a message for a person: line breaks stay, whatever else could
+// move a cursor is made visible.
+func (a *app) showMessage(m api.InboxMessage) error {
+	var b bytes.Buffer
+	b.WriteString(a.style(a.outTTY, "1", visible(sender(m))+"  "+clock(m.Received)) + "  " + shortID(m.MessageID))
+	if m.Protocol != api.ProtocolText {
+		b.WriteString("  " + visible(m.Protocol))
+	}
+	b.WriteByte('\n')
+	for line := range strings.SplitSeq(strings.TrimSuffix(textOf(m), "\n"), "\n") {
+		b.WriteString("    " + visible(line) + "\n")
+	}
+	return a.write(&b)
+}
+
+type inboxShowCmd struct {
+	ID   string `arg:"" name:"message" help:"The message's id, or its beginning."`
+	From string `help:"Its sender, if several used the same id." placeholder:"WHO" complete:"target"`
+}
+
+func (*inboxShowCmd) Help() string {
+	return `Line breaks are kept; other control characters are made visible.
+
+Example:
+  fastn inbox show 3f2a`
+}
+
+func (c *inboxShowCmd) run(a *app) error { return a.inboxVerb(api.VerbInboxShow, c.ID, c.From, true) }
+
+type inboxReadCmd struct {
+	IDs []string `arg:"" optional:"" name:"message" help:"Ids, or their beginnings."`
+}
+
+func (*inboxReadCmd) Help() string {
+	return `Example:
+  fastn inbox read
+  fastn inbox read 3f2a`
+}
+
+func (c *inboxReadCmd) run(a *app) error {
+	if len(c.IDs) > 0 {
+		for _, id := range c.IDs {
+			if err := a.inboxVerb(api.VerbInboxRead, id, "", true); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	var unread []api.InboxMessage
+	err := a.inboxPages(true, func(m api.InboxMessage) bool {
+		unread = append(unread, m)
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	for _, m := range unread {
+		if err := a.inboxVerb(api.VerbInboxRead, m.MessageID, m.From, true); err != nil {
+			return err
+		}
+	}
+	if len(unread) == 0 {
+		a.note("no new messages")
+	}
+	return nil
+}
+
+type inboxRemoveCmd struct {
+	IDs  []string `arg:"" name:"message" help:"Ids, or their beginnings."`
+	From string   `help:"The sender, if several used the same id." placeholder:"WHO" complete:"target"`
+}
+
+func (*inboxRemoveCmd) Help() string {
+	return `Example:
+  fastn inbox remove 3f2a 77c0`
+}
+
+func (c *inboxRemoveCmd) run(a *app) error {
+	for _, id := range c.IDs {
+		if err := a.inboxVerb(api.VerbInboxRemove, id, c.From, false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *app) inboxVerb(verb, word, from string, show bool) error {
+	id, err := wholeID(a, "inbox", word, func(each func(string) bool) error {
+		return a.inboxPages(false, func(m api.InboxMessage) bool { return each(m.MessageID) })
+	})
+	if err != nil {
+		return err
+	}
+	raw, err := a.verb(verb, api.InboxArgs{MessageID: id, From: from})
+	if err != nil {
+		return err
+	}
+	if !show {
+		return a.done(raw, "removed message %s", shortID(id))
+	}
+	if a.flags.JSON {
+		return a.printJSON(raw)
+	}
+	var m api.InboxMessage
+	if err := decode(raw, &m); err != nil {
+		return err
+	}
+	return a.showMessage(m)
+}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"time"
+
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+type outboxCmd struct {
+	List   outboxListCmd   `cmd:"" default:"withargs" help:"List messages that are not delivered (what fastn outbox does by itself)."`
+	Cancel outboxCancelCmd `cmd:"" help:"Take a queued message back."`
+	Retry  outboxRetryCmd  `cmd:"" help:"Try a message at once; a refused or expired one is queued again."`
+}
+
+func (*outboxCmd) Help() string {
+	return `Messages that you sent. Each waits on this machine's disk until it is on the receiver's.
+
+Example:
+  fastn outbox
+  fastn outbox cancel 3f2a`
+}
+
+type outboxListCmd struct {
+	All bool `help:"Show delivered and cancelled ones too."`
+}
+
+func (*outboxListCmd) Help() string {
+	return `With --json the array's objects have "message_id", "to", "contact", "protocol", "state", "reason",
+"next_try" and more.
+
+Example:
+  fastn outbox list --all
+  fastn outbox --json | jq -r '.[].reason'`
+}
+
+func (c *outboxListCmd) run(a *app) error {
+	all := []api.OutboxMessage{}
+	err := a.outboxPages(c.All, func(m api.OutboxMessage) bool {
+		all = append(all, m)
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	if a.flags.JSON {
+		return a.printValue(all)
+	}
+	return a.showOutbox(all...)
+}
+
+// outboxPages calls each for the messages of the outbox, until it is false.
+func (a *app) outboxPages(all bool, each func(api.OutboxMessage) bool) error {
+	for after, more := int64(0), true; more; {
+		var page api.OutboxPage
+		raw, err := a.verb(api.VerbOutboxList, api.OutboxListArgs{After: after, Limit: 1000, All: all})
+		if err != nil {
+			return err
+		}
+		if err := decode(raw, &page); err != nil {
+			return err
+		}
+		for _, m := range page.Messages {
+			if !each(m) {
+				return nil
+			}
+		}
+		after, more = page.Cursor, page.More
+	}
+	return nil
+}
+
+func (a *app) showOutbox(list ...api.OutboxMessage) error {
+	rows := make([][]string, 0, len(list))
+	for _, m := range list {
+		next := ""
+		if m.NextTry != nil {
+			next = clock(*m.NextTry)
+			if m.NextTry.Before(time.Now()) {
+				next = "now"
+			}
+		}
+		to := m.Contact
+		if to == "" {
+			to = m.To
+		}
+		rows = append(rows, []string{shortID(m.MessageID), to, m.Protocol, clock(m.Created), m.State, next, m.Reason})
+	}
+	var b bytes.Buffer
+	a.table(&b, []string{"MESSAGE", "TO", "PROTOCOL", "SENT", "STATE", "NEXT TRY", "REASON"}, rows)
+	return a.write(&b)
+}
+
+// shortID is enough of a message's id for a person; commands take it for the whole.
+func shortID(id string) string {
+	short, _, _ := strings.Cut(id, "-")
+	return short
+}
+
+// minShort is how much of an id names it, in characters.
+const minShort = 4
+
+// wholeID finds the message that the beginning of an id names, among those that
+// pages goes through.
+func wholeID(a *app, what, word string, pages func(each func(id string) bool) error) (string, error) {
+	word = strings.ToLower(word)
+	if api.ValidUUID(word) {
+		return word, nil
+	}
+	if len(word) < minShort {
+		return "", usage("%q is too short for the id of a message", word).
+			WithHint(`give at least %d characters of what "fastn %s" shows`, minShort, what)
+	}
+	var found []string
+	err := pages(func(id string) bool {
+		if strings.HasPrefix(id, word) {
+			found = append(found, id)
+		}
+		return len(found) < 2
+	})
+	switch {
+	case err != nil:
+		return "", err
+	case len(found) == 1:
+		return found[0], nil
+	case len(found) == 0:
+		return "", api.Errorf(api.CodeNotFound, "no message with an id that begins with %s in the %s", word, what).
+			WithHint(`"fastn %s --json" shows the whole ids`, what)
+	}
+	return "", usage("several messages have ids that begin with %s", word).
+		WithHint(`"fastn %s --json" shows the whole ids`, what)
+}
+
+type outboxCancelCmd struct {
+	ID string `arg:"" name:"message" help:"The message's id, or its beginning."`
+}
+
+func (*outboxCancelCmd) Help() string {
+	return `A message that is on its way in this moment may be delivered still.
+
+Example:
+  fastn outbox cancel 3f2a`
+}
+
+func (c *outboxCancelCmd) run(a *app) error { return a.outboxVerb(api.VerbOutboxCancel, c.ID) }
+
+type outboxRetryCmd struct {
+	ID string `arg:"" name:"message" help:"The message's id, or its beginning."`
+}
+
+func (*outboxRetryCmd) Help() string {
+	return `Example:
+  fastn outbox retry 3f2a`
+}
+
+func (c *outboxRetryCmd) run(a *app) error { return a.outboxVerb(api.VerbOutboxRetry, c.ID) }
+
+func (a *app) outboxVerb(verb, word string) error {
+	id, err := wholeID(a, "outbox", word, func(each func(string) bool) error {
+		return a.outboxPages(true, func(m api.OutboxMessage) bool { return each(m.MessageID) })
+	})
+	if err != nil {
+		return err
+	}
+	var m api.OutboxMessage
+	if printed, err := a.ask(verb, api.OutboxArgs{MessageID: id}, &m); printed || err != nil {
+		return err
+	}
+	return a.showOutbox(m)
+}

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+type sendCmd struct {
+	Target   string `arg:"" valid:"some" help:"A contact, an id52, a peer id or self." complete:"target"`
+	Text     string `arg:"" optional:"" help:"The text; - reads it from standard input."`
+	Protocol string `valid:"protocol" help:"Send to this protocol, with --data, instead of a text." placeholder:"NAME" complete:"protocol"`
+	Instance string `valid:"name" help:"Instance of the protocol, if it has several." placeholder:"NAME"`
+	Data     string `help:"Data for --protocol as JSON; - reads it from standard input." placeholder:"JSON"`
+	ID       string `name:"id" help:"The message's id, a UUID: the same id again is the same message." placeholder:"UUID"`
+	Wait     string `help:"Return when it is queued or delivered." enum:"queued,delivered" default:"queued"`
+	Timeout  period `help:"How long to wait with --wait=delivered." default:"30s"`
+	Expire   period `help:"How long to try, at most 30d." default:"7d"`
+}
+
+func (*sendCmd) Help() string {
+	return `The message is on this machine's disk when the command returns, and is delivered as soon as the
+receiver's machine is there. Prints its id. Of a text from standard input the last line break is left
+out. With --wait=delivered the command returns when the message is on the receiver's disk; if the time
+passes before, the exit code is 6 and the message stays queued.
+
+Example:
+  fastn send bob "hello"
+  date | fastn send bob - --wait=delivered
+  fastn send bob --protocol Orders --data '{"item":7}'`
+}
+
+func (c *sendCmd) run(a *app) error {
+	if expire := time.Duration(c.Expire); expire < time.Second || expire > api.MaxMessageLife {
+		return usage("--expire %v is out of range: 1s to 30d", expire).WithHint("give it as 1h, 24h or 7d")
+	}
+	if c.ID != "" && !api.ValidUUID(c.ID) {
+		return usage("--id %q is no UUID", c.ID).WithHint("leave --id out and one is made")
+	}
+	r := api.Request{Target: c.Target, Protocol: c.Protocol, Instance: c.Instance, From: a.identity(), MessageID: c.ID,
+		ExpiresS: int64(time.Duration(c.Expire) / time.Second)}
+	var err error
+	if r.Data, err = c.data(a); err != nil {
+		return err
+	}
+	if r.Protocol == "" {
+		r.Protocol = api.ProtocolText
+	}
+	d, err := a.daemon()
+	if err != nil {
+		return err
+	}
+	sent, err := d.Send(a.ctx, r)
+	if err != nil {
+		if api.CodeOf(err) == api.CodeOutcomeUnknown {
+			e := api.AsError(err)
+			return e.WithHint(`give it again with --id %s: it stays one message`, sent.MessageID)
+		}
+		return a.explain(err)
+	}
+	if c.Wait == "queued" {
+		return a.showSent(sent.MessageID, sent.State)
+	}
+	return c.wait(a, d, sent)
+}
+
+// data is what is sent: a text, or --data.
+func (c *sendCmd) data(a *app) (json.RawMessage, error) {
+	switch {
+	case c.Protocol != "" && c.Text != "":
+		return nil, usage("a text goes to the protocol Text; --protocol takes --data").
+			WithHint(`leave --protocol out, or give "--data" as JSON`)
+	case c.Protocol != "":
+		return a.readData(c.Data, true)
+	case c.Data != "":
+		return nil, usage("--data needs --protocol").WithHint(`"fastn send %s TEXT" sends a text`, c.Target)
+	case c.Text == "":
+		return nil, usage("there is no text").WithHint(`give it as an argument, or - for standard input`)
+	}
+	text := c.Text
+	if text == "-" {
+		b, err := io.ReadAll(io.LimitReader(a.std.In, api.MaxPayload+1))
+		if err != nil {
+			return nil, failed("cannot read standard input: %v", pathCause(err))
+		}
+		text = strings.TrimSuffix(string(b), "\n")
+	}
+	if !utf8.ValidString(text) {
+		return nil, usage("the text is not UTF-8").WithHint(`send bytes over a stream: "fastn stream --help"`)
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(map[string]string{"text": text}); err != nil {
+		return nil, err
+	}
+	data := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+	if len(data) > api.MaxPayload {
+		return nil, usage("the text has %d bytes as JSON, the limit is %d", len(data), api.MaxPayload).
+			WithHint("send it over a stream, or in parts")
+	}
+	return data, nil
+}
+
+// wait is --wait=delivered.
+func (c *sendCmd) wait(a *app, d daemon, sent api.SendResult) error {
+	ctx, cancel := context.WithTimeout(a.ctx, time.Duration(c.Timeout))
+	defer cancel()
+	m, err := d.WaitFinal(ctx, sent.MessageID)
+	if a.ctx.Err() != nil {
+		a.note("interrupted; message %s stays queued", sent.MessageID)
+		return a.ctx.Err()
+	}
+	if err != nil && api.CodeOf(err) != api.CodeTimeout {
+		return a.explain(err)
+	}
+	if m.State == "" { // no answer came at all
+		m.State = sent.State
+	}
+	if err := a.showSent(sent.MessageID, m.State); err != nil {
+		return err
+	}
+	switch m.State {
+	case api.StateDelivered:
+		return nil
+	case api.StateQueued:
+		why := m.Reason
+		if why == "" {
+			why = "no answer so far"
+		}
+		return notDelivered{api.Errorf(api.CodeTimeout, "queued, not delivered within %v: %s", time.Duration(c.Timeout), why).
+			WithHint(`it is tried until %s; "fastn outbox" shows how it goes`, clock(m.Expires))}
+	}
+	return messageFailed(m)
+}
+
+// messageFailed is the error of a message that will not be delivered.
+func messageFailed(m api.OutboxMessage) error {
+	e := api.Errorf(m.Code, "the message is %s: %s", m.State, m.Reason)
+	switch {
+	case m.State == api.StateExpired:
+		e = api.Errorf(api.CodeExpired, "the message expired before it could be delivered")
+	case m.State == api.StateCancelled:
+		return api.Errorf(api.CodeConflict, "the message was cancelled").WithHint(`send it again with "fastn send"`)
+	case m.Code == "":
+		e.Code = api.CodeRefused
+	}
+	return e.WithHint(`"fastn outbox retry %s" tries it again, when that is settled`, m.MessageID)
+}
+
+// notDelivered is exit code 6.
+type notDelivered struct{ error }
+
+func (n notDelivered) Unwrap() error { return n.error }
+
+func isNotDelivered(err error) bool {
+	_, ok := errors.AsType[notDelivered](err)
+	return ok
+}
+
+// showSent prints what scripts need: the id.
+func (a *app) showSent(id, state string) error {
+	if a.flags.JSON {
+		return a.printValue(api.SendResult{MessageID: id, State: state})
+	}
+	return a.write(bytes.NewBufferString(id + "\n"))
+}

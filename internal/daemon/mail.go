@@ -1,0 +1,202 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/fastn-stack/fastnd/internal/config"
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/ipc"
+	"github.com/fastn-stack/fastnd/internal/lru"
+	"github.com/fastn-stack/fastnd/internal/messages"
+	"github.com/fastn-stack/fastnd/internal/router"
+	"github.com/fastn-stack/fastnd/internal/sqlite"
+	"github.com/fastn-stack/fastnd/internal/systemd"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// mail is the node's messages: their store, and the courier that runs from
+// startMail until stop.
+type mail struct {
+	n       *node
+	store   *messages.Store
+	courier *messages.Courier
+
+	mu   sync.Mutex
+	seen *lru.Map[identity.ID, time.Time] // when a node was last seen, connected or leaving
+}
+
+const (
+	// nearFor is how long after it was connected a peer is expected back soon.
+	nearFor   = time.Hour
+	seenNodes = 4096
+)
+
+// openMail opens the messages; nothing is delivered before startMail.
+func (n *node) openMail(ctx context.Context) error {
+	m := &mail{n: n, seen: lru.New[identity.ID, time.Time](seenNodes)}
+	var err error
+	m.store, err = messages.Open(ctx, n.d.place.dir, messages.Options{
+		Now: n.d.o.clock(), Limits: func() messages.Limits { return *n.d.messageLimits.Load() },
+		Owner: n.roster.Owner, UserName: n.d.names.get, OnAside: m.aside, OnRecovery: m.recovered,
+	})
+	if err != nil {
+		return &startError{systemd.MsgStoreDamaged, err}
+	}
+	n.closers = append(n.closers, m.store.Close)
+	m.courier = messages.NewCourier(messages.CourierOptions{
+		Store: m.store, Deliver: n.router.Deliver, Takes: n.router.TakesMail, Announce: n.remote.Announce,
+		Near: m.near, Tell: m.tell, Now: n.d.o.clock(), Log: n.d.log,
+	})
+	n.mail = m
+	n.router.Post(m.courier, n.remote)
+	n.remote.ConnectPost(post{n.router.Deliver, m.courier})
+	return nil
+}
+
+// post is where mail from other nodes goes: through access.
+type post struct {
+	deliver func(context.Context, *router.Mail) ([]error, error)
+	*messages.Courier
+}
+
+func (p post) Deliver(ctx context.Context, m *router.Mail) ([]error, error) { return p.deliver(ctx, m) }
+
+// startMail has messages delivered, and the whole of their file checked beside.
+func (n *node) startMail() {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := n.mail.courier.Run(ctx); err != nil && ctx.Err() == nil {
+			n.d.log.Error("no message is delivered", "error", err)
+		}
+	})
+	wg.Go(func() {
+		if err := n.mail.store.CheckAll(ctx); err != nil && ctx.Err() == nil {
+			n.d.log.Error("the messages could not be checked", "error", err)
+		}
+	})
+	n.closers = append(n.closers, func() error {
+		cancel()
+		wg.Wait()
+		return nil
+	})
+}
+
+func messageLimits(c config.Config) *messages.Limits {
+	b := c.Budgets
+	return &messages.Limits{
+		PerUIDQueuedMessages: int64(b.PerUIDQueuedMessages), PerUIDQueuedBytes: int64(b.PerUIDQueuedBytes),
+		PerPeerUnreadMessages: int64(b.PerPeerUnreadMessages), PerPeerUnreadBytes: int64(b.PerPeerUnreadBytes),
+		NodeMessageBytes: int64(b.NodeMessageBytes), KeepRead: c.Messages.KeepRead.Std(),
+	}
+}
+
+// connected has the mail of those who live at node tried at once.
+func (m *mail) connected(node identity.ID) {
+	m.saw(node)
+	told := make(map[identity.ID]bool)
+	for _, own := range m.n.roster.All() {
+		for _, c := range m.n.store.ContactsAt(own.ID, node) {
+			if !told[c.ID] {
+				told[c.ID] = true
+				m.courier.Reachable(c.ID)
+			}
+		}
+	}
+}
+
+func (m *mail) saw(node identity.ID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.seen.Put(node, time.Now())
+}
+
+// near tells that a node of to was connected within the hour.
+func (m *mail) near(from, to identity.ID) bool {
+	if here, _ := m.n.roster.Here(to); here {
+		return true
+	}
+	for _, node := range m.n.remote.Nodes(from, to) {
+		if m.n.host.Connected(node) {
+			return true
+		}
+		m.mu.Lock()
+		last, ok := m.seen.Peek(node)
+		m.mu.Unlock()
+		if ok && time.Since(last) < nearFor {
+			return true
+		}
+	}
+	return false
+}
+
+// listening brings h, a program that listens for messages, what waits for it.
+func (m *mail) listening(owner identity.ID, protocol, instance string, h router.Handler) (leave func()) {
+	leave = m.courier.Attend(owner, protocol, instance, h)
+	m.recheck(owner)
+	return leave
+}
+
+// recheck has those told whose mail for owner waited and is taken now.
+func (m *mail) recheck(owner identity.ID) { m.courier.Recheck(context.Background(), owner) }
+
+// forget removes the messages of an identity that is here no more.
+func (m *mail) forget(owner identity.ID) {
+	if err := m.store.Forget(context.Background(), owner); err != nil {
+		m.n.d.log.Error("the messages of a removed identity could not be removed", "identity", owner.String(), "error", err)
+	}
+}
+
+var noticeTexts = map[string]string{
+	api.EventMessageReceived:  "%s: new message from %s",
+	api.EventMessageDelivered: "%s: message delivered to %s",
+	api.EventMessageRefused:   "%s: message refused by %s",
+	api.EventMessageExpired:   "%s: message expired before it reached %s",
+	api.EventProtocolWanted:   "%s is not served here, or not granted; messages wait at %s",
+}
+
+// tell publishes a notice to the user it is for.
+func (m *mail) tell(t messages.Notice) {
+	uid, ok := m.n.roster.Owner(t.Owner)
+	if !ok {
+		return
+	}
+	who := (*backend)(m.n.d).ContactName(t.Owner, t.Other)
+	e := api.Event{Kind: t.Kind, Identity: t.Owner.String(), Contact: who, Protocol: t.Protocol, Message: t.ID}
+	if who == "" {
+		who = t.Other.Short()
+	}
+	e.Text = fmt.Sprintf(noticeTexts[t.Kind], t.Protocol, who)
+	if t.Reason != "" {
+		e.Text += ": " + t.Reason
+	}
+	m.n.d.hub.Publish(e, uid)
+}
+
+func (m *mail) aside(a messages.Aside) {
+	m.n.d.log.Error("a message was found changed on the disk and is set aside", systemd.MsgStoreDamaged.Attr(),
+		"box", a.Box, "seq", a.Seq, "from", a.From.String(), "to", a.To.String(), "reason", a.Reason)
+}
+
+func (m *mail) recovered(r *sqlite.Recovery) {
+	m.n.d.log.Error("the messages were damaged and have been repaired", systemd.MsgStoreDamaged.Attr(), "recovery", fmt.Sprintf("%+v", *r))
+}
+
+// problems tells what of the messages needs somebody's attention.
+func (m *mail) problems() []api.Problem {
+	var out []api.Problem
+	if n := m.store.AsideCount(); n > 0 {
+		out = append(out, api.Problem{Text: fmt.Sprintf("%d messages were found changed on the disk and are not delivered", n),
+			Fix: "look at the disk's health, and restore a backup if they matter"})
+	}
+	if r := m.store.Recovery(); r != nil {
+		out = append(out, api.Problem{Text: "the messages were damaged: some may be missing; what they were is in " + r.MovedTo,
+			Fix: "look at the disk's health, and restore a backup if they matter"})
+	}
+	return out
+}
+
+var _ ipc.Backend = (*backend)(nil)

@@ -1,0 +1,230 @@
+package verbs
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"time"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/messages"
+	"github.com/fastn-stack/fastnd/internal/roster"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+const (
+	defaultPage = 100
+	longestPage = 1000
+	// pageBytes bounds the data on a page, so that the answer is a line.
+	pageBytes = 512 << 10
+)
+
+// send queues a message; the whole request counts, not only its data.
+func (v *Verbs) send(c call, r *api.Request) (any, error) {
+	own, err := v.own(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := own.Usable(); err != nil {
+		return nil, err
+	}
+	m := messages.Message{ID: r.MessageID, From: own.ID, Protocol: r.Protocol, Instance: r.Instance, Data: r.Data, Created: v.Now()}
+	if m.To, err = v.Target(own.ID, r.Target); err != nil {
+		return nil, err
+	}
+	if m.ID == "" {
+		m.ID = newUUID()
+	}
+	if m.Instance == "" {
+		m.Instance = api.DefaultInstance
+	}
+	life := api.DefaultMessageLife
+	if r.ExpiresS > 0 {
+		life = time.Duration(min(r.ExpiresS, int64(api.MaxMessageLife/time.Second))) * time.Second
+	}
+	m.Expires = m.Created.Add(life)
+	if err := v.Courier.CheckData(m.Protocol, m.Instance, m.Data); err != nil {
+		return nil, err
+	}
+	out, err := v.Courier.Send(c.ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	return api.SendResult{MessageID: out.ID, State: out.State.String()}, nil
+}
+
+// newUUID makes a version 4 UUID (RFC 9562 §5.4).
+func newUUID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+func (v *Verbs) outboxList(c call, a api.OutboxListArgs) (any, error) {
+	own, err := v.own(c)
+	if err != nil {
+		return nil, err
+	}
+	p, err := page(a.After, a.Limit)
+	if err != nil {
+		return nil, err
+	}
+	list, err := v.Messages.ListOut(c.ctx, own.ID, p, a.All)
+	if err != nil {
+		return nil, err
+	}
+	out := api.OutboxPage{Messages: make([]api.OutboxMessage, 0, len(list)), Cursor: a.After}
+	size := 0
+	for _, m := range list {
+		out.Messages = append(out.Messages, v.sent(own, m))
+		out.Cursor = m.Seq
+		size += len(m.Data)
+	}
+	out.More = more(p, len(list), size)
+	return out, nil
+}
+
+// page is a list's bounds.
+func page(after int64, limit int) (messages.Page, error) {
+	if after < 0 || limit < 0 || limit > longestPage {
+		return messages.Page{}, api.Errorf(api.CodeBadRequest, `"after" must be at least 0, and "limit" from 1 to %d`, longestPage)
+	}
+	if limit == 0 {
+		limit = defaultPage
+	}
+	return messages.Page{After: after, Limit: limit, MaxBytes: pageBytes}, nil
+}
+
+// sent shows a message of the outbox.
+func (v *Verbs) sent(own roster.Resident, m messages.Outgoing) api.OutboxMessage {
+	m = v.Courier.Latest(m)
+	out := api.OutboxMessage{MessageID: m.ID, To: m.To.String(), Contact: v.contactName(own.ID, m.To), Protocol: m.Protocol,
+		Instance: shownInstance(m.Instance), State: m.State.String(), Code: m.Code, Reason: m.Reason, Size: int64(len(m.Data)),
+		Created: m.Created, Expires: m.Expires, Tries: m.Tries}
+	if m.State == messages.Queued && !m.NextTry.IsZero() {
+		out.NextTry = &m.NextTry
+	}
+	return out
+}
+
+func shownInstance(instance string) string {
+	if instance == api.DefaultInstance {
+		return ""
+	}
+	return instance
+}
+
+// contactName is owner's name for who, or "".
+func (v *Verbs) contactName(owner, who identity.ID) string {
+	if owner == who {
+		return api.TargetSelf
+	}
+	name, _ := v.Store.Contact(owner, who)
+	return name
+}
+
+// ofOutbox does one thing to one sent message.
+func (v *Verbs) ofOutbox(do func(ctx context.Context, from identity.ID, id string) (messages.Outgoing, error)) func(call) (any, error) {
+	return with(func(c call, a api.OutboxArgs) (any, error) {
+		own, err := v.own(c)
+		if err != nil {
+			return nil, err
+		}
+		if !api.ValidUUID(a.MessageID) {
+			return nil, api.Errorf(api.CodeBadRequest, `"message_id" must be a UUID, as send and outbox.list tell it`)
+		}
+		m, err := do(c.ctx, own.ID, a.MessageID)
+		if err != nil {
+			return nil, err
+		}
+		return v.sent(own, m), nil
+	})
+}
+
+func (v *Verbs) inboxList(c call, a api.InboxListArgs) (any, error) {
+	own, err := v.own(c)
+	if err != nil {
+		return nil, err
+	}
+	p, err := page(a.After, a.Limit)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		news := v.Courier.Arrivals(own.ID)
+		list, err := v.Messages.ListIn(c.ctx, own.ID, p, a.Unread)
+		if err != nil {
+			return nil, err
+		}
+		if len(list) > 0 || !a.Wait {
+			return v.inboxPage(own, a.After, list, p), nil
+		}
+		select {
+		case <-news:
+		case <-c.ctx.Done():
+			return v.inboxPage(own, a.After, nil, p), nil
+		}
+	}
+}
+
+func (v *Verbs) inboxPage(own roster.Resident, after int64, list []messages.Incoming, p messages.Page) api.InboxPage {
+	out := api.InboxPage{Messages: make([]api.InboxMessage, 0, len(list)), Cursor: after}
+	size := 0
+	for _, m := range list {
+		out.Messages = append(out.Messages, v.received(own, m))
+		out.Cursor = m.Seq
+		size += len(m.Data)
+	}
+	out.More = more(p, len(list), size)
+	return out
+}
+
+// more tells that there may be something behind a page: its number or its bytes
+// ended it.
+func more(p messages.Page, n, size int) bool { return n == p.Limit || size >= p.MaxBytes/2 }
+
+func (v *Verbs) received(own roster.Resident, m messages.Incoming) api.InboxMessage {
+	return api.InboxMessage{MessageID: m.ID, From: m.From.String(), Contact: v.contactName(own.ID, m.From), Protocol: m.Protocol,
+		Instance: shownInstance(m.Instance), Data: m.Data, Received: m.Received, Read: m.Read}
+}
+
+// ofInbox finds one received message and does something to it.
+func (v *Verbs) ofInbox(do func(c call, own roster.Resident, m *messages.Incoming) error) func(call) (any, error) {
+	return with(func(c call, a api.InboxArgs) (any, error) {
+		own, err := v.own(c)
+		if err != nil {
+			return nil, err
+		}
+		if !api.ValidUUID(a.MessageID) {
+			return nil, api.Errorf(api.CodeBadRequest, `"message_id" must be a UUID, as inbox.list tells it`)
+		}
+		ref := a.MessageID
+		if a.From != "" {
+			sender, err := v.Target(own.ID, a.From)
+			if err != nil {
+				return nil, err
+			}
+			ref = sender.String() + "/" + ref
+		}
+		m, err := v.Messages.Incoming(c.ctx, own.ID, ref)
+		if err != nil {
+			return nil, err
+		}
+		if err := do(c, own, &m); err != nil {
+			return nil, err
+		}
+		return v.received(own, m), nil
+	})
+}
+
+func (v *Verbs) inboxShow(call, roster.Resident, *messages.Incoming) error { return nil }
+
+func (v *Verbs) inboxRead(c call, own roster.Resident, m *messages.Incoming) error {
+	m.Read = true
+	return v.Messages.MarkRead(c.ctx, own.ID, m.Seq)
+}
+
+func (v *Verbs) inboxRemove(c call, own roster.Resident, m *messages.Incoming) error {
+	return v.Messages.Remove(c.ctx, own.ID, m.Seq)
+}

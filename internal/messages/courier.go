@@ -1,0 +1,348 @@
+package messages
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/router"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// Timing of a Courier. The zero value of each is its default.
+type Timing struct {
+	RetryMin  time.Duration // before the second try; it doubles; 1 s
+	RetryNear time.Duration // longest pause for a peer seen lately; 10 s
+	RetryFar  time.Duration // longest pause for others; 10 min
+	Pending   time.Duration // pause where the receiver has to act first; 1 h
+	Deliver   time.Duration // for one batch and its answer; 1 min
+	Announce  time.Duration // for one hint to a peer; 10 s
+	Expire    time.Duration // between looks for what has expired; 1 min
+	Prune     time.Duration // between looks for what may be forgotten; 1 h
+}
+
+func (t *Timing) defaults() {
+	for _, d := range []struct {
+		at *time.Duration
+		is time.Duration
+	}{
+		{&t.RetryMin, time.Second}, {&t.RetryNear, 10 * time.Second}, {&t.RetryFar, 10 * time.Minute}, {&t.Pending, time.Hour},
+		{&t.Deliver, time.Minute}, {&t.Announce, 10 * time.Second}, {&t.Expire, time.Minute}, {&t.Prune, time.Hour},
+	} {
+		if *d.at == 0 {
+			*d.at = d.is
+		}
+	}
+}
+
+// Notice is something that the owner of an identity of this machine is told.
+type Notice struct {
+	Kind         string // of api.Event
+	Owner, Other identity.ID
+	Protocol     string
+	Instance     string
+	ID           string // of the message
+	Reason       string
+}
+
+// CourierOptions are all needed but Now, Timing and Log.
+type CourierOptions struct {
+	Store *Store
+	// Deliver brings mail to its receiver, here or on another node.
+	Deliver func(ctx context.Context, m *router.Mail) ([]error, error)
+	// Takes tells whether mail of this kind would be taken now.
+	Takes func(owner, from identity.ID, protocol, instance string) bool
+	// Announce tells a peer that its mail for protocol is taken now.
+	Announce func(ctx context.Context, owner, to identity.ID, protocol, instance string) error
+	// Near tells that the peer was connected within the hour.
+	Near func(from, to identity.ID) bool
+	// Tell must not wait.
+	Tell   func(Notice)
+	Now    func() time.Time
+	Timing Timing
+	Log    *slog.Logger
+}
+
+// Courier brings queued messages to their receivers and takes in what arrives.
+// It is the router's Inbox and remote's Post. Safe for concurrent use.
+type Courier struct {
+	o       CourierOptions
+	s       *Store
+	lanes   lanes
+	waiters waiters
+	mailmen mailmen
+	hints   chan hint
+}
+
+// NewCourier returns a Courier that delivers nothing until Run.
+func NewCourier(o CourierOptions) *Courier {
+	o.Timing.defaults()
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	c := &Courier{o: o, s: o.Store, hints: make(chan hint, hintQueue)}
+	c.lanes.init(o.Now)
+	c.waiters.init()
+	c.mailmen.init(c)
+	return c
+}
+
+// Run delivers until ctx ends and everything that it started has ended.
+func (c *Courier) Run(ctx context.Context) error {
+	waiting, err := c.s.Lanes(ctx)
+	if err != nil {
+		return err
+	}
+	c.lanes.load(waiting)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { c.every(ctx, c.o.Timing.Expire, c.expire) })
+	wg.Go(func() { c.every(ctx, c.o.Timing.Prune, c.prune) })
+	for range announcers {
+		wg.Go(func() { c.announce(ctx) })
+	}
+	wg.Go(func() { c.mailmen.run(ctx) })
+	c.lanes.run(ctx, func(l *liveLane) { c.carry(ctx, l) })
+	return nil
+}
+
+func (c *Courier) every(ctx context.Context, d time.Duration, do func(context.Context)) {
+	tick := time.NewTicker(d)
+	defer tick.Stop()
+	for {
+		do(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (c *Courier) expire(ctx context.Context) {
+	ended, err := c.s.Expire(ctx)
+	if err != nil && ctx.Err() == nil {
+		c.o.Log.Error("cannot end messages whose life is over", "error", err)
+	}
+	for _, m := range ended {
+		c.ended(m)
+	}
+}
+
+func (c *Courier) prune(ctx context.Context) {
+	if err := c.s.Prune(ctx); err != nil && ctx.Err() == nil {
+		c.o.Log.Error("cannot forget old messages", "error", err)
+	}
+}
+
+// Send queues m and has it tried at once. The answer comes after the commit.
+// Errors are those of Store.Put.
+func (c *Courier) Send(ctx context.Context, m Message) (Outgoing, error) {
+	out, err := c.s.Put(ctx, m)
+	if err == nil && out.State == Queued {
+		c.lanes.queued(m.Lane(), c.o.Timing.RetryNear)
+	}
+	return out, err
+}
+
+// Cancel ends a queued message. One that is on its way may be delivered still;
+// then that is what becomes of it in the end.
+func (c *Courier) Cancel(ctx context.Context, from identity.ID, id string) (Outgoing, error) {
+	out, err := c.s.Cancel(ctx, from, id)
+	if err == nil {
+		c.waiters.signal(out)
+	}
+	return out, err
+}
+
+// Retry queues a refused or expired message anew, or tries a queued one at once.
+func (c *Courier) Retry(ctx context.Context, from identity.ID, id string) (Outgoing, error) {
+	out, err := c.s.Retry(ctx, from, id)
+	if err == nil {
+		c.waiters.answer(out.Message, Outcome{}) // none so far
+		c.lanes.due(out.Lane())
+	}
+	return out, err
+}
+
+// WaitFinal waits until a message's state is final, or ctx ends: then it gives
+// the state as it is.
+func (c *Courier) WaitFinal(ctx context.Context, from identity.ID, id string) (Outgoing, error) {
+	news, forget := c.waiters.add(from, id)
+	defer forget()
+	out, err := c.s.Outgoing(ctx, from, id)
+	if err != nil || out.State != Queued {
+		return out, err
+	}
+	select {
+	case final := <-news:
+		return final, nil
+	case <-ctx.Done():
+		return c.s.Outgoing(context.WithoutCancel(ctx), from, id)
+	}
+}
+
+// Reachable has mail for to tried now: one of its nodes connected.
+func (c *Courier) Reachable(to identity.ID) { c.lanes.reachable(to) }
+
+// Available implements remote.Post: from takes to's mail for protocol.
+func (c *Courier) Available(from, to identity.ID, protocol, instance string) {
+	if instance == "" {
+		instance = api.DefaultInstance
+	}
+	c.lanes.available(Lane{From: to, To: from, Protocol: protocol, Instance: instance})
+}
+
+// carry delivers what lane l holds, some batches at a time.
+func (c *Courier) carry(ctx context.Context, l *liveLane) {
+	for range batchesInTurn {
+		c.lanes.begin(l)
+		list, err := c.s.Head(ctx, l.Lane, maxLetters, api.MaxPayload)
+		if err != nil {
+			c.lanes.wait(l, c.pause(l, err), err)
+			if ctx.Err() == nil {
+				c.o.Log.Error("cannot read the outbox", "error", err)
+			}
+			return
+		}
+		if len(list) == 0 {
+			if c.lanes.done(l) {
+				return
+			}
+			continue
+		}
+		if !c.batch(ctx, l, list) {
+			return
+		}
+	}
+	c.lanes.yield(l)
+}
+
+const (
+	maxLetters    = 256 // wire.MaxLetters
+	batchesInTurn = 16
+)
+
+// batch delivers list and records what became of it; false if the lane waits.
+func (c *Courier) batch(ctx context.Context, l *liveLane, list []Message) bool {
+	mail := &router.Mail{From: l.From, To: l.To, Protocol: l.Protocol, Instance: l.Instance}
+	for _, m := range list {
+		mail.Letters = append(mail.Letters, router.Letter{ID: m.ID, Created: m.Created, Data: m.Data})
+	}
+	sendCtx, cancel := context.WithTimeout(ctx, c.o.Timing.Deliver)
+	answers, err := c.o.Deliver(sendCtx, mail)
+	cancel()
+	if ctx.Err() != nil {
+		return false // stopping: what was not recorded is sent again, and known there
+	}
+	var outcomes []Outcome
+	var why error
+	for i, m := range list {
+		one := err
+		if one == nil {
+			one = answers[i]
+		}
+		if !final(one) {
+			why = one
+			break
+		}
+		o := Outcome{Seq: m.Seq, State: Delivered}
+		if one != nil {
+			e := api.AsError(one)
+			o.State, o.Code, o.Reason = Refused, e.Code, e.Message
+		}
+		outcomes = append(outcomes, o)
+		// Known before it is recorded: the receiver has it, or will never. Should the
+		// record be lost, it is asked again and answers the same.
+		c.waiters.answer(m, o)
+		c.finished(m, o)
+	}
+	return c.settle(ctx, l, list, outcomes, why)
+}
+
+// settle records outcomes, and why the rest of the lane waits.
+func (c *Courier) settle(ctx context.Context, l *liveLane, list []Message, outcomes []Outcome, why error) bool {
+	var wait *Wait
+	if why != nil {
+		e := api.AsError(why)
+		wait = &Wait{Code: e.Code, Reason: e.Message, NextTry: c.o.Now().Add(c.pause(l, why))}
+	}
+	if err := c.s.Settle(ctx, l.Lane, outcomes, wait); err != nil {
+		// It will be sent again, and is known there.
+		if ctx.Err() == nil {
+			c.o.Log.Error("cannot record what became of messages", "error", err)
+		}
+		c.lanes.wait(l, c.pause(l, err), err)
+		return false
+	}
+	for i, o := range outcomes {
+		c.finished(list[i], o)
+		c.tellFinal(list[i], o)
+	}
+	if wait != nil {
+		c.lanes.wait(l, wait.NextTry.Sub(c.o.Now()), why)
+		return false
+	}
+	c.lanes.went(l)
+	return true
+}
+
+// final tells that a message with this answer needs no other try.
+func final(err error) bool {
+	if err == nil {
+		return true
+	}
+	switch api.CodeOf(err) {
+	case api.CodeRefused, api.CodeNotPermitted, api.CodeConflict, api.CodeExpired, api.CodeBadRequest, api.CodeTooLarge:
+		return true
+	}
+	return false
+}
+
+// pause is how long lane l waits after err.
+func (c *Courier) pause(l *liveLane, err error) time.Duration {
+	if api.CodeOf(err) == api.CodePending {
+		return jitter(c.o.Timing.Pending)
+	}
+	most := c.o.Timing.RetryFar
+	if c.o.Near(l.From, l.To) {
+		most = c.o.Timing.RetryNear
+	}
+	d := c.o.Timing.RetryMin << min(l.tries, 20)
+	return jitter(min(d, most))
+}
+
+// finished wakes those who wait for m.
+func (c *Courier) finished(m Message, o Outcome) {
+	c.waiters.signal(Outgoing{Message: m, State: o.State, Code: o.Code, Reason: o.Reason, Done: c.o.Now()})
+}
+
+// Latest is m as it is known, which may be more than is recorded so far.
+func (c *Courier) Latest(m Outgoing) Outgoing {
+	if m.State != Queued {
+		return m
+	}
+	if o, ok := c.waiters.answered(m.Message); ok {
+		m.State, m.Code, m.Reason, m.NextTry = o.State, o.Code, o.Reason, time.Time{}
+	}
+	return m
+}
+
+func (c *Courier) tellFinal(m Message, o Outcome) {
+	kind := api.EventMessageDelivered
+	if o.State != Delivered {
+		kind = api.EventMessageRefused
+	}
+	c.o.Tell(Notice{Kind: kind, Owner: m.From, Other: m.To, Protocol: m.Protocol, Instance: m.Instance, ID: m.ID, Reason: o.Reason})
+}
+
+// ended tells of a message whose life is over.
+func (c *Courier) ended(m Outgoing) {
+	c.waiters.signal(m)
+	c.o.Tell(Notice{Kind: api.EventMessageExpired, Owner: m.From, Other: m.To, Protocol: m.Protocol, Instance: m.Instance, ID: m.ID, Reason: m.Reason})
+}

@@ -1,0 +1,169 @@
+package messages
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/router"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// TakesBuiltin tells whether every identity takes mail for protocol.
+func (c *Courier) TakesBuiltin(protocol, instance string) bool {
+	return protocol == api.ProtocolText && instance == api.DefaultInstance
+}
+
+// Deliver implements router.Inbox: it takes m into the inbox of its receiver.
+func (c *Courier) Deliver(ctx context.Context, m *router.Mail) ([]error, error) {
+	out := make([]error, len(m.Letters))
+	list := make([]Message, 0, len(m.Letters))
+	at := make([]int, 0, len(m.Letters)) // of list in out
+	for i, l := range m.Letters {
+		if c.TakesBuiltin(m.Protocol, m.Instance) {
+			if out[i] = checkText(l.Data); out[i] != nil {
+				continue
+			}
+		}
+		list = append(list, Message{ID: l.ID, From: m.From, To: m.To, Protocol: m.Protocol, Instance: m.Instance,
+			Data: l.Data, Created: l.Created})
+		at = append(at, i)
+	}
+	if len(list) == 0 {
+		return out, nil
+	}
+	fresh := 0
+	for i, t := range c.s.Take(ctx, list) {
+		out[at[i]] = t.Err
+		if t.Fresh && t.Err == nil {
+			fresh++
+		}
+	}
+	if fresh > 0 {
+		c.arrived(m, fresh)
+	}
+	return out, nil
+}
+
+// arrived wakes who waits for mail.
+func (c *Courier) arrived(m *router.Mail, fresh int) {
+	c.waiters.arrived(m.To)
+	if c.mailmen.poke(service{m.To, m.Protocol, m.Instance}) {
+		return // a program's own, which is told of each
+	}
+	n := Notice{Kind: api.EventMessageReceived, Owner: m.To, Other: m.From, Protocol: m.Protocol, Instance: m.Instance}
+	if fresh == 1 && len(m.Letters) == 1 {
+		n.ID = m.Letters[0].ID
+	}
+	c.o.Tell(n)
+}
+
+// checkText refuses what is no Text: an object with the string "text" alone.
+func checkText(data json.RawMessage) error {
+	var t struct {
+		Text *string `json:"text"`
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if dec.Decode(&t) != nil || t.Text == nil {
+		return api.Errorf(api.CodeBadRequest, `a Text message has {"text": "…"} and nothing else`)
+	}
+	return nil
+}
+
+// CheckData refuses data that no receiver of protocol would take.
+func (c *Courier) CheckData(protocol, instance string, data json.RawMessage) error {
+	if c.TakesBuiltin(protocol, instance) {
+		return checkText(data)
+	}
+	return nil
+}
+
+// WaitArrived returns at the next message to owner, or when ctx ends. Look
+// before: seen is what Arrivals gave then.
+func (c *Courier) WaitArrived(ctx context.Context, news <-chan struct{}) {
+	select {
+	case <-news:
+	case <-ctx.Done():
+	}
+}
+
+// Arrivals gives a channel that is closed at the next message to owner.
+func (c *Courier) Arrivals(owner identity.ID) <-chan struct{} { return c.waiters.arrivals(owner) }
+
+// Wanted implements router.Inbox: a contact has mail that is not taken so far.
+// Its owner is told once.
+func (c *Courier) Wanted(ctx context.Context, m *router.Mail) {
+	if !c.waiters.mayNote(m, c.o.Now()) {
+		return
+	}
+	first, err := c.s.Want(ctx, m.To, m.From, m.Protocol, m.Instance)
+	switch {
+	case err != nil && ctx.Err() == nil:
+		c.o.Log.Error("cannot note who wants to send what", "error", err)
+	case err == nil && first:
+		c.o.Tell(Notice{Kind: api.EventProtocolWanted, Owner: m.To, Other: m.From, Protocol: m.Protocol, Instance: m.Instance})
+	}
+}
+
+const (
+	announcers = 4
+	hintQueue  = 1024
+	// noteEach is the pause between two records of the same want.
+	noteEach = time.Minute
+)
+
+// hint is told to a peer whose mail waits.
+type hint struct {
+	owner, to          identity.ID
+	protocol, instance string
+}
+
+// Recheck tells those whose mail for owner waited, and is taken now, to send it.
+// It is called when a protocol is served, or granted.
+func (c *Courier) Recheck(ctx context.Context, owner identity.ID) {
+	wanted, err := c.s.Wanted(ctx, owner)
+	if err != nil {
+		c.o.Log.Error("cannot read who wants to send what", "error", err)
+		return
+	}
+	done := make(map[service]bool)
+	for _, w := range wanted {
+		k := service{owner, w.Protocol, w.Instance}
+		if done[k] {
+			continue
+		}
+		done[k] = true
+		may := func(from identity.ID) bool { return c.o.Takes(owner, from, w.Protocol, w.Instance) }
+		senders, err := c.s.Served(ctx, owner, w.Protocol, w.Instance, may)
+		if err != nil {
+			c.o.Log.Error("cannot forget who wants to send what", "error", err)
+			return
+		}
+		for _, to := range senders {
+			c.waiters.forgetNote(owner, to, w.Protocol, w.Instance)
+			c.lanes.available(Lane{From: to, To: owner, Protocol: w.Protocol, Instance: w.Instance}) // of this node
+			select {
+			case c.hints <- hint{owner, to, w.Protocol, w.Instance}:
+			default: // it tries again by itself
+			}
+		}
+	}
+}
+
+func (c *Courier) announce(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case h := <-c.hints:
+			one, cancel := context.WithTimeout(ctx, c.o.Timing.Announce)
+			if err := c.o.Announce(one, h.owner, h.to, h.protocol, h.instance); err != nil {
+				c.o.Log.Debug("a peer was not told that its mail is taken now", "protocol", h.protocol, "error", err)
+			}
+			cancel()
+		}
+	}
+}

@@ -1,0 +1,120 @@
+package messages
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/lru"
+	"github.com/fastn-stack/fastnd/internal/router"
+)
+
+// waiters are those who wait for a sent message to become final, or for one to
+// arrive.
+type waiters struct {
+	mu     sync.Mutex
+	finals map[sent][]chan Outgoing
+	known  *lru.Map[sent, Outcome] // of those answered lately, which may not be recorded yet
+	inbox  map[identity.ID]chan struct{}
+	noted  *lru.Map[hint, time.Time] // when a want was last recorded
+}
+
+// sent names a message of the outbox.
+type sent struct {
+	from identity.ID
+	id   string
+}
+
+// answersKept is more than what is usually answered and not recorded.
+const answersKept = 8192
+
+// notesKept bounds the wants that are remembered.
+const notesKept = 4096
+
+func (w *waiters) init() {
+	w.finals = make(map[sent][]chan Outgoing)
+	w.known = lru.New[sent, Outcome](answersKept)
+	w.inbox = make(map[identity.ID]chan struct{})
+	w.noted = lru.New[hint, time.Time](notesKept)
+}
+
+// add returns a channel that gets the message once it is final.
+func (w *waiters) add(from identity.ID, id string) (news <-chan Outgoing, forget func()) {
+	ch := make(chan Outgoing, 1)
+	k := sent{from, id}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.finals[k] = append(w.finals[k], ch)
+	return ch, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		list := slices.DeleteFunc(w.finals[k], func(c chan Outgoing) bool { return c == ch })
+		if w.finals[k] = list; len(list) == 0 {
+			delete(w.finals, k)
+		}
+	}
+}
+
+// answer notes what became of m.
+func (w *waiters) answer(m Message, o Outcome) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.known.Put(sent{m.From, m.ID}, o)
+}
+
+func (w *waiters) answered(m Message) (Outcome, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	o, ok := w.known.Peek(sent{m.From, m.ID})
+	return o, ok && o.State != 0
+}
+
+func (w *waiters) signal(m Outgoing) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, ch := range w.finals[sent{m.From, m.ID}] {
+		select {
+		case ch <- m:
+		default: // it has the news already
+		}
+	}
+}
+
+func (w *waiters) arrivals(owner identity.ID) <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	ch := w.inbox[owner]
+	if ch == nil {
+		ch = make(chan struct{})
+		w.inbox[owner] = ch
+	}
+	return ch
+}
+
+func (w *waiters) arrived(owner identity.ID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if ch := w.inbox[owner]; ch != nil {
+		close(ch)
+		delete(w.inbox, owner)
+	}
+}
+
+// mayNote tells whether m's want is to be recorded again.
+func (w *waiters) mayNote(m *router.Mail, now time.Time) bool {
+	k := hint{m.To, m.From, m.Protocol, m.Instance}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if last, ok := w.noted.Get(k); ok && now.Sub(last) < noteEach {
+		return false
+	}
+	w.noted.Put(k, now)
+	return true
+}
+
+func (w *waiters) forgetNote(owner, from identity.ID, protocol, instance string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.noted.Put(hint{owner, from, protocol, instance}, time.Time{})
+}
