@@ -72,23 +72,47 @@ func benchRates(ctx context.Context, b *bench) (err error) {
 	}
 	defer func() { err = errors.Join(err, x.Close(), y.Close()) }()
 	for _, clients := range []int{1, 64, 1000} {
-		rate, err := callRate(ctx, x.Socket, clients)
+		before, err := cpuOf(x, y)
+		if err != nil {
+			return err
+		}
+		calls, took, err := callsDone(ctx, x.Socket, clients)
 		if err != nil {
 			return fmt.Errorf("%d clients: %w", clients, err)
 		}
-		b.add(shown(fmt.Sprintf("calls a second, %d clients", clients), rate, "/s"))
+		after, err := cpuOf(x, y)
+		if err != nil {
+			return err
+		}
+		of := fmt.Sprintf(", %d clients", clients)
+		b.add(shown("calls a second"+of, calls/took.Seconds(), "/s"),
+			shown("processor of both daemons for a call"+of, float64((after-before).Nanoseconds())/1e3/calls, "µs"))
 	}
 	return nil
 }
 
-// callRate is how many calls clients with a connection each get done in a second.
-func callRate(ctx context.Context, socket string, clients int) (float64, error) {
+// cpuOf is what daemons have used of the processors. Unlike a rate it hardly
+// depends on what else the machine does.
+func cpuOf(daemons ...*process.Daemon) (sum time.Duration, err error) {
+	for _, d := range daemons {
+		used, err := d.CPU()
+		if err != nil {
+			return 0, err
+		}
+		sum += used
+	}
+	return sum, nil
+}
+
+// callsDone is how many calls clients with a connection each get done, and in
+// which time.
+func callsDone(ctx context.Context, socket string, clients int) (n float64, took time.Duration, err error) {
 	const long = 3 * time.Second
 	all := make([]*client.Client, clients)
 	for i := range all {
 		c, err := client.Dial(ctx, socket, client.Options{})
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		defer c.Close()
 		all[i] = c
@@ -114,5 +138,5 @@ func callRate(ctx context.Context, socket string, clients int) (float64, error) 
 		})
 	}
 	wg.Wait()
-	return float64(total) / time.Since(start).Seconds(), errs
+	return float64(total), time.Since(start), errs
 }
