@@ -7,7 +7,7 @@ import "sync"
 
 // mostIdle is how many goroutines wait for work: the memory of their stacks is
 // what that costs.
-const mostIdle = 64
+const mostIdle = 256
 
 // Crew is ready for use when it is zero, and safe for concurrent use.
 type Crew struct {
