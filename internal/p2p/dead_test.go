@@ -3,7 +3,10 @@ package p2p_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"net"
+	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -55,6 +58,38 @@ func TestRefusedDialIsToldAtOnce(t *testing.T) {
 	}
 }
 
+// Whoever waits for a dial that gets no answer hears which addresses were tried
+// before its time is over, however many wait.
+func TestManyWaitForASilentPeer(t *testing.T) {
+	testutil.LeakCheck(t)
+	silent, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	book := p2ptest.NewBook()
+	a := p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), p2ptest.QUICOnly, func(o *p2p.Options) { o.Book = book })
+	id := p2ptest.Key(t).ID()
+	addr := fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", silent.LocalAddr().(*net.UDPAddr).Port)
+	book.Add(id, addr)
+	ctx := timeout(t, time.Second)
+	errs := make(chan error, 50)
+	for range cap(errs) {
+		go func() {
+			_, _, err := a.Request(ctx, id, p2ptest.Open(wire.Kind_KIND_CALL), nil)
+			if ctx.Err() != nil {
+				err = errors.Join(errors.New("told too late"), err)
+			}
+			errs <- err
+		}()
+	}
+	for range cap(errs) {
+		err := recv(t, errs, "error")
+		wantCode(t, err, api.CodePeerUnreachable)
+		wantText(t, err, addr)
+	}
+}
+
 // childPair is a host with short clocks and a node in a process of its own.
 func childPair(t *testing.T, transport string, timing p2p.Timing) (*p2p.Host, *childNode, *p2ptest.Book) {
 	t.Helper()
@@ -66,6 +101,19 @@ func childPair(t *testing.T, transport string, timing p2p.Timing) (*p2p.Host, *c
 	book.Add(b.id, b.addr)
 	callNode(t, a, b.id)
 	return a, b, book
+}
+
+// freeze stops the node's process, and waits until it has stopped.
+func (n *childNode) freeze(t *testing.T) {
+	t.Helper()
+	if err := n.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the process to stop", func() bool {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.cmd.Process.Pid))
+		_, rest, _ := strings.Cut(string(b), ") ")
+		return err == nil && strings.HasPrefix(rest, "T")
+	})
 }
 
 // What is under way over a connection whose other end froze ends with a typed
@@ -80,9 +128,7 @@ func TestFrozenPeerIsGivenUp(t *testing.T) {
 				t.Fatal(err, r.Err())
 			}
 			defer conn.Close()
-			if err := b.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-				t.Fatal(err)
-			}
+			b.freeze(t)
 			began := time.Now()
 			_, _, err = a.Request(timeout(t, 30*time.Second), b.id, p2ptest.Open(wire.Kind_KIND_CALL), nil)
 			within(t, began, 10*time.Second)
@@ -139,9 +185,7 @@ func TestKilledPeerIsFoundOut(t *testing.T) {
 func TestKilledPeerComesBackElsewhere(t *testing.T) {
 	testutil.LeakCheck(t)
 	a, b, _ := childPair(t, "quic", p2p.Timing{})
-	if err := b.cmd.Process.Signal(syscall.SIGSTOP); err != nil { // answers nothing, refuses nothing
-		t.Fatal(err)
-	}
+	b.freeze(t) // answers nothing, refuses nothing
 	startNode(t, b.key, 0, "quic", a.Addrs()[0])
 	began := time.Now()
 	eventually(t, "an answer", func() bool {

@@ -44,6 +44,10 @@ func (p *pool) get(ctx context.Context, big bool) (*reqStream, *api.Error) {
 	if s, good := p.choose(big); good {
 		return s, nil
 	}
+	// All wait for one dial, not for their turn: each is told how it fails.
+	if err := p.node.connect(ctx); err != nil {
+		return nil, err
+	}
 	select {
 	case p.turn <- struct{}{}:
 	case <-ctx.Done():

@@ -15,7 +15,7 @@ const (
 	// once the node has connected anew.
 	staleTime = 2 * time.Second
 	// movedTime is the same after a change of this machine's links.
-	movedTime = 3 * time.Second
+	movedTime = 4 * time.Second
 )
 
 // probeOthers looks after the older connections to the node of a new one. A

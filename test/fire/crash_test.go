@@ -70,7 +70,7 @@ var faults = []fault{
 	{"frozen for 20 s", false, mayEnd, func(t *testing.T, c *crash) { c.freeze(t, 20*time.Second) }},
 	{"its address replaced", true, mustBreak, func(t *testing.T, c *crash) { c.lab.y.move(t, "2.1.0.3") }},
 	{"our address replaced", true, mustBreak, func(t *testing.T, c *crash) { c.lab.x.move(t, "2.1.0.4") }},
-	{"link down for 2 s", true, mustSurvive, func(t *testing.T, c *crash) { c.lab.linkDown(t, 2*time.Second) }},
+	{"link down for 4 s", true, mustSurvive, func(t *testing.T, c *crash) { c.lab.linkDown(t, 4*time.Second) }},
 	{"link down for 6 s", true, mayEnd, func(t *testing.T, c *crash) { c.lab.linkDown(t, 6*time.Second) }},
 	{"link down for 20 s", true, mayEnd, func(t *testing.T, c *crash) { c.lab.linkDown(t, 20*time.Second) }},
 }
@@ -95,7 +95,7 @@ func TestCrashOfTheOtherSide(t *testing.T) {
 	}
 	for _, short := range []struct{ transport, fault string }{
 		{"quic", "killed"}, {"tcp", "killed, back on another port"}, {"both", "killed, back on another address"},
-		{"quic", "stopped"}, {"quic", "frozen for 3 s"}, {"both", "its address replaced"}, {"quic", "our address replaced"}, {"tcp", "link down for 2 s"},
+		{"quic", "stopped"}, {"quic", "frozen for 3 s"}, {"both", "its address replaced"}, {"quic", "our address replaced"}, {"tcp", "link down for 4 s"},
 	} {
 		for _, f := range faults {
 			if f.name == short.fault {
@@ -124,8 +124,12 @@ func cell(t *testing.T, transport string, f fault, works ...work) {
 		eventuallyCalls(t, c)
 		took := time.Since(began)
 		t.Logf("a call works %v after the other side is back", took.Round(time.Millisecond))
-		if took > back {
-			t.Errorf("it took %v until a call worked again, want at most %v", took, back)
+		limit := back
+		if !testutil.Torture() {
+			limit += slack // others may be at work on this machine
+		}
+		if took > limit {
+			t.Errorf("it took %v until a call worked again, want at most %v", took, limit)
 		}
 		for _, j := range under {
 			j.check(t, f.fate)
@@ -290,6 +294,22 @@ func TestCallsToAPeerThatIsGone(t *testing.T) {
 					t.Errorf("with %v it took %v", timeout, took)
 				}
 			}
+		})
+	}
+}
+
+// An idle stream to a machine of which nothing is heard any more ends too.
+func TestIdleStreamToASilentMachine(t *testing.T) {
+	if !testutil.Torture() {
+		t.Skip("takes 45 s: make torture")
+	}
+	for transport, config := range crashTransports {
+		t.Run(transport, func(t *testing.T) {
+			t.Parallel()
+			c := newCrash(t, true, process.Options{Config: config})
+			s := startStream(t, c, false, false)
+			c.lab.y.silence(t)
+			s.check(t, mustBreak)
 		})
 	}
 }

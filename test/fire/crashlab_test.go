@@ -59,11 +59,11 @@ func (m *machine) move(t *testing.T, addr string) {
 	m.ip(t, "addr", "add", m.addr+"/24", "dev", m.link)
 }
 
-// silence has the machine drop whatever comes.
+// silence has the machine drop whatever comes and goes.
 func (m *machine) silence(t *testing.T) {
 	t.Helper()
 	cmd := exec.Command("ip", "netns", "exec", m.ns, "nft", "-f", "-")
-	cmd.Stdin = strings.NewReader("table ip fire { chain in { type filter hook input priority 0; policy drop; }\n}\n")
+	cmd.Stdin = strings.NewReader("table ip fire {\nchain in { type filter hook input priority 0; policy drop; }\nchain out { type filter hook output priority 0; policy drop; }\n}\n")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("nft: %v\n%s", err, out)
 	}

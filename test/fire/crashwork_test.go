@@ -116,8 +116,8 @@ func (f *flight) check(t *testing.T, fate fate) {
 
 // rate is a program that makes 100 calls a second.
 type rate struct {
-	stop chan struct{}
-	wg   sync.WaitGroup
+	end func() // no more calls; waits for those under way
+	wg  sync.WaitGroup
 
 	mu    sync.Mutex
 	ok    int
@@ -129,7 +129,12 @@ type rate struct {
 const rateTimeout = 2 * time.Second
 
 func startRate(t *testing.T, c *crash) job {
-	r := &rate{stop: make(chan struct{}), codes: make(map[api.Code]int)}
+	stop := make(chan struct{})
+	r := &rate{codes: make(map[api.Code]int)}
+	r.end = sync.OnceFunc(func() {
+		close(stop)
+		r.wg.Wait()
+	})
 	ctx := context.WithoutCancel(t.Context())
 	r.wg.Go(func() {
 		tick := time.NewTicker(10 * time.Millisecond)
@@ -138,11 +143,12 @@ func startRate(t *testing.T, c *crash) job {
 			select {
 			case <-tick.C:
 				r.wg.Go(func() { r.call(ctx, c) })
-			case <-r.stop:
+			case <-stop:
 				return
 			}
 		}
 	})
+	t.Cleanup(r.end)
 	return r
 }
 
@@ -164,8 +170,7 @@ func (r *rate) call(ctx context.Context, c *crash) {
 }
 
 func (r *rate) check(t *testing.T, _ fate) {
-	close(r.stop)
-	r.wg.Wait()
+	r.end()
 	t.Logf("%d calls were answered, the slowest took %v; failed: %v", r.ok, r.slow.Round(time.Millisecond), r.codes)
 	if r.slow > rateTimeout+slack {
 		t.Errorf("a call with %v took %v", rateTimeout, r.slow)
@@ -179,7 +184,8 @@ func (r *rate) check(t *testing.T, _ fate) {
 type pipe struct {
 	near *client.Stream
 	wg   sync.WaitGroup
-	end  chan struct{} // closed to let the sender come to its end
+	end  chan struct{} // closed to let the senders come to their end
+	stop func()        // closes it
 }
 
 func startStream(t *testing.T, c *crash, out, in bool) job {
@@ -193,6 +199,7 @@ func startStream(t *testing.T, c *crash, out, in bool) job {
 		t.Fatal(full(err))
 	}
 	p := &pipe{end: make(chan struct{})}
+	p.stop = sync.OnceFunc(func() { close(p.end) })
 	p.wg.Go(func() {
 		incoming, err := l.Next(context.WithoutCancel(t.Context()))
 		if err != nil {
@@ -210,6 +217,7 @@ func startStream(t *testing.T, c *crash, out, in bool) job {
 	}
 	p.wg.Go(func() { p.pump(p.near, out) })
 	t.Cleanup(func() {
+		p.stop()
 		_ = p.near.Reset(context.WithoutCancel(t.Context()))
 		_ = l.Close()
 		p.wg.Wait()
@@ -256,9 +264,9 @@ func (p *pipe) check(t *testing.T, fate fate) {
 	lost := fate == mustBreak || fate == mustAnswer
 	if lost {
 		res, err = p.near.Result(ctx) // nobody ends it
-		close(p.end)
+		p.stop()
 	} else {
-		close(p.end)
+		p.stop()
 		res, err = p.near.Result(ctx)
 	}
 	t.Logf("the stream's end was told after %v: clean %v, %s: %s", time.Since(began).Round(time.Millisecond), res.Clean, res.Code, res.Reason)
