@@ -10,7 +10,7 @@ const (
 	// what each KiB of it does: a line that is refused costs the daemon more than
 	// whoever sends it, up to a thousand of them a second are answered at once.
 	refusalCost = time.Millisecond
-	refusalKiB  = refusalCost / 16
+	refusalKiB  = refusalCost / 4
 	// refusalBurst may be saved up.
 	refusalBurst = 200 * time.Millisecond
 	// longestPause bounds how long a connection that had lines refused is not read.
