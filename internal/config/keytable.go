@@ -72,7 +72,7 @@ func budgetKeys() []spec {
 		sizeKey("budgets.stream_window_max", func(c *Config) *Size { return &c.Budgets.StreamWindowMax }, 64*KiB, 64*MiB,
 			"What that grows to while the reader keeps up; not less than budgets.stream_window_initial.").needsRestart(),
 		intKey("budgets.stalled_streams", func(c *Config) *int { return &c.Budgets.StalledStreams }, 1, 4096,
-			"Streams of one connection whose readers may have stopped before the oldest of them is reset. Costs up to budgets.stream_window_max of memory each.").needsRestart(),
+			"Streams of one connection whose readers may have stopped before the oldest of them is reset. Costs up to budgets.stream_window_max of memory each, more if the peer sends in tiny pieces; where all would take more than a quarter of the memory the windows grow less.").needsRestart(),
 		intKey("budgets.node_connections", func(c *Config) *int { return &c.Budgets.NodeConnections }, 16, many,
 			"Connections to the control socket of all local users together, in force after a reload, and as many to other nodes, in force after a restart.").needsRestart(),
 	}

@@ -137,6 +137,7 @@ func (h *Host) start() error {
 	h.bh.SetStreamHandler(Protocol, h.serveStream)
 	h.tasks.run(h.events.run)
 	h.tasks.run(h.watchAlive)
+	h.tasks.run(h.watchMemory)
 	if err := h.watchIdentify(); err != nil {
 		return err
 	}

@@ -38,10 +38,14 @@ type Options struct {
 	// MemoryLimit is what the process may use, in bytes, at most what the
 	// machine has; libp2p is given half.
 	MemoryLimit int64
+	// HeapInUse tells what is alive of the process's memory; nil asks the runtime.
+	// While it is more than half of MemoryLimit, connections are closed.
+	HeapInUse func() int64
 	// StalledStreams is how many streams of a connection may wait for their
 	// readers before the one that waits longest is reset.
 	StalledStreams int
-	// WindowInitial and WindowMax bound the unread bytes of a stream.
+	// WindowInitial and WindowMax bound the unread bytes of a stream. Where the
+	// memory is little, WindowMax and StalledStreams are less.
 	WindowInitial, WindowMax int64
 	// MaxConnections bounds connections of the whole node; strangers get at most
 	// three quarters of them.
@@ -78,6 +82,7 @@ type Timing struct {
 	Idle       time.Duration // a silent connection is dead: 30 s; kept alive at half of it
 	Stranger   time.Duration // a connection of a stranger is closed when so long of no use: 15 s
 	Patience   time.Duration // how long large requests of one sender wait for another one to end: 2 s
+	Memory     time.Duration // between looks at the memory in use: 1 s
 	RequestCap int           // requests of a connection in flight at once: 8,192
 }
 
@@ -158,6 +163,10 @@ func (o Options) withDefaults() (Options, error) {
 	o.StalledStreams = orDefault(o.StalledStreams, defaultStalledStreams)
 	o.WindowInitial = orDefault(o.WindowInitial, defaultWindowInitial)
 	o.WindowMax = max(orDefault(o.WindowMax, defaultWindowMax), o.WindowInitial)
+	o.fitMemory()
+	if o.HeapInUse == nil {
+		o.HeapInUse = heapInUse
+	}
 	o.MaxConnections = orDefault(o.MaxConnections, defaultMaxConnections)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -175,6 +184,7 @@ func (o Options) withDefaults() (Options, error) {
 	t.Idle = orDefault(t.Idle, 30*time.Second)
 	t.Stranger = orDefault(t.Stranger, 15*time.Second)
 	t.Patience = orDefault(t.Patience, 2*time.Second)
+	t.Memory = orDefault(t.Memory, time.Second)
 	t.RequestCap = orDefault(t.RequestCap, 8192)
 	return o, nil
 }
