@@ -81,7 +81,7 @@ func confine(m *nspawn.Machine, settings string) {
 	m.WriteFile(dropInFile, "[Service]\n"+settings+"\n", 0o644)
 	m.Must("systemctl", "daemon-reload")
 	m.Must("systemctl", "stop", "fastnd.service")
-	m.Must("systemctl", "reset-failed", "fastnd.service") // the test's own starts do not count
+	m.Must("systemctl", "reset-failed", "fastn.socket", "fastnd.service") // the test's own starts do not count
 }
 
 // restore is for a test that ended before its time.

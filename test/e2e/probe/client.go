@@ -116,8 +116,8 @@ func wear(peer string, n int) error {
 	return nil
 }
 
-// crowd has n calls in flight at once, more than the daemon keeps goroutines for:
-// from then on their number is not for it to grow.
+// crowd has n calls in flight at once, more than come later: the daemon keeps the
+// goroutines of some, and from then on needs no new ones.
 func (w wearer) crowd(n int) error {
 	const protocol = "Crowd"
 	ctx, cancel := context.WithTimeout(context.Background(), answerLimit)
