@@ -17,7 +17,7 @@ type statusCmd struct {
 }
 
 func (*statusCmd) Help() string {
-	return `What is wrong comes first, each with its fix. With --json the object has "problems", "node",
+	return `What is wrong comes first, each with its fix. With --json the object has "problems", "unread", "node",
 "identities", "peers", "budgets" and "daemon"; with --watch it is one object a line.
 
 Example:
@@ -71,6 +71,9 @@ func (c *statusCmd) once(a *app, before string) error {
 		s.Problems = append([]api.Problem{{Text: skewText, Fix: a.restartHint(h)}}, s.Problems...)
 	}
 	a.problems(b, s.Problems)
+	if s.Unread > 0 {
+		fmt.Fprintf(b, "%s, which \"%s\" shows\n\n", yesNo(s.Unread == 1, "one new message", strconv.FormatInt(s.Unread, 10)+" new messages"), a.here("fastn inbox read"))
+	}
 	pairs(b,
 		"node", nodeText(s.Node),
 		"daemon", fmt.Sprintf("fastnd %s, pid %d, since %s", s.Daemon.Version, s.Daemon.PID, clock(s.Daemon.Started))+runtimeText(s.Daemon.Runtime),

@@ -34,6 +34,7 @@ func (d *Daemon) Status(c ipc.Caller) api.Status {
 	}
 	s.Problems = append(s.Problems, n.losses()...)
 	s.Problems = append(s.Problems, n.mail.problems()...)
+	s.Budgets = append(s.Budgets, n.mail.store.Budgets(c.UID)...)
 	s.Node.ID, s.Node.PeerID = n.host.Node().String(), n.host.Node().PeerID().String()
 	s.Node.Addresses, s.Node.Ports = n.host.Addrs(), n.host.Ports()
 	if c.Admin {
@@ -41,6 +42,7 @@ func (d *Daemon) Status(c ipc.Caller) api.Status {
 	}
 	s.Identities = n.verbs.Identities(c.UID, c.User)
 	s.Peers = n.verbs.Peers(c)
+	s.Unread = n.mail.unread(c.UID)
 	for _, p := range s.Identities {
 		if p.Problem != "" {
 			s.Problems = append(s.Problems, api.Problem{Text: fmt.Sprintf("identity %s is offline: %s", p.Name, p.Problem), Fix: p.Fix})

@@ -8,7 +8,6 @@ import (
 
 	"github.com/fastn-stack/fastnd/internal/config"
 	"github.com/fastn-stack/fastnd/internal/identity"
-	"github.com/fastn-stack/fastnd/internal/ipc"
 	"github.com/fastn-stack/fastnd/internal/lru"
 	"github.com/fastn-stack/fastnd/internal/messages"
 	"github.com/fastn-stack/fastnd/internal/router"
@@ -143,6 +142,16 @@ func (m *mail) listening(owner identity.ID, protocol, instance string, h router.
 // recheck has those told whose mail for owner waited and is taken now.
 func (m *mail) recheck(owner identity.ID) { m.courier.Recheck(context.Background(), owner) }
 
+// unread counts what waits to be read by uid, under all its identities.
+func (m *mail) unread(uid uint32) (n int64) {
+	for _, own := range m.n.roster.All() {
+		if own.UID == uid {
+			n += m.store.Unread(own.ID)
+		}
+	}
+	return n
+}
+
 // forget removes the messages of an identity that is here no more.
 func (m *mail) forget(owner identity.ID) {
 	if err := m.store.Forget(context.Background(), owner); err != nil {
@@ -198,5 +207,3 @@ func (m *mail) problems() []api.Problem {
 	}
 	return out
 }
-
-var _ ipc.Backend = (*backend)(nil)

@@ -214,6 +214,18 @@ func inAt(tx *sqlite.Tx, owner identity.ID, seq int64) (found *inRow, err error)
 	return found, err
 }
 
+// Budgets tells what of its budgets uid uses.
+func (s *Store) Budgets(uid uint32) []api.BudgetUse {
+	s.mu.RLock()
+	u := s.use.queued(uid)
+	s.mu.RUnlock()
+	l := s.o.Limits()
+	return []api.BudgetUse{
+		{Budget: "queued messages", Used: u.messages, Limit: l.PerUIDQueuedMessages, Setting: settingQueued},
+		{Budget: "bytes of queued messages", Used: u.bytes, Limit: l.PerUIDQueuedBytes, Setting: settingQueuedBytes},
+	}
+}
+
 // Unread counts an identity's unread messages.
 func (s *Store) Unread(owner identity.ID) int64 {
 	s.mu.RLock()

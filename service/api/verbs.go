@@ -245,6 +245,7 @@ type Pong struct {
 // Status is what `fastn status` shows; Problems come first there.
 type Status struct {
 	Problems   []Problem    `json:"problems"`
+	Unread     int64        `json:"unread"` // messages in the caller's inboxes
 	Node       NodeStatus   `json:"node"`
 	Identities []Identity   `json:"identities"`
 	Peers      []Peer       `json:"peers"`
