@@ -128,14 +128,14 @@ func TestAnyChangedByte(t *testing.T) {
 	whole.must(err)
 	layout, err := os.ReadFile(whole.path() + ".schema")
 	whole.must(err)
-	for round := range testutil.Rounds(30, 3000) {
+	for round := range testutil.Rounds(20, 3000) {
 		raw := bytes.Clone(sound)
 		at := random.IntN(len(raw))
 		if round%3 == 0 {
 			at = random.IntN(4096)
 		}
 		raw[at] ^= 1 << random.IntN(8)
-		b := &box{t: t, dir: t.TempDir(), clock: newClock(), limits: bigLimits()}
+		b := &box{t: t, dir: memory(t), clock: newClock(), limits: bigLimits()}
 		b.must(os.WriteFile(b.path(), raw, 0o600))
 		b.must(os.WriteFile(b.path()+".schema", layout, 0o600))
 		b.open()
@@ -214,7 +214,7 @@ func TestLostPages(t *testing.T) {
 		return b
 	}
 	pages := 0
-	for page := 0; page == 0 || page < pages; page += testutil.Rounds(7, 1) {
+	for page := 0; page == 0 || page < pages; page += testutil.Rounds(11, 1) {
 		b := fresh()
 		b.damage(func(raw []byte) []byte {
 			pages = len(raw) / 4096
@@ -243,7 +243,7 @@ func TestDamageInUse(t *testing.T) {
 	b := newBox(t)
 	var told []*sqlite.Recovery
 	b.o.OnRecovery = func(r *sqlite.Recovery) { told = append(told, r) }
-	const n = 400
+	const n = 250
 	var ms []Message
 	for i := range n {
 		ms = append(ms, lane.message(fmt.Sprint("message-", i), strings.Repeat("x", 500)))

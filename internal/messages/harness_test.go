@@ -3,6 +3,7 @@ package messages
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -55,8 +56,27 @@ type box struct {
 	aside  []Aside
 }
 
-func newBox(t testing.TB) *box {
-	b := &box{t: t, dir: t.TempDir(), clock: newClock(), limits: bigLimits()}
+// newBox is a Store in memory: what these tests do, they do as often as a disk
+// can sync in many seconds.
+func newBox(t testing.TB) *box { return newBoxAt(t, memory(t)) }
+
+// memory is a folder without a disk, where there is such a thing.
+func memory(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "fastn-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+func newBoxAt(t testing.TB, dir string) *box {
+	b := &box{t: t, dir: dir, clock: newClock(), limits: bigLimits()}
 	b.open()
 	t.Cleanup(func() { b.must(b.Close()) })
 	return b

@@ -13,8 +13,8 @@ import (
 // the log is to be read.
 func TestStartWithManyMessages(t *testing.T) {
 	testutil.LeakCheck(t)
-	n := testutil.Rounds(20_000, 1_000_000)
-	b := newBox(t)
+	n := testutil.Rounds(5_000, 1_000_000)
+	b := newBoxAt(t, t.TempDir())
 	const batch = 5_000
 	for i := 0; i < n; i += batch {
 		ms := make([]Message, batch)
