@@ -159,9 +159,9 @@ func soundRow(box string) ([]any, Message) {
 	size, content := int64(len(m.Data)), contentOf(&m)
 	sum := digestOf(box, &m, size, m.Expires.UnixMicro(), content)
 	if box == boxIn {
-		return []any{int64(1), m.To[:], m.From[:], m.Protocol, m.Instance, m.ID, size, m.Created.UnixMicro(), m.Expires.UnixMicro(),
+		return []any{int64(1), hash(m.To, m.ID), short(m.From), short(m.To), hash(m.To, m.Protocol, m.Instance), m.To[:], m.From[:], m.Protocol, m.Instance, m.ID, size, m.Created.UnixMicro(), m.Expires.UnixMicro(),
 			nil, unread, content[:], sum[:], []byte(m.Data)}, m
 	}
-	return []any{int64(1), m.Lane().hash(), m.From[:], m.To[:], m.Protocol, m.Instance, m.ID, size, m.Created.UnixMicro(), m.Expires.UnixMicro(),
+	return []any{int64(1), hash(m.From, m.ID), short(m.From), m.Lane().hash(), m.From[:], m.To[:], m.Protocol, m.Instance, m.ID, size, m.Created.UnixMicro(), m.Expires.UnixMicro(),
 		"queued", "", "", nil, content[:], sum[:], []byte(m.Data)}, m
 }

@@ -192,7 +192,7 @@ func TestChangedIndex(t *testing.T) {
 	testutil.LeakCheck(t)
 	b := newBox(t)
 	b.put(lane, "1")
-	b.damage(replace(t, "ON outbox (sender, lane, seq) WHERE state = 'queued'", "ON outbox (sender, lane, seq) WHERE state = 'uueued'"))
+	b.damage(replace(t, "ON outbox (who, lane, seq) WHERE state = 'queued'", "ON outbox (who, lane, seq) WHERE state = 'uueued'"))
 	if b.Recovery() == nil || len(b.head(lane)) != 1 {
 		t.Errorf("%+v, head %v", b.Recovery(), b.head(lane))
 	}

@@ -182,6 +182,6 @@ func (s *Store) dropKept(tx *sqlite.Tx, from identity.ID) error {
 		s.countOut(from, 0, -size, 0)
 		return nil
 	}, `UPDATE outbox SET data = NULL WHERE seq IN
-		(SELECT seq FROM outbox INDEXED BY outbox_kept WHERE sender = ? AND state <> 'queued' AND data IS NOT NULL ORDER BY seq LIMIT 64)
-		RETURNING size`, from[:])
+		(SELECT seq FROM outbox INDEXED BY outbox_kept WHERE who = ? AND state <> 'queued' AND data IS NOT NULL ORDER BY seq LIMIT 64)
+		RETURNING size`, short(from))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strings"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/sqlite"
@@ -104,11 +105,12 @@ func (s *Store) auditIfNeeded(ctx context.Context) error {
 func (s *Store) Forget(ctx context.Context, id identity.ID) error {
 	err := errors.Join(
 		s.write(ctx, func(tx *sqlite.Tx) error {
-			_, err := tx.Exec("DELETE FROM waits WHERE lane IN (SELECT DISTINCT lane FROM outbox WHERE state = 'queued' AND sender = ?)", id[:])
+			_, err := tx.Exec("DELETE FROM waits WHERE lane IN (SELECT DISTINCT lane FROM outbox INDEXED BY outbox_lane WHERE state = 'queued' AND who = ?)", short(id))
 			return err
 		}),
 		s.repeat(ctx, func(tx *sqlite.Tx) (int, error) { return s.forgetOutbox(tx, id) }),
-		s.repeat(ctx, func(tx *sqlite.Tx) (int, error) { return s.forgetInbox(tx, id) }),
+		s.repeat(ctx, func(tx *sqlite.Tx) (int, error) { return s.forgetInbox(tx, id, "state <> 'gone'") }),
+		s.repeat(ctx, func(tx *sqlite.Tx) (int, error) { return s.forgetInbox(tx, id, "state = 'gone'") }),
 		s.forgetWants(ctx, id),
 	)
 	s.mu.RLock()
@@ -118,11 +120,16 @@ func (s *Store) Forget(ctx context.Context, id identity.ID) error {
 }
 
 func (s *Store) forgetOutbox(tx *sqlite.Tx, sender identity.ID) (int, error) {
-	return s.deleteRows(tx, `DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox WHERE sender = ? LIMIT ?)
-		RETURNING sender, state = 'queued', iif(data IS NULL, 0, size)`, sender[:])
+	const query = `DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox WHERE who = ? AND %s LIMIT ?)
+		RETURNING sender, state = 'queued', iif(data IS NULL, 0, size)`
+	queued, err := s.deleteRows(tx, strings.Replace(query, "%s", "state = 'queued'", 1), short(sender))
+	if err != nil || queued > 0 {
+		return atOnce, err // once more
+	}
+	return s.deleteRows(tx, strings.Replace(query, "%s", "state <> 'queued'", 1), short(sender))
 }
 
-func (s *Store) forgetInbox(tx *sqlite.Tx, owner identity.ID) (n int, err error) {
+func (s *Store) forgetInbox(tx *sqlite.Tx, owner identity.ID, state string) (n int, err error) {
 	err = tx.Query(func(row []any) error {
 		c := columns{row: row}
 		from, unread, stored, size := c.id("sender"), next[int64](&c, "unread"), next[int64](&c, "stored"), next[int64](&c, "size")
@@ -134,7 +141,7 @@ func (s *Store) forgetInbox(tx *sqlite.Tx, owner identity.ID) (n int, err error)
 		}
 		s.use.add(allStored, identity.ID{}, identity.ID{}, -1, -stored*size)
 		return nil
-	}, "DELETE FROM inbox WHERE seq IN (SELECT seq FROM inbox WHERE owner = ? LIMIT ?) RETURNING sender, state = 'unread', data IS NOT NULL, size", owner[:], int64(atOnce))
+	}, "DELETE FROM inbox WHERE seq IN (SELECT seq FROM inbox WHERE who = ? AND "+state+" LIMIT ?) RETURNING sender, state = 'unread', data IS NOT NULL, size", short(owner), int64(atOnce))
 	return n, err
 }
 

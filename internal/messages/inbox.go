@@ -93,9 +93,9 @@ func (s *Store) take(tx *sqlite.Tx, r *inRow, refusal error) (Taken, error) {
 	if refusal == nil {
 		sum := digestOf(boxIn, &r.Message, r.size, r.Received.UnixMicro(), r.content)
 		seq, err := tx.Insert(`INSERT INTO inbox
-			(owner, sender, protocol, instance, message_id, size, created, received, state, content, digest, data)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'unread', ?, ?, ?) ON CONFLICT (owner, message_id, sender) DO NOTHING`,
-			r.To[:], r.From[:], r.Protocol, r.Instance, r.ID, r.size, r.Created.UnixMicro(), r.Received.UnixMicro(),
+			(key, peer, who, slot, owner, sender, protocol, instance, message_id, size, created, received, state, content, digest, data)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'unread', ?, ?, ?) ON CONFLICT (key, peer) DO NOTHING`,
+			hash(r.To, r.ID), short(r.From), short(r.To), hash(r.To, r.Protocol, r.Instance), r.To[:], r.From[:], r.Protocol, r.Instance, r.ID, r.size, r.Created.UnixMicro(), r.Received.UnixMicro(),
 			r.content[:], sum[:], []byte(r.Data))
 		if err != nil {
 			return Taken{}, err
@@ -110,9 +110,9 @@ func (s *Store) take(tx *sqlite.Tx, r *inRow, refusal error) (Taken, error) {
 	switch {
 	case err != nil:
 		return Taken{}, err
-	case known == nil:
+	case known == nil && refusal != nil:
 		return Taken{Err: refusal}, nil
-	case known.content != r.content:
+	case known == nil || known.content != r.content:
 		return Taken{Err: errConflict(r.ID)}, nil
 	}
 	return Taken{Seq: known.Seq}, nil
@@ -131,7 +131,8 @@ func findIn(tx *sqlite.Tx, owner, sender identity.ID, id string) (found *inRow, 
 		}
 		found = &r
 		return nil
-	}, "SELECT "+inNoData+" FROM inbox WHERE owner = ? AND message_id = ? AND sender = ?", owner[:], id, sender[:])
+	}, "SELECT "+inNoData+" FROM inbox WHERE key = ? AND peer = ? AND owner = ? AND message_id = ? AND sender = ?",
+		hash(owner, id), short(sender), owner[:], id, sender[:])
 	return found, err
 }
 

@@ -14,18 +14,18 @@ func (s *Store) ListIn(ctx context.Context, owner identity.ID, p Page, unreadOnl
 	if unreadOnly && s.Unread(owner) == 0 {
 		return nil, nil
 	}
-	query := "SELECT " + inColumns + " FROM inbox INDEXED BY inbox_list WHERE owner = ? AND seq > ? AND state <> 'gone'"
+	query := "SELECT " + inColumns + " FROM inbox INDEXED BY inbox_list WHERE who = ? AND seq > ? AND state <> 'gone'"
 	if unreadOnly {
 		query += " AND state = 'unread'"
 	}
-	return s.listIn(ctx, p, query+" ORDER BY seq LIMIT ?", owner[:], p.After, p.limit())
+	return s.listIn(ctx, p, query+" ORDER BY seq LIMIT ?", short(owner), p.After, p.limit())
 }
 
 // Waiting lists unread messages of one protocol, for the program that serves it.
 func (s *Store) Waiting(ctx context.Context, owner identity.ID, protocol, instance string, p Page) ([]Incoming, error) {
 	return s.listIn(ctx, p, "SELECT "+inColumns+` FROM inbox INDEXED BY inbox_unread
-		WHERE owner = ? AND protocol = ? AND instance = ? AND seq > ? AND state = 'unread' ORDER BY seq LIMIT ?`,
-		owner[:], protocol, instance, p.After, p.limit())
+		WHERE slot = ? AND seq > ? AND state = 'unread' ORDER BY seq LIMIT ?`,
+		hash(owner, protocol, instance), p.After, p.limit())
 }
 
 func (s *Store) listIn(ctx context.Context, p Page, query string, args ...any) (list []Incoming, err error) {
@@ -54,9 +54,9 @@ func (s *Store) listIn(ctx context.Context, p Page, query string, args ...any) (
 // Incoming finds a message by its ID, or by "SENDER/ID" where several senders
 // used one. Errors: CodeNotFound, CodeConflict which names the senders.
 func (s *Store) Incoming(ctx context.Context, owner identity.ID, ref string) (Incoming, error) {
-	const query = "SELECT " + inColumns + " FROM inbox WHERE owner = ? AND message_id = ? AND state <> 'gone'"
+	const query = "SELECT " + inColumns + " FROM inbox WHERE key = ? AND owner = ? AND message_id = ? AND state <> 'gone'"
 	// An id may have a slash itself: as it stands it comes first.
-	found, err := s.listIn(ctx, Page{}, query+" ORDER BY seq LIMIT 100", owner[:], ref)
+	found, err := s.listIn(ctx, Page{}, query+" ORDER BY seq LIMIT 100", hash(owner, ref), owner[:], ref)
 	if err != nil {
 		return Incoming{}, err
 	}
@@ -65,7 +65,7 @@ func (s *Store) Incoming(ctx context.Context, owner identity.ID, ref string) (In
 		if err != nil {
 			return Incoming{}, api.Errorf(api.CodeBadRequest, "in %q: %v", ref, err)
 		}
-		if found, err = s.listIn(ctx, Page{}, query+" AND sender = ?", owner[:], id, sender[:]); err != nil {
+		if found, err = s.listIn(ctx, Page{}, query+" AND sender = ?", hash(owner, id), owner[:], id, sender[:]); err != nil {
 			return Incoming{}, err
 		}
 	}

@@ -2,7 +2,6 @@ package messages
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
@@ -90,14 +89,12 @@ func (s *Store) put(tx *sqlite.Tx, r outRow, uid uint32) (Outgoing, error, error
 	switch {
 	case err != nil:
 		return Outgoing{}, nil, err
-	case known != nil && known.content != r.content:
-		return Outgoing{}, errConflict(r.ID), nil
-	case known != nil:
-		return known.Outgoing, nil, nil
-	case over != nil:
+	case known == nil && over != nil:
 		return Outgoing{}, over, nil
+	case known == nil || known.content != r.content:
+		return Outgoing{}, errConflict(r.ID), nil
 	}
-	return Outgoing{}, nil, errors.New("a message is neither new nor known")
+	return known.Outgoing, nil, nil
 }
 
 func errConflict(id string) *api.Error {
@@ -114,9 +111,9 @@ func (s *Store) countOut(from identity.ID, messages, bytes, rows int64) {
 func insertOut(tx *sqlite.Tx, r *outRow) (seq int64, err error) {
 	sum := digestOf(boxOut, &r.Message, r.size, r.Expires.UnixMicro(), r.content)
 	return tx.Insert(`INSERT INTO outbox
-		(lane, sender, receiver, protocol, instance, message_id, size, created, expires, state, code, reason, content, digest, data)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', '', '', ?, ?, ?) ON CONFLICT (sender, message_id) DO NOTHING`,
-		r.lane, r.From[:], r.To[:], r.Protocol, r.Instance, r.ID, r.size, r.Created.UnixMicro(), r.Expires.UnixMicro(),
+		(key, who, lane, sender, receiver, protocol, instance, message_id, size, created, expires, state, code, reason, content, digest, data)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', '', '', ?, ?, ?) ON CONFLICT (key) DO NOTHING`,
+		hash(r.From, r.ID), short(r.From), r.lane, r.From[:], r.To[:], r.Protocol, r.Instance, r.ID, r.size, r.Created.UnixMicro(), r.Expires.UnixMicro(),
 		r.content[:], sum[:], []byte(r.Data))
 }
 
@@ -128,7 +125,7 @@ func findOut(tx *sqlite.Tx, from identity.ID, id string) (found *outRow, err err
 		r, damaged := decodeOut(row)
 		found, bad = &r, damaged
 		return nil
-	}, "SELECT "+outColumns+" FROM outbox WHERE sender = ? AND message_id = ?", from[:], id)
+	}, "SELECT "+outColumns+" FROM outbox WHERE key = ? AND sender = ? AND message_id = ?", hash(from, id), from[:], id)
 	if err != nil || found == nil {
 		return nil, err
 	}
@@ -220,7 +217,7 @@ func micros(t time.Time) int64 {
 // dropIdleWait forgets why a lane waits that has nothing queued: what is queued
 // next has not been tried yet.
 func dropIdleWait(tx *sqlite.Tx, sender identity.ID, lane int64) error {
-	_, err := tx.Exec("DELETE FROM waits WHERE lane = ? AND NOT EXISTS (SELECT 1 FROM outbox WHERE state = 'queued' AND sender = ? AND lane = ?)",
-		lane, sender[:], lane)
+	_, err := tx.Exec("DELETE FROM waits WHERE lane = ? AND NOT EXISTS (SELECT 1 FROM outbox WHERE state = 'queued' AND who = ? AND lane = ?)",
+		lane, short(sender), lane)
 	return err
 }

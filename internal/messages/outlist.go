@@ -3,6 +3,7 @@ package messages
 import (
 	"context"
 	"database/sql"
+	"math"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/sqlite"
@@ -29,7 +30,7 @@ func (s *Store) Lanes(ctx context.Context) ([]Waiting, error) {
 		list = nil
 		// The first row of each lane, from one to the next: rows are many, lanes are few.
 		head, err := tx.PrepareContext(ctx, "SELECT "+outNoData+` FROM outbox INDEXED BY outbox_lane
-			WHERE state = 'queued' AND (sender, lane) > (?, ?) ORDER BY sender, lane, seq LIMIT 1`)
+			WHERE state = 'queued' AND (who, lane) > (?, ?) ORDER BY who, lane, seq LIMIT 1`)
 		if err != nil {
 			return err
 		}
@@ -39,10 +40,9 @@ func (s *Store) Lanes(ctx context.Context) ([]Waiting, error) {
 			return err
 		}
 		defer func() { _ = wait.Close() }()
-		var sender identity.ID
-		var lane int64
+		who, lane := int64(math.MinInt64), int64(math.MinInt64)
 		for {
-			r, err := one(ctx, head, decodeOutColumns, boxOut, sender[:], lane)
+			r, err := one(ctx, head, decodeOutColumns, boxOut, who, lane)
 			if err != nil || r == nil {
 				return err
 			}
@@ -50,7 +50,7 @@ func (s *Store) Lanes(ctx context.Context) ([]Waiting, error) {
 				return err
 			}
 			list = append(list, Waiting{r.Lane(), r.Code, r.Reason, r.Tries, r.NextTry})
-			sender, lane = r.From, r.lane
+			who, lane = short(r.From), r.lane
 		}
 	})
 	return list, err
@@ -90,7 +90,7 @@ func (s *Store) Head(ctx context.Context, l Lane, maxMessages, maxBytes int) ([]
 	err := s.view(ctx, func(tx *sql.Tx) error {
 		list = nil
 		size, now := 0, s.now()
-		rows, err := tx.QueryContext(ctx, "SELECT "+outColumns+" FROM outbox INDEXED BY outbox_lane WHERE state = 'queued' AND sender = ? AND lane = ? ORDER BY seq", l.From[:], l.hash())
+		rows, err := tx.QueryContext(ctx, "SELECT "+outColumns+" FROM outbox INDEXED BY outbox_lane WHERE state = 'queued' AND who = ? AND lane = ? ORDER BY seq", short(l.From), l.hash())
 		if err != nil {
 			return err
 		}
@@ -139,7 +139,7 @@ func (s *Store) ListOut(ctx context.Context, from identity.ID, p Page, finalToo 
 func listOut(ctx context.Context, tx *sql.Tx, from identity.ID, p Page, index, state string) (list []Outgoing, err error) {
 	// What is queued lies by lane: first the places are sorted, then the rows are read.
 	rows, err := tx.QueryContext(ctx, "SELECT "+outColumns+" FROM outbox WHERE seq IN (SELECT seq FROM outbox INDEXED BY "+index+
-		" WHERE sender = ? AND seq > ? AND "+state+" ORDER BY seq LIMIT ?) ORDER BY seq", from[:], p.After, p.limit())
+		" WHERE who = ? AND seq > ? AND "+state+" ORDER BY seq LIMIT ?) ORDER BY seq", short(from), p.After, p.limit())
 	if err != nil {
 		return nil, err
 	}

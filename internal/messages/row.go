@@ -13,10 +13,10 @@ const (
 	boxOut = "outbox"
 	boxIn  = "inbox"
 
-	outColumns = "seq, lane, sender, receiver, protocol, instance, message_id, size, created, expires, state, code, reason, done, content, digest, data"
-	outNoData  = "seq, lane, sender, receiver, protocol, instance, message_id, size, created, expires, state, code, reason, done, content, digest, NULL"
-	inColumns  = "seq, owner, sender, protocol, instance, message_id, size, created, received, seen, state, content, digest, data"
-	inNoData   = "seq, owner, sender, protocol, instance, message_id, size, created, received, seen, state, content, digest, NULL"
+	outColumns = "seq, key, who, lane, sender, receiver, protocol, instance, message_id, size, created, expires, state, code, reason, done, content, digest, data"
+	outNoData  = "seq, key, who, lane, sender, receiver, protocol, instance, message_id, size, created, expires, state, code, reason, done, content, digest, NULL"
+	inColumns  = "seq, key, peer, who, slot, owner, sender, protocol, instance, message_id, size, created, received, seen, state, content, digest, data"
+	inNoData   = "seq, key, peer, who, slot, owner, sender, protocol, instance, message_id, size, created, received, seen, state, content, digest, NULL"
 
 	unread = "unread"
 	read   = "read"
@@ -103,6 +103,7 @@ func decodeOut(row []any) (r outRow, bad *damage) {
 func decodeOutColumns(row []any) (r outRow, bad *damage) {
 	c := columns{row: row}
 	r.Seq = next[int64](&c, "seq")
+	key, who := next[int64](&c, "key"), next[int64](&c, "who")
 	r.lane = next[int64](&c, "lane")
 	r.From, r.To = c.id("sender"), c.id("receiver")
 	r.Protocol, r.Instance, r.ID = next[string](&c, "protocol"), next[string](&c, "instance"), next[string](&c, "message_id")
@@ -122,7 +123,9 @@ func decodeOutColumns(row []any) (r outRow, bad *damage) {
 	case c.bad != nil:
 	case !known:
 		c.bad = &damage{fmt.Sprintf("its state cannot be %q", state)}
-	case r.lane != r.Lane().hash() || sum != digestOf(boxOut, &r.Message, r.size, r.Expires.UnixMicro(), r.content):
+	case key != hash(r.From, r.ID) || who != short(r.From) || r.lane != r.Lane().hash():
+		c.bad = &damage{"its place in an index is wrong"}
+	case sum != digestOf(boxOut, &r.Message, r.size, r.Expires.UnixMicro(), r.content):
 		c.bad = &damage{"its digest is wrong"}
 	}
 	return r, c.bad
@@ -159,6 +162,7 @@ func decodeIn(row []any) (r inRow, bad *damage) {
 func decodeInColumns(row []any) (r inRow, bad *damage) {
 	c := columns{row: row}
 	r.Seq = next[int64](&c, "seq")
+	key, peer, who, slot := next[int64](&c, "key"), next[int64](&c, "peer"), next[int64](&c, "who"), next[int64](&c, "slot")
 	r.To, r.From = c.id("owner"), c.id("sender")
 	r.Protocol, r.Instance, r.ID = next[string](&c, "protocol"), next[string](&c, "instance"), next[string](&c, "message_id")
 	r.size = next[int64](&c, "size")
@@ -173,6 +177,8 @@ func decodeInColumns(row []any) (r inRow, bad *damage) {
 	case c.bad != nil:
 	case r.state != unread && r.state != read && r.state != gone:
 		c.bad = &damage{fmt.Sprintf("its state cannot be %q", r.state)}
+	case key != hash(r.To, r.ID) || peer != short(r.From) || who != short(r.To) || slot != hash(r.To, r.Protocol, r.Instance):
+		c.bad = &damage{"its place in an index is wrong"}
 	case sum != digestOf(boxIn, &r.Message, r.size, r.Received.UnixMicro(), r.content):
 		c.bad = &damage{"its digest is wrong"}
 	}

@@ -6,12 +6,16 @@ import "github.com/fastn-stack/fastnd/internal/sqlite"
 // that was released never changes; testdata keeps a file of each version.
 //
 // Tables have rowids, so that a damaged file can be read from both ends. Data
-// is the last column: what comes before is read without it.
+// is the last column: what comes before is read without it. Indexes are over
+// hashes of what they find, as ids and names are long and these are written for
+// each message: key, who, lane, peer, slot, see digest.go.
 func migrations() []sqlite.Migration {
 	return []sqlite.Migration{{Name: "outbox, inbox", SQL: `
 CREATE TABLE outbox (
 	seq        INTEGER PRIMARY KEY AUTOINCREMENT,
-	lane       INTEGER NOT NULL, -- a hash of sender, receiver, protocol, instance
+	key        INTEGER NOT NULL UNIQUE, -- of sender, message_id
+	who        INTEGER NOT NULL, -- of sender
+	lane       INTEGER NOT NULL, -- of sender, receiver, protocol, instance
 	sender     BLOB NOT NULL,
 	receiver   BLOB NOT NULL,
 	protocol   TEXT NOT NULL,
@@ -26,14 +30,13 @@ CREATE TABLE outbox (
 	done       INTEGER, -- when it became final
 	content    BLOB NOT NULL, -- digest of what the receiver gets
 	digest     BLOB NOT NULL, -- digest of content and of all columns that never change
-	data       BLOB, -- gone when delivered or cancelled
-	UNIQUE (sender, message_id)
+	data       BLOB -- gone when delivered or cancelled
 );
-CREATE INDEX outbox_lane    ON outbox (sender, lane, seq) WHERE state = 'queued';
+CREATE INDEX outbox_lane    ON outbox (who, lane, seq) WHERE state = 'queued';
 CREATE INDEX outbox_expires ON outbox (expires) WHERE state = 'queued';
-CREATE INDEX outbox_final   ON outbox (sender, seq) WHERE state <> 'queued';
+CREATE INDEX outbox_final   ON outbox (who, seq) WHERE state <> 'queued';
 CREATE INDEX outbox_done    ON outbox (done) WHERE state <> 'queued';
-CREATE INDEX outbox_kept    ON outbox (sender, seq) WHERE state <> 'queued' AND data IS NOT NULL;
+CREATE INDEX outbox_kept    ON outbox (who, seq) WHERE state <> 'queued' AND data IS NOT NULL;
 -- why a lane's messages wait
 CREATE TABLE waits (
 	lane     INTEGER NOT NULL PRIMARY KEY,
@@ -44,6 +47,10 @@ CREATE TABLE waits (
 );
 CREATE TABLE inbox (
 	seq        INTEGER PRIMARY KEY AUTOINCREMENT,
+	key        INTEGER NOT NULL, -- of owner, message_id
+	peer       INTEGER NOT NULL, -- of sender
+	who        INTEGER NOT NULL, -- of owner
+	slot       INTEGER NOT NULL, -- of owner, protocol, instance
 	owner      BLOB NOT NULL,
 	sender     BLOB NOT NULL,
 	protocol   TEXT NOT NULL,
@@ -57,12 +64,12 @@ CREATE TABLE inbox (
 	content    BLOB NOT NULL,
 	digest     BLOB NOT NULL,
 	data       BLOB, -- gone when gone
-	UNIQUE (owner, message_id, sender)
+	UNIQUE (key, peer)
 );
-CREATE INDEX inbox_list   ON inbox (owner, seq, state) WHERE state <> 'gone';
-CREATE INDEX inbox_unread ON inbox (owner, protocol, instance, seq) WHERE state = 'unread';
+CREATE INDEX inbox_list   ON inbox (who, seq, state) WHERE state <> 'gone';
+CREATE INDEX inbox_unread ON inbox (slot, seq) WHERE state = 'unread';
 CREATE INDEX inbox_read   ON inbox (seen) WHERE state = 'read';
-CREATE INDEX inbox_gone   ON inbox (received) WHERE state = 'gone';
+CREATE INDEX inbox_gone   ON inbox (received, who) WHERE state = 'gone';
 -- protocols that peers asked for and that are not served, or not granted
 CREATE TABLE wanted (
 	owner    BLOB NOT NULL,
