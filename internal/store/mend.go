@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/fastn-stack/fastnd/internal/sqlite"
@@ -17,24 +16,9 @@ const writtenKey = "written"
 // writer's goroutine and must not write to the store. Set it before the first write.
 func (s *Store) OnRecovery(fn func(*sqlite.Recovery)) { s.onRecovery = fn }
 
-// Heal finds out whether the store can be written again, and if need be opens the
-// file anew: one that failed for the disk may fail for ever. Call it when the disk
-// has recovered.
+// Heal finds out whether the store can be written again, by a write.
 func (s *Store) Heal(ctx context.Context) error {
-	write := func() error { return s.SetMeta(ctx, writtenKey, time.Now().UTC().Format(time.RFC3339Nano)) }
-	err := write()
-	if !errors.Is(err, sqlite.ErrDisk) {
-		return err
-	}
-	if err := s.await(ctx); err != nil {
-		return err
-	}
-	_, err = s.reopen(context.WithoutCancel(ctx))
-	s.pass()
-	if err != nil {
-		return fmt.Errorf("store: open again: %w", err)
-	}
-	return write()
+	return s.SetMeta(ctx, writtenKey, time.Now().UTC().Format(time.RFC3339Nano))
 }
 
 // runMended is run, and if the file is damaged a second one on a new file. It is

@@ -2,6 +2,7 @@ package store
 
 import (
 	"database/sql"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,6 +27,7 @@ func filled(t *testing.T, s *Store) {
 	must(t, s.AddInvite(t.Context(), id(1), [32]byte{1}, "zoe", time.Now().Add(time.Hour)))
 	must(t, s.AddInvite(t.Context(), id(1), [32]byte{2}, "", time.Now().Add(time.Hour)))
 	must(t, s.Block(t.Context(), id(1), id(99)))
+	must(t, s.SetMeta(t.Context(), "port", "4100"))
 }
 
 // Damage that a write meets costs nothing: the file is made anew from memory, and
@@ -165,5 +167,27 @@ func TestChangedRow(t *testing.T) {
 		if table.Name == "contacts" && table.Missing != 1 || table.Name == "identities" && table.Lost {
 			t.Errorf("told %+v", table)
 		}
+	}
+}
+
+// What a later version wrote is left alone.
+func TestNewerSchema(t *testing.T) {
+	testutil.LeakCheck(t)
+	dir := t.TempDir()
+	s := openAt(t, dir)
+	filled(t, s)
+	must(t, s.Close())
+	path := filepath.Join(dir, File)
+	later, err := sqlite.Open(t.Context(), path, sqlite.Options{
+		Migrations: append(migrations(), sqlite.Migration{Name: "later", SQL: "ALTER TABLE contacts ADD COLUMN note TEXT"})})
+	must(t, err)
+	must(t, later.Close())
+	before, err := os.ReadFile(path)
+	must(t, err)
+	if _, err := Open(t.Context(), dir); !errors.Is(err, sqlite.ErrNewer) {
+		t.Fatalf("got %v", err)
+	}
+	if after, err := os.ReadFile(path); err != nil || string(after) != string(before) {
+		t.Errorf("the file was changed: %v", err)
 	}
 }

@@ -18,7 +18,7 @@ const (
 func fullDisk(t *testing.T, m *nspawn.Machine) {
 	m.Must("systemctl", "stop", "fastn.socket", "fastnd.service")
 	m.Must("sh", "-c", `mkdir -p /var/lib/fastn && mount -t tmpfs -o size=4M,nr_inodes=64,mode=700,uid=fastn-daemon,gid=fastn-daemon tmpfs /var/lib/fastn`)
-	m.Must("systemctl", "start", "fastn.socket")
+	t.Run("the very first start", func(t *testing.T) { firstStartOnFullDisk(t, m.For(t)) })
 	m.MustAs("alice", "fastn", "contact", "add", "bob", nobodysID)
 	m.MustAs("alice", "fastn", "grant", "add", "bob", "Notes")
 	acknowledged := []string{"Notes"}
@@ -93,6 +93,27 @@ func fullDisk(t *testing.T, m *nspawn.Machine) {
 	m.Must("systemctl", "stop", "fastn.socket", "fastnd.service")
 	m.Must("umount", stateDir)
 	m.Must("systemctl", "start", "fastn.socket")
+}
+
+// firstStartOnFullDisk: without room for a key there is no node, until there is.
+func firstStartOnFullDisk(t *testing.T, m *nspawn.Machine) {
+	m.Run("sh", "-c", "head -c 8M /dev/zero >/var/lib/fastn/fill")
+	from := cursor(m)
+	m.Must("systemctl", "start", "fastn.socket")
+	refusedByDisk(t, m, []string{"call", "self", "Echo", "{}"}, "is full", "df -h /var/lib/fastn")
+	toldEverywhere(t, m, from, "is full", stateDir)
+	if !status(t, m).Node.Locked {
+		t.Error("it is not locked")
+	}
+	stillActive(t, m)
+	m.Must("rm", "/var/lib/fastn/fill")
+	m.Eventually(15*time.Second, "the daemon to go on by itself", func() bool {
+		s := status(t, m)
+		return !s.Node.Locked && len(s.Problems) == 0
+	})
+	if got := starts(t, m, from); got != 1 {
+		t.Errorf("the daemon was started %d times", got)
+	}
 }
 
 // untilFull adds grants until one is refused and names those that were confirmed:

@@ -1,0 +1,141 @@
+package fire
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fastn-stack/fastnd/service/api"
+	"github.com/fastn-stack/fastnd/service/client"
+	"github.com/fastn-stack/fastnd/test/process"
+)
+
+// TestDiskFails has every read and write of the disk fail (EIO) under a running
+// daemon: changes are refused, the rest goes on, and with another disk in its
+// place it stores again, without a restart.
+func TestDiskFails(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	d := start(t, process.Options{})
+	self := ownID(t, d)
+	if err := d.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	image, copied := filepath.Join(dir, "image"), filepath.Join(dir, "copy")
+	shell(t, `truncate -s 32M "$1" && mkfs.ext4 -q "$1"`, image)
+	mount(t, image, d.Home, `mkdir "$2.keep" && cp -a "$2/." "$2.keep/"`)
+	shell(t, `cp -a "$1.keep/." "$1/" && rm -r "$1.keep" && chmod 700 "$1" && sync --file-system "$1"`, d.Home)
+	if err := d.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = d.Kill() }) // before the disk goes
+	add := func(name string) error {
+		return d.Client.Verb(t.Context(), api.VerbGrantAdd, api.GrantArgs{Who: api.WhoContacts, Protocol: name}, nil)
+	}
+	if err := add("Before"); err != nil {
+		t.Fatal(err)
+	}
+
+	shutdown(t, d.Home)
+	err := add("Refused")
+	var e *api.Error
+	if !errors.As(err, &e) || e.Code != api.CodeStorage || e.Hint == "" {
+		t.Fatalf("a write to a dead disk: %v (%s)", err, api.CodeOf(err))
+	}
+	t.Logf("%s; hint: %s", e.Message, e.Hint)
+	if _, err := d.Client.Call(t.Context(), client.Request{Target: api.TargetSelf, Protocol: "Echo", Data: []byte(`{"message":"x"}`)}); err != nil {
+		t.Errorf("a call: %v", err)
+	}
+	if p := problems(t, d); len(p) != 1 {
+		t.Errorf("problems: %+v", p)
+	}
+
+	shell(t, `cp "$1" "$2"`, image, copied)
+	shell(t, `umount --lazy "$1"`, d.Home)
+	mount(t, copied, d.Home, ":")
+	t.Cleanup(func() { _ = d.Kill() })
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for len(problems(t, d)) > 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("it does not go on by itself: %+v", problems(t, d))
+		}
+	}
+	if err := add("After"); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var grants []api.Grant
+	if err := d.Client.Verb(t.Context(), api.VerbGrantList, nil, &grants); err != nil {
+		t.Fatal(err)
+	}
+	if len(grants) != 2 || grants[0].Protocol != "After" || grants[1].Protocol != "Before" || ownID(t, d) != self {
+		t.Errorf("after a restart: %+v, %s was %s", grants, ownID(t, d), self)
+	}
+}
+
+func ownID(t *testing.T, d *process.Daemon) string {
+	t.Helper()
+	var list []api.Identity
+	if err := d.Client.Verb(t.Context(), api.VerbIdentityList, nil, &list); err != nil || len(list) == 0 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	return list[0].ID52
+}
+
+func problems(t *testing.T, d *process.Daemon) []api.Problem {
+	t.Helper()
+	var s api.Status
+	if err := d.Client.Verb(t.Context(), api.VerbDaemonStatus, nil, &s); err != nil {
+		t.Fatal(err)
+	}
+	return s.Problems
+}
+
+func shell(t *testing.T, script string, args ...string) {
+	t.Helper()
+	if out, err := exec.Command("sh", append([]string{"-euc", script, "sh"}, args...)...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %v: %v: %s", script, args, err, out)
+	}
+}
+
+// mount mounts an image after the script before, until the test ends.
+func mount(t *testing.T, image, dir, before string) {
+	t.Helper()
+	shell(t, before+` && mount -o loop "$1" "$2"`, image, dir)
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+}
+
+// shutdown makes a mounted ext4 fail as a disk that was pulled out does.
+func shutdown(t *testing.T, dir string) {
+	t.Helper()
+	const (
+		ext4Shutdown = 0x8004587d // EXT4_IOC_SHUTDOWN
+		noLogFlush   = 2
+	)
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.IoctlSetPointerInt(int(f.Fd()), ext4Shutdown, noLogFlush); err != nil {
+		t.Fatal(err)
+	}
+}
