@@ -120,7 +120,7 @@ func (q *quicSide) config(c *quic.Config) *quic.Config {
 func (q *quicSide) lend(b boundSocket, rm network.ResourceManager) (ma.Multiaddr, error) {
 	s := &quicSocket{side: q, addr: b.addr, lent: q.lentAddr(b.addr)}
 	s.Transport = &quic.Transport{
-		Conn:                b.udp,
+		Conn:                patientConn{b.udp},
 		StatelessResetKey:   &q.resetKey,
 		TokenGeneratorKey:   &q.tokenKey,
 		VerifySourceAddress: rm.VerifySourceAddress,

@@ -96,6 +96,7 @@ func TestCrashOfTheOtherSide(t *testing.T) {
 	for _, short := range []struct{ transport, fault string }{
 		{"quic", "killed"}, {"tcp", "killed, back on another port"}, {"both", "killed, back on another address"},
 		{"quic", "stopped"}, {"quic", "frozen for 3 s"}, {"both", "its address replaced"}, {"quic", "our address replaced"}, {"tcp", "link down for 4 s"},
+		{"quic", "link down for 4 s"},
 	} {
 		for _, f := range faults {
 			if f.name == short.fault {
