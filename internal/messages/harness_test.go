@@ -3,6 +3,7 @@ package messages
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"sync"
 	"testing"
@@ -177,6 +178,23 @@ func (b *box) checkUsage() {
 		if after[k] != before[k] {
 			b.t.Errorf("counted %+v as %+v, it is %+v", k, before[k], after[k])
 		}
+	}
+	uids, unread := map[uint32]use{}, map[identity.ID]int64{}
+	for k, v := range after {
+		switch uid, _ := b.o.Owner(k.owner); k.kind {
+		case queuedBy:
+			uids[uid] = uids[uid].plus(v)
+		case unreadOf:
+			unread[k.owner] += v.messages
+		}
+	}
+	for uid := range b.use.uids {
+		if got := b.use.queued(uid); got != uids[uid] {
+			b.t.Errorf("counted %+v of uid %d, it is %+v", got, uid, uids[uid])
+		}
+	}
+	if got := b.use.unread; !maps.Equal(got, unread) {
+		b.t.Errorf("counted as unread %v, it is %v", got, unread)
 	}
 }
 

@@ -94,8 +94,8 @@ func TestUnreadBudgets(t *testing.T) {
 	size := int64(len(text("x")))
 	for what, limit := range map[string]func(l *Limits){
 		"unread messages (2)":      func(l *Limits) { l.PerPeerUnreadMessages = 2 },
-		"bytes of unread messages": func(l *Limits) { l.PerPeerUnreadBytes = 2*size + 1 },
-		"bytes of all messages":    func(l *Limits) { l.NodeMessageBytes = 2*(size+rowCost) + 1 },
+		"bytes of unread messages": func(l *Limits) { l.PerPeerUnreadBytes = 3*size - 1 },
+		"bytes of all messages":    func(l *Limits) { l.NodeMessageBytes = 3*(size+rowCost) - 1 },
 	} {
 		b := newBox(t)
 		limit(&b.limits)
