@@ -198,6 +198,31 @@ func TestChangedIndex(t *testing.T) {
 	}
 }
 
+// Damage that the light check does not see, and the loading does.
+func TestDamagedCounters(t *testing.T) {
+	testutil.LeakCheck(t)
+	b := newBox(t)
+	const n = 300
+	for i := range n {
+		b.take(Lane{id(fmt.Sprint("s", i)), lane.To, "Text", "default"}.message("1", "x"))
+	}
+	// The page of counters in the middle of the table.
+	key := id("s150")
+	b.damage(func(raw []byte) []byte {
+		for i := 4096; i < len(raw); i += 4096 {
+			page := raw[i : i+4096]
+			if page[0] == 0x0d && bytes.Contains(page, key[:]) && !bytes.Contains(page, []byte("Text")) {
+				clear(page)
+			}
+		}
+		return raw
+	})
+	if b.Recovery() == nil || len(b.inbox(lane.To)) != 256 || b.Unread(lane.To) != n {
+		t.Errorf("%+v, %d unread", b.Recovery(), b.Unread(lane.To))
+	}
+	b.checkUsage()
+}
+
 // Whole pages that are gone, in the order of the file: the rest is served.
 func TestLostPages(t *testing.T) {
 	testutil.LeakCheck(t)

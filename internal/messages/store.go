@@ -90,19 +90,32 @@ func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 	return s, nil
 }
 
-// open opens the database and loads what is kept in memory.
+// open opens the database and loads what is kept in memory. Damage that only the
+// loading meets is repaired too.
 func (s *Store) open(ctx context.Context) error {
+	db, err := s.tryOpen(ctx)
+	if db != nil && errors.Is(err, sqlite.ErrDamaged) {
+		if err := db.Suspect(); err != nil {
+			return fmt.Errorf("messages: %w", err)
+		}
+		_, err = s.tryOpen(ctx)
+	}
+	return err
+}
+
+// tryOpen gives the database, closed, also if it could not be loaded.
+func (s *Store) tryOpen(ctx context.Context) (*sqlite.DB, error) {
 	db, err := sqlite.Open(ctx, s.path, sqlite.Options{Migrations: migrations(), LightCheck: true, Salvage: claim})
 	if err != nil {
-		return fmt.Errorf("messages: %w", err)
+		return nil, fmt.Errorf("messages: %w", err)
 	}
 	use, want := newUsage(s.o.Owner), newWants()
 	batch := db.NewBatch(sqlite.BatchHooks{Begin: use.begin, Finish: use.write, End: use.end})
 	if err := s.load(ctx, db, batch, use, want); err != nil {
-		return errors.Join(fmt.Errorf("messages: load %s: %w", s.path, err), db.Close())
+		return db, errors.Join(fmt.Errorf("messages: load %s: %w", s.path, err), db.Close())
 	}
 	s.db, s.batch, s.use, s.want, s.broken = db, batch, use, want, nil
-	return nil
+	return db, nil
 }
 
 // Close waits for calls that run and ends the store; it may be called again.
