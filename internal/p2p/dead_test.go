@@ -72,7 +72,7 @@ func TestManyWaitForASilentPeer(t *testing.T) {
 	id := p2ptest.Key(t).ID()
 	addr := fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", silent.LocalAddr().(*net.UDPAddr).Port)
 	book.Add(id, addr)
-	ctx := timeout(t, time.Second)
+	ctx := timeout(t, 3*time.Second)
 	errs := make(chan error, 50)
 	for range cap(errs) {
 		go func() {

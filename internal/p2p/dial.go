@@ -72,7 +72,7 @@ func (n *node) await(ctx context.Context, d *dial) *api.Error {
 	var early <-chan time.Time
 	if end, ok := ctx.Deadline(); ok {
 		left := time.Until(end)
-		timer := time.NewTimer(left - min(left/10, 50*time.Millisecond))
+		timer := time.NewTimer(left - min(left/10, 200*time.Millisecond))
 		defer timer.Stop()
 		early = timer.C
 	}

@@ -288,7 +288,8 @@ func TestCallsToAPeerThatIsGone(t *testing.T) {
 				err := tryCall(t.Context(), c.x, timeout)
 				took := time.Since(began)
 				t.Logf("with %v a call failed after %v: %v", timeout, took.Round(time.Millisecond), err)
-				if api.CodeOf(err) != api.CodePeerUnreachable || !strings.Contains(err.Error(), "/2.1.0.2/") {
+				late := took >= timeout && api.CodeOf(err) == api.CodeTimeout // on a machine that is very busy
+				if !late && (api.CodeOf(err) != api.CodePeerUnreachable || !strings.Contains(err.Error(), "/2.1.0.2/")) {
 					t.Errorf("with %v: %s", timeout, full(err))
 				}
 				if took > min(timeout, 5*time.Second)+slack {
