@@ -30,7 +30,7 @@ type inboxListCmd struct {
 }
 
 func (*inboxListCmd) Help() string {
-	return `Oldest first. With --json the array's objects have "message_id", "from", "contact", "protocol",
+	return `Oldest first. A message that "waits" is for a program that listens for its protocol. With --json the array's objects have "message_id", "from", "contact", "protocol",
 "data", "received" and "read"; with --follow it is one object a line. --follow outlives a restart of
 the daemon.
 
@@ -57,7 +57,7 @@ func (c *inboxListCmd) run(a *app) error {
 	}
 	rows := make([][]string, 0, len(all))
 	for _, m := range all {
-		rows = append(rows, []string{shortID(m.MessageID), yesNo(m.Read, "read", "new"), sender(m), clock(m.Received), m.Protocol, summary(m)})
+		rows = append(rows, []string{shortID(m.MessageID), inboxState(m), sender(m), clock(m.Received), m.Protocol, summary(m)})
 	}
 	var b bytes.Buffer
 	a.table(&b, []string{"MESSAGE", "STATE", "FROM", "RECEIVED", "PROTOCOL", "TEXT"}, rows)
@@ -98,6 +98,18 @@ func (a *app) inboxPages(unread bool, each func(api.InboxMessage) bool) error {
 	}
 	return nil
 }
+
+// inboxState tells of a message for a program that it waits for it.
+func inboxState(m api.InboxMessage) string {
+	if forProgram(m) {
+		return "waits"
+	}
+	return yesNo(m.Read, "read", "new")
+}
+
+// forProgram tells a message that waits for a program to take it, and is not a
+// person's to read.
+func forProgram(m api.InboxMessage) bool { return m.Protocol != api.ProtocolText && !m.Read }
 
 func sender(m api.InboxMessage) string {
 	if m.Contact != "" {
@@ -146,7 +158,7 @@ func (a *app) showMessage(m api.InboxMessage) error {
 }
 
 type inboxShowCmd struct {
-	ID   string `arg:"" name:"message" help:"The message's id, or its beginning."`
+	ID   string `arg:"" name:"message" help:"The message's id, or its beginning." complete:"inbox"`
 	From string `help:"Its sender, if several used the same id." placeholder:"WHO" complete:"target"`
 }
 
@@ -160,11 +172,14 @@ Example:
 func (c *inboxShowCmd) run(a *app) error { return a.inboxVerb(api.VerbInboxShow, c.ID, c.From, true) }
 
 type inboxReadCmd struct {
-	IDs []string `arg:"" optional:"" name:"message" help:"Ids, or their beginnings."`
+	IDs  []string `arg:"" optional:"" name:"message" help:"Ids, or their beginnings." complete:"inbox"`
+	From string   `help:"The sender, if several used the same id." placeholder:"WHO" complete:"target"`
 }
 
 func (*inboxReadCmd) Help() string {
-	return `Example:
+	return `Messages for programs are not read by this: each waits until its program takes it.
+
+Example:
   fastn inbox read
   fastn inbox read 3f2a`
 }
@@ -172,15 +187,20 @@ func (*inboxReadCmd) Help() string {
 func (c *inboxReadCmd) run(a *app) error {
 	if len(c.IDs) > 0 {
 		for _, id := range c.IDs {
-			if err := a.inboxVerb(api.VerbInboxRead, id, "", true); err != nil {
+			if err := a.inboxVerb(api.VerbInboxRead, id, c.From, true); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
 	var unread []api.InboxMessage
+	waiting := 0
 	err := a.inboxPages(true, func(m api.InboxMessage) bool {
-		unread = append(unread, m)
+		if forProgram(m) {
+			waiting++
+		} else if c.From == "" || c.From == m.Contact || c.From == m.From {
+			unread = append(unread, m)
+		}
 		return true
 	})
 	if err != nil {
@@ -194,11 +214,14 @@ func (c *inboxReadCmd) run(a *app) error {
 	if len(unread) == 0 {
 		a.note("no new messages")
 	}
+	if waiting > 0 {
+		a.note(`%d for programs that listen: "fastn inbox" shows them`, waiting)
+	}
 	return nil
 }
 
 type inboxRemoveCmd struct {
-	IDs  []string `arg:"" name:"message" help:"Ids, or their beginnings."`
+	IDs  []string `arg:"" name:"message" help:"Ids, or their beginnings." complete:"inbox"`
 	From string   `help:"The sender, if several used the same id." placeholder:"WHO" complete:"target"`
 }
 

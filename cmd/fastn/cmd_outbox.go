@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"time"
 
@@ -10,7 +11,7 @@ import (
 
 type outboxCmd struct {
 	List   outboxListCmd   `cmd:"" default:"withargs" help:"List messages that are not delivered (what fastn outbox does by itself)."`
-	Cancel outboxCancelCmd `cmd:"" help:"Take a queued message back."`
+	Cancel outboxCancelCmd `cmd:"" help:"Take a queued message back, or a refused or expired one off the list."`
 	Retry  outboxRetryCmd  `cmd:"" help:"Try a message at once; a refused or expired one is queued again."`
 }
 
@@ -114,7 +115,7 @@ func wholeID(a *app, what, word string, pages func(each func(id string) bool) er
 	}
 	var found []string
 	err := pages(func(id string) bool {
-		if strings.HasPrefix(id, word) {
+		if strings.HasPrefix(id, word) && !slices.Contains(found, id) { // senders may use the same
 			found = append(found, id)
 		}
 		return len(found) < 2
@@ -133,7 +134,7 @@ func wholeID(a *app, what, word string, pages func(each func(id string) bool) er
 }
 
 type outboxCancelCmd struct {
-	ID string `arg:"" name:"message" help:"The message's id, or its beginning."`
+	ID string `arg:"" name:"message" help:"The message's id, or its beginning." complete:"outbox"`
 }
 
 func (*outboxCancelCmd) Help() string {
@@ -146,7 +147,7 @@ Example:
 func (c *outboxCancelCmd) run(a *app) error { return a.outboxVerb(api.VerbOutboxCancel, c.ID) }
 
 type outboxRetryCmd struct {
-	ID string `arg:"" name:"message" help:"The message's id, or its beginning."`
+	ID string `arg:"" name:"message" help:"The message's id, or its beginning." complete:"outbox"`
 }
 
 func (*outboxRetryCmd) Help() string {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -131,14 +132,17 @@ func (c *sendCmd) wait(a *app, d daemon, sent api.SendResult) error {
 	case api.StateDelivered:
 		return nil
 	case api.StateQueued:
-		why := m.Reason
-		if why == "" {
-			why = "no answer so far"
-		}
-		return notDelivered{api.Errorf(api.CodeTimeout, "queued, not delivered within %v: %s", time.Duration(c.Timeout), why).
-			WithHint(`it is tried until %s; "fastn outbox" shows how it goes`, clock(m.Expires))}
+		return notDelivered{c.stillQueued(m)}
 	}
 	return messageFailed(m)
+}
+
+func (c *sendCmd) stillQueued(m api.OutboxMessage) error {
+	e := api.Errorf(api.CodeTimeout, "queued, not delivered within %v: %s", time.Duration(c.Timeout), cmp.Or(m.Reason, "no answer so far"))
+	if m.Code == api.CodePending {
+		return e.WithHint(`it is delivered once %s listens for %s and grants it to you; "fastn outbox" shows how it goes`, c.Target, m.Protocol)
+	}
+	return e.WithHint(`it is tried until %s; "fastn outbox" shows how it goes`, clock(m.Expires))
 }
 
 // messageFailed is the error of a message that will not be delivered.
@@ -152,7 +156,7 @@ func messageFailed(m api.OutboxMessage) error {
 	case m.Code == "":
 		e.Code = api.CodeRefused
 	}
-	return e.WithHint(`"fastn outbox retry %s" tries it again, when that is settled`, m.MessageID)
+	return e.WithHint(`when that is settled, "fastn outbox retry %s" tries it again`, m.MessageID)
 }
 
 // notDelivered is exit code 6.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"slices"
@@ -195,6 +196,10 @@ func (c *completer) fromDaemon(kind string) []candidate {
 		return c.protocols()
 	case "contact":
 		return c.contacts()
+	case "inbox":
+		return c.received()
+	case "outbox":
+		return c.sent()
 	case "target":
 		return append(c.contacts(), candidate{api.TargetSelf, "this identity"})
 	case "who":
@@ -207,6 +212,35 @@ func (c *completer) contacts() []candidate {
 	var out []candidate
 	for _, x := range list[api.Contact](c.app, api.VerbContactList) {
 		out = append(out, candidate{x.Name, x.ID52})
+	}
+	return out
+}
+
+// received are the oldest messages of the inbox, sent those of the outbox that
+// are not delivered.
+func (c *completer) received() []candidate {
+	var out []candidate
+	for _, m := range page[api.InboxPage](c.app, api.VerbInboxList, api.InboxListArgs{Limit: mostMessages}).Messages {
+		out = append(out, candidate{m.MessageID, sender(m) + ": " + summary(m)})
+	}
+	return out
+}
+
+func (c *completer) sent() []candidate {
+	var out []candidate
+	for _, m := range page[api.OutboxPage](c.app, api.VerbOutboxList, api.OutboxListArgs{Limit: mostMessages}).Messages {
+		out = append(out, candidate{m.MessageID, cmp.Or(m.Contact, m.To) + ": " + m.Protocol + ", " + m.State})
+	}
+	return out
+}
+
+// mostMessages bounds what a shell has to show.
+const mostMessages = 100
+
+// page asks a verb for a page; an empty one if it fails.
+func page[T any](a *app, verb string, args any) (out T) {
+	if raw, err := a.verb(verb, args); err == nil {
+		_ = json.Unmarshal(raw, &out)
 	}
 	return out
 }

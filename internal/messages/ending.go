@@ -41,23 +41,35 @@ func (s *Store) change(ctx context.Context, from identity.ID, id string, fn func
 	return got, refusal
 }
 
-// Cancel ends a queued message; one that is cancelled already stays so. If it was
-// on its way just then, it may still arrive. Errors: CodeNotFound, CodeConflict
-// if it is final in another way.
+// errDelivered is the error of what comes too late.
+func errDelivered(id string) error {
+	return api.Errorf(api.CodeConflict, "message %s is delivered already", id).
+		WithHint(`nothing is left to do: "fastn outbox list --all" shows it`)
+}
+
+// Cancel ends a queued message, and gives one that was refused or has expired up
+// for good; one that is cancelled already stays so. If it was on its way just
+// then, it may still arrive. Errors: CodeNotFound, CodeConflict if it was delivered.
 func (s *Store) Cancel(ctx context.Context, from identity.ID, id string) (Outgoing, error) {
 	return s.change(ctx, from, id, func(tx *sqlite.Tx, r *outRow) (refusal, err error) {
+		queued := int64(0)
 		switch r.State {
 		case Cancelled:
 			return nil, nil
+		case Delivered:
+			return errDelivered(id), nil
 		case Queued:
-		default:
-			return api.Errorf(api.CodeConflict, "message %s is %v already", id, r.State), nil
+			queued = 1
 		}
 		now := s.now()
 		if _, err := tx.Exec("UPDATE outbox SET state = 'cancelled', done = ?, data = NULL WHERE seq = ?", now.UnixMicro(), r.Seq); err != nil {
 			return nil, err
 		}
-		s.countOut(from, -1, -r.size, 0)
+		kept := r.size
+		if r.Data == nil {
+			kept = 0
+		}
+		s.countOut(from, -queued, -kept, 0)
 		r.Outgoing = Outgoing{Message: r.Message, State: Cancelled, Done: now}
 		return nil, dropIdleWait(tx, from, r.lane)
 	})
@@ -72,8 +84,10 @@ func (s *Store) Cancel(ctx context.Context, from identity.ID, id string) (Outgoi
 func (s *Store) Retry(ctx context.Context, from identity.ID, id string) (Outgoing, error) {
 	return s.change(ctx, from, id, func(tx *sqlite.Tx, r *outRow) (refusal, err error) {
 		switch r.State {
-		case Delivered, Cancelled:
-			return api.Errorf(api.CodeConflict, "message %s is %v", id, r.State), nil
+		case Delivered:
+			return errDelivered(id), nil
+		case Cancelled:
+			return api.Errorf(api.CodeConflict, "message %s is cancelled", id).WithHint("send it as a new message"), nil
 		case Queued:
 			r.Tries, r.NextTry, r.Code, r.Reason = 0, time.Time{}, "", ""
 			_, err := tx.Exec("DELETE FROM waits WHERE lane = ?", r.lane)

@@ -80,5 +80,5 @@ func (s *Store) Incoming(ctx context.Context, owner identity.ID, ref string) (In
 		senders = append(senders, m.From.String())
 	}
 	return Incoming{}, api.Errorf(api.CodeConflict, "%d senders have used the id %s: %s", len(found), ref, strings.Join(senders, ", ")).
-		WithHint("say which one: %s/%s", senders[0], ref)
+		WithHint(`name its sender, as in "fastn inbox show %s --from %s"`, ref, senders[0])
 }

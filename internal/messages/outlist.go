@@ -124,11 +124,14 @@ func (s *Store) ListOut(ctx context.Context, from identity.ID, p Page, finalToo 
 		if err != nil {
 			return err
 		}
-		var final []Outgoing
+		// Refused and expired ones are shown as long as they can be sent again.
+		index, state := "outbox_kept", "state <> 'queued' AND data IS NOT NULL"
 		if finalToo {
-			if final, err = listOut(ctx, tx, from, p, "outbox_final", "state <> 'queued'"); err != nil {
-				return err
-			}
+			index, state = "outbox_final", "state <> 'queued'"
+		}
+		final, err := listOut(ctx, tx, from, p, index, state)
+		if err != nil {
+			return err
 		}
 		list = merge(queued, final, p)
 		return nil

@@ -20,7 +20,7 @@ const (
 	VerbOutboxRetry  = "outbox.retry"  // OutboxArgs → OutboxMessage
 	VerbInboxList    = "inbox.list"    // InboxListArgs → InboxPage
 	VerbInboxShow    = "inbox.show"    // InboxArgs → InboxMessage
-	VerbInboxRead    = "inbox.read"    // InboxArgs → InboxMessage, which is read from now on
+	VerbInboxRead    = "inbox.read"    // InboxArgs → InboxMessage, which is read from now on, unless it is for a program
 	VerbInboxRemove  = "inbox.remove"  // InboxArgs → InboxMessage, which is gone
 )
 

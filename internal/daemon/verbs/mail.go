@@ -220,7 +220,12 @@ func (v *Verbs) ofInbox(do func(c call, own roster.Resident, m *messages.Incomin
 
 func (v *Verbs) inboxShow(call, roster.Resident, *messages.Incoming) error { return nil }
 
+// inboxRead leaves a program's message as it is: who looks at it does not take
+// it from the program.
 func (v *Verbs) inboxRead(c call, own roster.Resident, m *messages.Incoming) error {
+	if !v.Courier.TakesBuiltin(m.Protocol, m.Instance) {
+		return nil
+	}
 	m.Read = true
 	return v.Messages.MarkRead(c.ctx, own.ID, m.Seq)
 }

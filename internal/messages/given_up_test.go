@@ -1,0 +1,51 @@
+package messages
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/fastn-stack/fastnd/internal/testutil"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// What was refused or has expired is shown until its sender gives it up; what
+// came to its end otherwise is not.
+func TestUndeliveredAreShownUntilGivenUp(t *testing.T) {
+	testutil.LeakCheck(t)
+	b := newBox(t)
+	ms := b.put(lane, "1", "2", "3", "4")
+	b.must(b.Settle(t.Context(), lane, []Outcome{{Seq: ms[0].Seq, State: Delivered}, {Seq: ms[1].Seq, State: Refused, Code: api.CodeRefused}}, nil))
+	_, err := b.Cancel(t.Context(), lane.From, "4")
+	b.must(err)
+	b.clock.advance(DefaultLife)
+	_, err = b.Expire(t.Context())
+	b.must(err)
+	b.put(lane, "5")
+	shown := func() (got []string) {
+		t.Helper()
+		list, err := b.ListOut(t.Context(), lane.From, Page{}, false)
+		b.must(err)
+		for _, m := range list {
+			got = append(got, m.ID+" "+m.State.String())
+		}
+		return got
+	}
+	if got := shown(); !slices.Equal(got, []string{"2 refused", "3 expired", "5 queued"}) {
+		t.Errorf("%v", got)
+	}
+	for _, id := range []string{"2", "3"} {
+		if out, err := b.Cancel(t.Context(), lane.From, id); err != nil || out.State != Cancelled {
+			t.Errorf("%s: %+v, %v", id, out, err)
+		}
+	}
+	if got := shown(); !slices.Equal(got, []string{"5 queued"}) {
+		t.Errorf("given up: %v", got)
+	}
+	if _, err := b.Cancel(t.Context(), lane.From, "1"); api.CodeOf(err) != api.CodeConflict {
+		t.Errorf("delivered: %v", err)
+	}
+	if _, err := b.Retry(t.Context(), lane.From, "2"); api.CodeOf(err) != api.CodeConflict {
+		t.Errorf("given up and sent again: %v", err)
+	}
+	b.checkUsage()
+}
