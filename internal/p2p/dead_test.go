@@ -73,7 +73,7 @@ func TestManyWaitForASilentPeer(t *testing.T) {
 	addr := fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", silent.LocalAddr().(*net.UDPAddr).Port)
 	book.Add(id, addr)
 	ctx := timeout(t, 3*time.Second)
-	errs := make(chan error, 50)
+	errs := make(chan error, 500)
 	for range cap(errs) {
 		go func() {
 			_, _, err := a.Request(ctx, id, p2ptest.Open(wire.Kind_KIND_CALL), nil)
