@@ -120,7 +120,7 @@ func (s *Store) Outgoing(ctx context.Context, from identity.ID, id string) (Outg
 func (s *Store) ListOut(ctx context.Context, from identity.ID, p Page, finalToo bool) ([]Outgoing, error) {
 	var list []Outgoing
 	err := s.view(ctx, func(tx *sql.Tx) error {
-		queued, err := listOut(ctx, tx, from, p, "outbox_lane", "state = 'queued'")
+		queued, cut, err := listOut(ctx, tx, from, p, "outbox_lane", "state = 'queued'")
 		if err != nil {
 			return err
 		}
@@ -129,22 +129,23 @@ func (s *Store) ListOut(ctx context.Context, from identity.ID, p Page, finalToo 
 		if finalToo {
 			index, state = "outbox_final", "state <> 'queued'"
 		}
-		final, err := listOut(ctx, tx, from, p, index, state)
+		final, finalCut, err := listOut(ctx, tx, from, p, index, state)
 		if err != nil {
 			return err
 		}
-		list = merge(queued, final, p)
+		list = merge(queued, final, cut, finalCut, p)
 		return nil
 	})
 	return list, err
 }
 
-func listOut(ctx context.Context, tx *sql.Tx, from identity.ID, p Page, index, state string) (list []Outgoing, err error) {
+// listOut gives a page of one kind; cut tells that it has no room for the next one.
+func listOut(ctx context.Context, tx *sql.Tx, from identity.ID, p Page, index, state string) (list []Outgoing, cut bool, err error) {
 	// What is queued lies by lane: first the places are sorted, then the rows are read.
 	rows, err := tx.QueryContext(ctx, "SELECT "+outColumns+" FROM outbox WHERE seq IN (SELECT seq FROM outbox INDEXED BY "+index+
 		" WHERE who = ? AND seq > ? AND "+state+" ORDER BY seq LIMIT ?) ORDER BY seq", short(from), p.After, p.limit())
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	size := 0
 	err = each(rows, func(row []any) (bool, error) {
@@ -153,17 +154,18 @@ func listOut(ctx context.Context, tx *sql.Tx, from identity.ID, p Page, index, s
 		case bad != nil:
 			return false, &damagedRow{boxOut, r.Seq, bad.reason}
 		case p.full(len(list), size, len(r.Data)):
+			cut = true
 			return false, nil
 		}
 		list, size = append(list, r.Outgoing), size+len(r.Data)
 		return true, nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	wait, err := tx.PrepareContext(ctx, "SELECT tries, next_try, code, reason FROM waits WHERE lane = ?")
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer func() { _ = wait.Close() }()
 	for i := range list {
@@ -172,17 +174,18 @@ func listOut(ctx context.Context, tx *sql.Tx, from identity.ID, p Page, index, s
 		}
 		r := outRow{Outgoing: list[i], lane: list[i].Lane().hash()}
 		if err := waitOf(ctx, wait, &r); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		list[i] = r.Outgoing
 	}
-	return list, nil
+	return list, cut, nil
 }
 
-// merge puts two lists into one page, by Seq.
-func merge(a, b []Outgoing, p Page) (list []Outgoing) {
+// merge puts two lists into one page, by Seq. It ends with a list that was cut:
+// what the other one has behind may come behind what was cut off.
+func merge(a, b []Outgoing, aCut, bCut bool, p Page) (list []Outgoing) {
 	size := 0
-	for len(a)+len(b) > 0 {
+	for len(a)+len(b) > 0 && (len(a) > 0 || !aCut) && (len(b) > 0 || !bCut) {
 		from := &a
 		if len(a) == 0 || len(b) > 0 && b[0].Seq < a[0].Seq {
 			from = &b

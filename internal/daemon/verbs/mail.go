@@ -81,7 +81,13 @@ func (v *Verbs) outboxList(c call, a api.OutboxListArgs) (any, error) {
 		out.Cursor = m.Seq
 		size += len(m.Data)
 	}
-	out.More = more(p, len(list), size)
+	if mayBeMore(p, len(list), size) {
+		next, err := v.Messages.ListOut(c.ctx, own.ID, messages.Page{After: out.Cursor, Limit: 1}, a.All)
+		if err != nil {
+			return nil, err
+		}
+		out.More = len(next) > 0
+	}
 	return out, nil
 }
 
@@ -158,31 +164,39 @@ func (v *Verbs) inboxList(c call, a api.InboxListArgs) (any, error) {
 			return nil, err
 		}
 		if len(list) > 0 || !a.Wait {
-			return v.inboxPage(own, a.After, list, p), nil
+			return v.inboxPage(c, own, a, list, p)
 		}
 		select {
 		case <-news:
 		case <-c.ctx.Done():
-			return v.inboxPage(own, a.After, nil, p), nil
+			return v.inboxPage(c, own, a, nil, p)
 		}
 	}
 }
 
-func (v *Verbs) inboxPage(own roster.Resident, after int64, list []messages.Incoming, p messages.Page) api.InboxPage {
-	out := api.InboxPage{Messages: make([]api.InboxMessage, 0, len(list)), Cursor: after}
+func (v *Verbs) inboxPage(c call, own roster.Resident, a api.InboxListArgs, list []messages.Incoming, p messages.Page) (any, error) {
+	out := api.InboxPage{Messages: make([]api.InboxMessage, 0, len(list)), Cursor: a.After}
 	size := 0
 	for _, m := range list {
 		out.Messages = append(out.Messages, v.received(own, m))
 		out.Cursor = m.Seq
 		size += len(m.Data)
 	}
-	out.More = more(p, len(list), size)
-	return out
+	if mayBeMore(p, len(list), size) {
+		next, err := v.Messages.ListIn(c.ctx, own.ID, messages.Page{After: out.Cursor, Limit: 1}, a.Unread)
+		if err != nil {
+			return nil, err
+		}
+		out.More = len(next) > 0
+	}
+	return out, nil
 }
 
-// more tells that there may be something behind a page: its number or its bytes
-// ended it.
-func more(p messages.Page, n, size int) bool { return n == p.Limit || size >= p.MaxBytes/2 }
+// mayBeMore tells that its number or its bytes may have ended a page: how large
+// the next message is only a look at it tells.
+func mayBeMore(p messages.Page, n, size int) bool {
+	return n == p.Limit || n > 0 && size+api.MaxPayload > p.MaxBytes
+}
 
 func (v *Verbs) received(own roster.Resident, m messages.Incoming) api.InboxMessage {
 	return api.InboxMessage{MessageID: m.ID, From: m.From.String(), Contact: v.contactName(own.ID, m.From), Protocol: m.Protocol,
