@@ -17,7 +17,7 @@ type statusCmd struct {
 }
 
 func (*statusCmd) Help() string {
-	return `What is wrong comes first, each with its fix. With --json the object has "problems", "unread", "node",
+	return `What is wrong comes first, each with its fix. With --json the object has "problems", "unread", "wanted", "node",
 "identities", "peers", "budgets" and "daemon"; with --watch it is one object a line.
 
 Example:
@@ -74,6 +74,7 @@ func (c *statusCmd) once(a *app, before string) error {
 	if s.Unread > 0 {
 		fmt.Fprintf(b, "%s, which \"%s\" shows\n\n", yesNo(s.Unread == 1, "one new message", strconv.FormatInt(s.Unread, 10)+" new messages"), a.here("fastn inbox read"))
 	}
+	a.wanted(b, s.Wanted)
 	pairs(b,
 		"node", nodeText(s.Node),
 		"daemon", fmt.Sprintf("fastnd %s, pid %d, since %s", s.Daemon.Version, s.Daemon.PID, clock(s.Daemon.Started))+runtimeText(s.Daemon.Runtime),
@@ -99,6 +100,18 @@ func (a *app) problems(b *bytes.Buffer, list []api.Problem) {
 		if p.Fix != "" {
 			b.WriteString("    fix: " + visible(a.here(p.Fix)) + "\n")
 		}
+	}
+	if len(list) > 0 {
+		b.WriteByte('\n')
+	}
+}
+
+// wanted tells for which protocols messages wait elsewhere.
+func (a *app) wanted(b *bytes.Buffer, list []api.Wanted) {
+	for _, w := range list {
+		text := fmt.Sprintf(`%s has messages for %s: "fastn grant add %s %s" allows them, and "fastn listen %s --messages -- CMD" takes them`,
+			w.Contact, w.Protocol, w.Contact, w.Protocol, w.Protocol)
+		b.WriteString(visible(a.here(text)) + "\n")
 	}
 	if len(list) > 0 {
 		b.WriteByte('\n')

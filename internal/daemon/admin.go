@@ -14,7 +14,7 @@ import (
 // own identities, peers and budgets. It answers when the daemon is locked too.
 func (d *Daemon) Status(c ipc.Caller) api.Status {
 	s := api.Status{
-		Problems: []api.Problem{}, Identities: []api.Identity{}, Peers: []api.Peer{},
+		Problems: []api.Problem{}, Wanted: []api.Wanted{}, Identities: []api.Identity{}, Peers: []api.Peer{},
 		Node:    api.NodeStatus{Addresses: []string{}, Ports: []string{}},
 		Budgets: d.budgets.Usage(c.UID),
 		Daemon: api.DaemonStatus{Version: d.o.Version, Started: d.started, PID: os.Getpid(), Socket: d.place.socket,
@@ -43,6 +43,7 @@ func (d *Daemon) Status(c ipc.Caller) api.Status {
 	s.Identities = n.verbs.Identities(c.UID, c.User)
 	s.Peers = n.verbs.Peers(c)
 	s.Unread = n.mail.unread(c.UID)
+	s.Wanted = append(s.Wanted, n.mail.wanted(c.UID)...)
 	for _, p := range s.Identities {
 		if p.Problem != "" {
 			s.Problems = append(s.Problems, api.Problem{Text: fmt.Sprintf("identity %s is offline: %s", p.Name, p.Problem), Fix: p.Fix})

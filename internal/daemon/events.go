@@ -22,6 +22,9 @@ func (n *node) changed(c store.Change) {
 	case store.ContactAdded, store.ContactUnblocked, store.GrantAdded, store.IdentityOnline:
 		n.mail.recheck(c.Owner)
 	}
+	if c.Kind == store.IdentityOnline {
+		n.mail.courier.Resume(c.Owner)
+	}
 	if c.Kind == store.IdentityRemoved {
 		n.router.Forget(c.Owner)
 		n.mail.forget(c.Owner)
@@ -69,6 +72,10 @@ func (n *node) peerEvent(e p2p.Event) {
 	case <-n.ready:
 	default:
 		return // so early that nobody subscribed yet
+	}
+	if e.Kind == p2p.EventMoved {
+		n.mail.courier.Moved()
+		return
 	}
 	if e.Kind == p2p.EventConnected {
 		if err := n.reach.connected(context.Background(), e.Node); err != nil {

@@ -152,6 +152,31 @@ func (m *mail) unread(uid uint32) (n int64) {
 	return n
 }
 
+// wanted lists what contacts would send to uid.
+func (m *mail) wanted(uid uint32) (out []api.Wanted) {
+	for _, own := range m.n.roster.All() {
+		if own.UID != uid {
+			continue
+		}
+		list, err := m.store.Wanted(context.Background(), own.ID)
+		if err != nil {
+			m.n.d.log.Error("cannot read who wants to send what", "error", err)
+		}
+		for _, w := range list {
+			name, contact := m.n.store.Contact(own.ID, w.Sender)
+			if !contact || m.n.router.TakesMail(own.ID, w.Sender, w.Protocol, w.Instance) {
+				continue // gone meanwhile, or on its way
+			}
+			one := api.Wanted{Identity: own.ID.String(), Contact: name, ID52: w.Sender.String(), Protocol: w.Protocol, Last: w.Last}
+			if w.Instance != api.DefaultInstance {
+				one.Instance = w.Instance
+			}
+			out = append(out, one)
+		}
+	}
+	return out
+}
+
 // forget removes the messages of an identity that is here no more.
 func (m *mail) forget(owner identity.ID) {
 	if err := m.store.Forget(context.Background(), owner); err != nil {

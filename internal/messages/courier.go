@@ -187,6 +187,17 @@ func (c *Courier) WaitFinal(ctx context.Context, from identity.ID, id string) (O
 	}
 }
 
+// Resume has all mail of from tried now: it is served again.
+func (c *Courier) Resume(from identity.ID) {
+	c.lanes.dueWhere(func(l *liveLane) bool { return l.From == from })
+}
+
+// Moved has all mail tried now that waits for no act of its receiver: this
+// machine's network is another one.
+func (c *Courier) Moved() {
+	c.lanes.dueWhere(func(l *liveLane) bool { return l.code != api.CodePending })
+}
+
 // Reachable has mail for to tried now: one of its nodes connected.
 func (c *Courier) Reachable(to identity.ID) { c.lanes.reachable(to) }
 

@@ -125,6 +125,17 @@ func (s *lanes) dueNow(l *liveLane) {
 	}
 }
 
+// dueWhere has lanes tried now.
+func (s *lanes) dueWhere(is func(*liveLane) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.all {
+		if is(l) {
+			s.dueNow(l)
+		}
+	}
+}
+
 // reachable has the lanes to a receiver tried now, but for those where the
 // receiver has to act first.
 func (s *lanes) reachable(to identity.ID) {

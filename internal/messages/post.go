@@ -1,7 +1,6 @@
 package messages
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"time"
@@ -65,9 +64,7 @@ func checkText(data json.RawMessage) error {
 	var t struct {
 		Text *string `json:"text"`
 	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if dec.Decode(&t) != nil || t.Text == nil {
+	if api.DecodeArgs(data, &t) != nil || t.Text == nil {
 		return api.Errorf(api.CodeBadRequest, `a Text message has {"text": "…"} and nothing else`)
 	}
 	return nil
@@ -79,15 +76,6 @@ func (c *Courier) CheckData(protocol, instance string, data json.RawMessage) err
 		return checkText(data)
 	}
 	return nil
-}
-
-// WaitArrived returns at the next message to owner, or when ctx ends. Look
-// before: seen is what Arrivals gave then.
-func (c *Courier) WaitArrived(ctx context.Context, news <-chan struct{}) {
-	select {
-	case <-news:
-	case <-ctx.Done():
-	}
 }
 
 // Arrivals gives a channel that is closed at the next message to owner.

@@ -140,6 +140,7 @@ func (h *Host) networkChanged(ips []netip.Addr) {
 		h.sw.Backoff().Clear(n.id.PeerID())
 		n.kick(true)
 	}
+	h.events.add(Event{Kind: EventMoved})
 }
 
 // usableIPs gives the addresses of links that are up.

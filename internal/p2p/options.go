@@ -117,6 +117,7 @@ type Server interface {
 const (
 	EventConnected    = "connected"    // the first connection to a node
 	EventDisconnected = "disconnected" // the last one is gone
+	EventMoved        = "moved"        // this machine's addresses or links changed; of no node
 )
 
 // Event tells of a node that came or went.

@@ -246,11 +246,22 @@ type Pong struct {
 type Status struct {
 	Problems   []Problem    `json:"problems"`
 	Unread     int64        `json:"unread"` // messages in the caller's inboxes
+	Wanted     []Wanted     `json:"wanted"` // what contacts would send, if it were served and granted
 	Node       NodeStatus   `json:"node"`
 	Identities []Identity   `json:"identities"`
 	Peers      []Peer       `json:"peers"`
 	Budgets    []BudgetUse  `json:"budgets"`
 	Daemon     DaemonStatus `json:"daemon"`
+}
+
+// Wanted is a protocol for which messages wait at a contact.
+type Wanted struct {
+	Identity string    `json:"identity"` // id52 of the own identity they are for
+	Contact  string    `json:"contact"`
+	ID52     string    `json:"id52"`
+	Protocol string    `json:"protocol"`
+	Instance string    `json:"instance,omitempty"` // if not the default
+	Last     time.Time `json:"last"`               // when it was last asked for
 }
 
 // Problem is something wrong that somebody can mend.
