@@ -46,7 +46,7 @@ func (n *node) openMail(ctx context.Context) error {
 	}
 	n.closers = append(n.closers, m.store.Close)
 	m.courier = messages.NewCourier(messages.CourierOptions{
-		Store: m.store, Deliver: n.router.Deliver, Takes: n.router.TakesMail, Announce: n.remote.Announce,
+		Store: m.store, Deliver: n.router.Deliver, Takes: n.router.TakesMail, Announce: m.announce,
 		Near: m.near, Tell: m.tell, Now: n.d.o.clock(), Log: n.d.log,
 	})
 	n.mail = m
@@ -99,12 +99,22 @@ func (m *mail) connected(node identity.ID) {
 	told := make(map[identity.ID]bool)
 	for _, own := range m.n.roster.All() {
 		for _, c := range m.n.store.ContactsAt(own.ID, node) {
+			m.courier.Remind(own.ID, c.ID)
 			if !told[c.ID] {
 				told[c.ID] = true
 				m.courier.Reachable(c.ID)
 			}
 		}
 	}
+}
+
+// announce tells a peer that its mail is taken now. To one of this node the
+// courier has told it.
+func (m *mail) announce(ctx context.Context, owner, to identity.ID, protocol, instance string) error {
+	if here, _ := m.n.roster.Here(to); here {
+		return nil
+	}
+	return m.n.remote.Announce(ctx, owner, to, protocol, instance)
 }
 
 func (m *mail) saw(node identity.ID) {

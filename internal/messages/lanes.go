@@ -29,6 +29,9 @@ type liveLane struct {
 	place int       // in the heap while it waits, else -1
 	state laneState
 	again bool // queued or kicked while it was running
+	// hinted: while it was running the receiver said that it takes its mail now.
+	// The answer that is awaited may be an older one.
+	hinted bool
 }
 
 type laneState uint8
@@ -153,6 +156,7 @@ func (s *lanes) available(k Lane) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if l := s.all[k]; l != nil && (l.state == laneRunning || l.code == api.CodePending) {
+		l.hinted = l.state == laneRunning
 		s.dueNow(l)
 	}
 }
@@ -180,7 +184,7 @@ func (s *lanes) kick() {
 func (s *lanes) begin(l *liveLane) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l.again = false
+	l.again, l.hinted = false, false
 }
 
 // done ends a lane that was found empty, unless something came meanwhile.
@@ -219,7 +223,7 @@ func (s *lanes) wait(l *liveLane, d time.Duration, why error) {
 	l.code, l.tried = api.CodeOf(why), s.now()
 	l.next = l.tried.Add(d)
 	l.state = laneWaiting
-	if l.again && l.code != api.CodePending && l.tries <= 1 {
+	if l.again && l.code != api.CodePending && l.tries <= 1 || l.hinted {
 		s.makeReady(l)
 		return
 	}

@@ -84,6 +84,8 @@ func (c *Courier) Arrivals(owner identity.ID) <-chan struct{} { return c.waiters
 // Wanted implements router.Inbox: a contact has mail that is not taken so far.
 // Its owner is told once.
 func (c *Courier) Wanted(ctx context.Context, m *router.Mail) {
+	// What it waits for may have come to be before the want was on the disk.
+	defer c.Remind(m.To, m.From)
 	if !c.waiters.mayNote(m, c.o.Now()) {
 		return
 	}
@@ -112,31 +114,31 @@ type hint struct {
 // Recheck tells those whose mail for owner waited, and is taken now, to send it.
 // It is called when a protocol is served, or granted.
 func (c *Courier) Recheck(ctx context.Context, owner identity.ID) {
+	c.recheck(ctx, owner, func(identity.ID) bool { return true })
+}
+
+// Remind is Recheck for one sender. It is called when the sender connects, who
+// may not have heard it.
+func (c *Courier) Remind(owner, to identity.ID) {
+	c.recheck(context.Background(), owner, func(sender identity.ID) bool { return sender == to })
+}
+
+// recheck leaves the wants as they are: they are forgotten once their senders
+// were told.
+func (c *Courier) recheck(ctx context.Context, owner identity.ID, who func(sender identity.ID) bool) {
 	wanted, err := c.s.Wanted(ctx, owner)
 	if err != nil {
 		c.o.Log.Error("cannot read who wants to send what", "error", err)
 		return
 	}
-	done := make(map[service]bool)
 	for _, w := range wanted {
-		k := service{owner, w.Protocol, w.Instance}
-		if done[k] {
+		if !who(w.Sender) || !c.o.Takes(owner, w.Sender, w.Protocol, w.Instance) {
 			continue
 		}
-		done[k] = true
-		may := func(from identity.ID) bool { return c.o.Takes(owner, from, w.Protocol, w.Instance) }
-		senders, err := c.s.Served(ctx, owner, w.Protocol, w.Instance, may)
-		if err != nil {
-			c.o.Log.Error("cannot forget who wants to send what", "error", err)
-			return
-		}
-		for _, to := range senders {
-			c.waiters.forgetNote(owner, to, w.Protocol, w.Instance)
-			c.lanes.available(Lane{From: to, To: owner, Protocol: w.Protocol, Instance: w.Instance}) // of this node
-			select {
-			case c.hints <- hint{owner, to, w.Protocol, w.Instance}:
-			default: // it tries again by itself
-			}
+		c.lanes.available(Lane{From: w.Sender, To: owner, Protocol: w.Protocol, Instance: w.Instance}) // of this node
+		select {
+		case c.hints <- hint{owner, w.Sender, w.Protocol, w.Instance}:
+		default: // it tries again by itself
 		}
 	}
 }
@@ -148,10 +150,25 @@ func (c *Courier) announce(ctx context.Context) {
 			return
 		case h := <-c.hints:
 			one, cancel := context.WithTimeout(ctx, c.o.Timing.Announce)
-			if err := c.o.Announce(one, h.owner, h.to, h.protocol, h.instance); err != nil {
-				c.o.Log.Debug("a peer was not told that its mail is taken now", "protocol", h.protocol, "error", err)
-			}
+			err := c.o.Announce(one, h.owner, h.to, h.protocol, h.instance)
 			cancel()
+			if err != nil {
+				c.o.Log.Debug("a peer was not told that its mail is taken now", "protocol", h.protocol, "error", err)
+				continue
+			}
+			if err := c.told(ctx, h); err != nil && ctx.Err() == nil {
+				c.o.Log.Error("cannot forget who wants to send what", "error", err)
+			}
 		}
 	}
+}
+
+// told forgets a want whose sender knows that its mail is taken now.
+func (c *Courier) told(ctx context.Context, h hint) error {
+	_, err := c.s.Served(ctx, h.owner, h.protocol, h.instance, func(sender identity.ID) bool { return sender == h.to })
+	c.waiters.forgetNote(h.owner, h.to, h.protocol, h.instance)
+	if err == nil && !c.o.Takes(h.owner, h.to, h.protocol, h.instance) {
+		_, err = c.s.Want(ctx, h.owner, h.to, h.protocol, h.instance) // it may have tried meanwhile, in vain
+	}
+	return err
 }

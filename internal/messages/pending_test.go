@@ -1,0 +1,89 @@
+package messages
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/router"
+	"github.com/fastn-stack/fastnd/internal/testutil"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// The receiver's word that it takes mail now may come before its older answer
+// that it does not.
+func TestHintBeforeTheAnswer(t *testing.T) {
+	var s lanes
+	s.init(time.Now)
+	s.queued(lane, time.Second)
+	l := s.pick()
+	s.begin(l)
+	s.available(lane)
+	s.wait(l, time.Hour, api.Errorf(api.CodePending, "not served"))
+	if l.state != laneReady {
+		t.Error("the lane waits although its mail is taken")
+	}
+	s.ran(l)
+	l = s.pick()
+	s.begin(l)
+	s.wait(l, time.Hour, api.Errorf(api.CodePending, "not served"))
+	if l.state != laneWaiting {
+		t.Error("one hint has the lane tried more than once")
+	}
+}
+
+// Who could not be told that its mail is taken now is told when it connects.
+func TestAnnouncementThatFailed(t *testing.T) {
+	testutil.LeakCheck(t)
+	b := newBox(t)
+	var takes, reachable atomic.Bool
+	announced := make(chan error, 10)
+	c := NewCourier(CourierOptions{
+		Store: b.Store,
+		Takes: func(identity.ID, identity.ID, string, string) bool { return takes.Load() },
+		Announce: func(context.Context, identity.ID, identity.ID, string, string) error {
+			var err error
+			if !reachable.Load() {
+				err = errors.New("not reachable")
+			}
+			announced <- err
+			return err
+		},
+		Tell: func(Notice) {}, Now: b.clock.Now,
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); c.announce(ctx) }()
+	defer func() { cancel(); <-ended }()
+
+	m := &router.Mail{From: id("a"), To: id("b"), Protocol: "Notes", Instance: api.DefaultInstance}
+	c.Wanted(ctx, m)
+	takes.Store(true)
+	c.Recheck(ctx, id("b"))
+	if <-announced == nil {
+		t.Fatal("announced")
+	}
+	reachable.Store(true)
+	c.Remind(id("b"), id("a"))
+	if err := <-announced; err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		list, err := b.Wanted(ctx, id("b"))
+		b.must(err)
+		if len(list) == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not forgotten: %+v", list)
+		}
+	}
+	// It was served before the want was noted.
+	c.Wanted(ctx, m)
+	if err := <-announced; err != nil {
+		t.Fatal(err)
+	}
+}
