@@ -30,7 +30,7 @@ lint: deps-lint ## gofmt, vet, staticcheck, shellcheck
 	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not gofmt-ed: $$out"; exit 1; }
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
-	@files=$$(git ls-files '*.sh' .ci/run packaging/install-deps packaging/deb/{stage,same,apt-repo,third-party} 'packaging/deb/debian/fastn.p*'); shellcheck $$files
+	@files=$$(git ls-files '*.sh' .ci/run packaging/install-deps packaging/deb/{stage,same,apt-repo,third-party} 'packaging/deb/debian/fastn.p*' packaging/systemd/fastn-mail); shellcheck $$files
 
 .PHONY: demo
 demo: deps-demo build ## two daemons, a ticket, a call and a stream across

@@ -11,8 +11,9 @@ import (
 
 type listenCmd struct {
 	Protocol string   `arg:"" valid:"protocol" help:"Name of the protocol to serve." complete:"protocol"`
-	Command  []string `arg:"" optional:"" name:"cmd" help:"Program to run for each call and stream, behind --."`
+	Command  []string `arg:"" optional:"" name:"cmd" help:"Program to run for each call and stream, or message, behind --."`
 	Instance string   `valid:"name" help:"Instance of the protocol, if it has several." placeholder:"NAME"`
+	Messages bool     `help:"Take messages instead of calls and streams."`
 	Max      int      `help:"How many programs may run at the same time; more wait." default:"64" placeholder:"N"`
 }
 
@@ -25,17 +26,26 @@ for, FASTN_KIND "call" or "stream".
 
 Without a program the first stream becomes standard input and output, and calls are not served.
 
+With --messages each message is given to a new program: its data on standard input, its id, which is the
+same whenever the message is told, in FASTN_MESSAGE_ID, FASTN_KIND is "message". The program takes it by
+exit code 0; else it is told again, after a pause that grows to 5 minutes, or when listen is run again.
+Messages of one sender come in order.
+
 Who may use the protocol is said with "fastn grant add". Serving ends with this command.
 
 Example:
   fastn listen Backup -- sh -c 'cat > "backup-$FASTN_CONTACT.tar"'
   fastn listen Backup > backup.tar
-  fastn --json listen Upper -- tr a-z A-Z`
+  fastn --json listen Upper -- tr a-z A-Z
+  fastn listen Orders --messages -- sh -c 'cat > "$FASTN_MESSAGE_ID.json"'`
 }
 
 func (c *listenCmd) run(a *app) error {
 	if c.Max < 1 {
 		return usage("--max %d: the least is 1", c.Max).WithHint("give how many programs may run at the same time, or leave it out for 64")
+	}
+	if c.Messages && len(c.Command) == 0 {
+		return usage("--messages needs a program").WithHint("name it behind --")
 	}
 	if len(c.Command) > 0 {
 		if _, err := exec.LookPath(c.Command[0]); err != nil {
@@ -48,7 +58,10 @@ func (c *listenCmd) run(a *app) error {
 	}
 	r := api.Request{Protocol: c.Protocol, Instance: c.Instance, From: a.identity()}
 	var kinds []string // all
-	if len(c.Command) == 0 {
+	switch {
+	case c.Messages:
+		kinds = []string{"message"}
+	case len(c.Command) == 0:
 		kinds = []string{"stream"}
 	}
 	d, err := a.daemon()
@@ -135,9 +148,12 @@ func (c *listenCmd) serveOne(a *app, in *incoming) {
 			a.note("%s from %s: %v", in.Kind, callerName(in), err)
 		}
 	}
-	if in.Kind == "call" {
+	switch in.Kind {
+	case "call":
 		tell(c.answerCall(a, in, tell))
-	} else {
+	case "message":
+		tell(c.takeMessage(a, in))
+	default:
 		tell(c.serveStream(a, in, tell))
 	}
 }

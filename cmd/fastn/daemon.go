@@ -38,14 +38,14 @@ type stream interface {
 	Close() error
 }
 
-// listener is told of calls and streams for a protocol of one's own.
+// listener is told of calls, streams and messages for a protocol of one's own.
 type listener interface {
-	// Next waits for the next call or stream.
+	// Next waits for the next call, stream or message.
 	Next(ctx context.Context) (*incoming, error)
 	Close() error
 }
 
-// incoming is one call to answer or stream to accept.
+// incoming is one call to answer, stream to accept or message to take.
 type incoming struct {
 	api.Incoming
 	Accept func(ctx context.Context) (stream, error)

@@ -98,7 +98,7 @@ func TestEveryLeafRuns(t *testing.T) {
 
 // What completion can list is a closed set; a typo would list nothing.
 func TestCompletionKindsAreKnown(t *testing.T) {
-	known := "identity protocol contact target who file dir"
+	known := "identity protocol contact target who inbox outbox file dir"
 	eachNode(allCommands(t).Model.Node, func(n *kong.Node) {
 		for _, v := range n.Values() {
 			if kind := v.Tag.Get("complete"); kind != "" && !strings.Contains(" "+known+" ", " "+kind+" ") {

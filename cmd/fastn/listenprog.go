@@ -30,34 +30,18 @@ const (
 // told to end, and killed after endGrace.
 func (c *listenCmd) program(ctx context.Context, a *app, in *incoming) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, c.Command[0], c.Command[1:]...)
-	cmd.Env = append(os.Environ(), "FASTN_FROM="+in.From, "FASTN_CONTACT="+in.Contact,
-		"FASTN_PROTOCOL="+in.Protocol, "FASTN_INSTANCE="+in.Instance, "FASTN_KIND="+in.Kind)
+	cmd.Env = append(a.environment(), "FASTN_FROM="+in.From, "FASTN_CONTACT="+in.Contact,
+		"FASTN_PROTOCOL="+in.Protocol, "FASTN_INSTANCE="+in.Instance, "FASTN_KIND="+in.Kind, "FASTN_MESSAGE_ID="+in.MessageID)
 	cmd.Stderr = a.std.Err
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-	cmd.WaitDelay = endGrace
+	endWithGroup(cmd)
 	return cmd
 }
 
 // answerCall gives the data to a program and replies with what it prints. tell
 // is as for serveStream.
 func (c *listenCmd) answerCall(a *app, in *incoming, tell func(error)) error {
-	ctx, cancel := context.WithCancel(a.ctx)
-	var helper sync.WaitGroup
-	defer helper.Wait()
-	defer cancel()
-	helper.Go(func() {
-		select {
-		case <-in.Gone:
-			cancel()
-		case <-ctx.Done():
-		}
-	})
-	cmd := c.program(ctx, a, in)
-	cmd.Stdin = bytes.NewReader(in.Data)
 	out := &limited{most: api.MaxPayload}
-	cmd.Stdout = out
-	err := runGroup(ctx, cmd)
+	err := c.runFor(a, in, out)
 	answer, fail := callAnswer(out, err)
 	select {
 	case <-in.Gone:
@@ -77,6 +61,41 @@ func (c *listenCmd) answerCall(a *app, in *incoming, tell func(error)) error {
 		return fail
 	}
 	return nil
+}
+
+// runFor runs a program with the data on its standard input, until the caller
+// goes away.
+func (c *listenCmd) runFor(a *app, in *incoming, out io.Writer) error {
+	ctx, cancel := context.WithCancel(a.ctx)
+	var helper sync.WaitGroup
+	defer helper.Wait()
+	defer cancel()
+	helper.Go(func() {
+		select {
+		case <-in.Gone:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	cmd := c.program(ctx, a, in)
+	cmd.Stdin, cmd.Stdout = bytes.NewReader(in.Data), out
+	return runGroup(ctx, cmd)
+}
+
+// takeMessage gives a message to a program, which takes it by ending well.
+func (c *listenCmd) takeMessage(a *app, in *incoming) error {
+	err := c.runFor(a, in, a.std.Out)
+	if a.ctx.Err() != nil {
+		return nil // not answered: it is told again
+	}
+	if err == nil {
+		return in.Reply(a.ctx, nil, nil)
+	}
+	fail := api.Errorf(api.CodeHandlerFailed, "the serving program failed: %v", pathCause(err))
+	if err := in.Reply(a.ctx, nil, fail); err != nil {
+		return err
+	}
+	return failed("message %s: %v; it is told again later", in.MessageID, pathCause(err))
 }
 
 func callAnswer(out *limited, err error) (json.RawMessage, *api.Error) {

@@ -36,3 +36,11 @@ func waitGroup(ctx context.Context, cmd *exec.Cmd) error {
 	}
 	return err
 }
+
+// endWithGroup has cmd lead a process group that is told to end with its context,
+// and is killed after endGrace.
+func endWithGroup(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.WaitDelay = endGrace
+}

@@ -108,6 +108,11 @@ func setup(env *testscript.Env) error {
 	env.Setenv("NODE", "12D3KooWCBTQS1bYgRnXeuQUMQEcvJV7FKRN6xwWKFyA1dAQ8zBc")
 	env.Setenv("OTHER", "12D3KooWNegaBvVfRUyxn97naz9F7PFtxo3f2pxrDY5Cb54fqMP9")
 	env.Setenv("ESC", "\x1b[2J")
+	packaging, err := filepath.Abs("../../packaging")
+	if err != nil {
+		return err
+	}
+	env.Setenv("PACKAGING", packaging)
 	// A Unix socket's path is short: scripts keep homes below $H.
 	dir, err := os.MkdirTemp("", "fh")
 	if err != nil {

@@ -14,7 +14,7 @@ type ListenOptions struct {
 	Protocol string
 	Instance string   // "default" if empty
 	From     string   // Options.From if empty
-	Kinds    []string // "call", "stream"; both if empty
+	Kinds    []string // "call", "stream", "message"; the first two if empty
 }
 
 // Listener serves a protocol of an own identity, on a connection of its own. The
@@ -86,7 +86,7 @@ func (l *Listener) told(_ string, data json.RawMessage) {
 	}
 }
 
-// Next waits for the next call or stream. unavailable when the connection to the
+// Next waits for the next call, stream or message. unavailable when the connection to the
 // daemon, and with it the registration, has ended: listen again.
 func (l *Listener) Next(ctx context.Context) (*Incoming, error) {
 	for {
@@ -128,7 +128,7 @@ func (l *Listener) take() *Incoming {
 	return nil
 }
 
-// Serve calls handle for each call and stream, in a goroutine of its own, until
+// Serve calls handle for each call, stream and message, in a goroutine of its own, until
 // ctx ends or the connection does; it returns when all have returned. The error
 // is nil if ctx ended.
 func (l *Listener) Serve(ctx context.Context, handle func(context.Context, *Incoming)) error {
@@ -167,7 +167,10 @@ func (l *Listener) cancelAll() {
 	clear(l.open)
 }
 
-// Incoming is a call to answer with Reply or Fail, or a stream to Accept.
+// Incoming is a call to answer with Reply or Fail, a stream to Accept, or a message
+// to take with Reply. A message that is not taken, or failed, is told again, also
+// to the next program that listens, with the same MessageID and data; so may be
+// one whose Reply failed.
 type Incoming struct {
 	api.Incoming
 	l      *Listener
@@ -175,16 +178,16 @@ type Incoming struct {
 	cancel context.CancelFunc
 }
 
-// Done is closed when the caller has gone away, or the call was answered.
+// Done is closed when the caller has gone away, or the call or message was answered.
 func (i *Incoming) Done() <-chan struct{} { return i.ctx.Done() }
 
-// Reply answers a call with data, valid JSON or empty. not_found if the caller
-// has gone away.
+// Reply answers a call with data, valid JSON or empty, or takes a message, whose
+// sender gets no data. not_found if the caller has gone away.
 func (i *Incoming) Reply(ctx context.Context, data json.RawMessage) error {
 	return i.reply(ctx, &api.Request{Data: data})
 }
 
-// Fail answers a call with an error. Its code is handler_failed if empty, and else
+// Fail answers a call with an error; a message is told again later. The code is handler_failed if empty, and else
 // one that a program may use; see PROTOCOL.md.
 func (i *Incoming) Fail(ctx context.Context, e *api.Error) error {
 	return i.reply(ctx, &api.Request{Error: e})
@@ -211,7 +214,7 @@ func (i *Incoming) forget() {
 	i.l.mu.Lock()
 	defer i.l.mu.Unlock()
 	delete(i.l.open, i.Incoming.Incoming)
-	if i.Kind == "call" {
+	if i.Kind != "stream" {
 		i.cancel()
 	}
 }

@@ -60,6 +60,9 @@ func freshInstall(t *testing.T, m *nspawn.Machine) {
 			t.Errorf("%s is %q, want inactive", unit, got)
 		}
 	}
+	if got := strings.TrimSpace(m.Run("systemctl", "--global", "is-enabled", "fastn-mail.service").Out); got != "disabled" {
+		t.Errorf("fastn-mail.service is %q for all users, want disabled", got)
+	}
 	if r := m.Run("ls", "/run/fastn/daemon.sock"); r.Code == 0 {
 		t.Error("the control socket exists")
 	}
@@ -121,6 +124,11 @@ func analyzeVerify(t *testing.T, m *nspawn.Machine) {
 	// man is not installed on the machine, so that pages cannot be looked up.
 	r := m.Run("systemd-analyze", "verify", "--man=no", "fastn.socket", "fastnd.service")
 	if r.Code != 0 || strings.TrimSpace(r.Out+r.Err) != "" {
+		t.Errorf("%v", r)
+	}
+	// Asked for alone: a user's manager looks for units elsewhere.
+	r = m.Run("env", "XDG_RUNTIME_DIR=/run", "systemd-analyze", "verify", "--user", "--man=no", "/usr/lib/systemd/user/fastn-mail.service")
+	if r.Code != 0 || strings.Contains(r.Out+r.Err, "fastn") {
 		t.Errorf("%v", r)
 	}
 }
