@@ -198,6 +198,18 @@ func TestChangedIndex(t *testing.T) {
 	}
 }
 
+// SQLite finds this table by its name as it is written, all else by any case.
+func TestChangedSequences(t *testing.T) {
+	testutil.LeakCheck(t)
+	b := newBox(t)
+	b.put(lane, "1")
+	b.damage(replace(t, "CREATE TABLE sqlite_sequence", "CREATE TABLE sqlite_Sequence"))
+	b.put(lane, "2")
+	if got := b.queued(); b.Recovery() == nil || !slices.Equal(got, []string{"1", "2"}) {
+		t.Errorf("%+v, %v", b.Recovery(), got)
+	}
+}
+
 // Damage that the light check does not see, and the loading does.
 func TestDamagedCounters(t *testing.T) {
 	testutil.LeakCheck(t)

@@ -249,3 +249,15 @@ func TestChangedVersion(t *testing.T) {
 		}
 	}
 }
+
+// A header that says that the file is of a newer format, which may be read only.
+func TestChangedWriteFormat(t *testing.T) {
+	testutil.LeakCheck(t)
+	path := filled(t, 100)
+	overwrite(t, path, 18, []byte{6}) // see the file format
+	db := openAt(t, path, notes)
+	insert(t, db, 100, 101)
+	if r := db.Recovery(); r == nil || r.Lost() || count(t, db) != 101 {
+		t.Errorf("%+v, %d rows", r, count(t, db))
+	}
+}

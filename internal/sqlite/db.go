@@ -178,6 +178,9 @@ func (db *DB) start(ctx context.Context, o Options) error {
 	if err := db.checkAtStart(ctx, o.LightCheck); err != nil {
 		return ofFile(err)
 	}
+	if err := writable(ctx, db.writer); err != nil {
+		return err
+	}
 	if err := ours(ctx, db.writer, o.Migrations); err != nil {
 		return err
 	}
@@ -194,6 +197,24 @@ func ofFile(err error) error {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return err
+}
+
+// writable finds a header that says that only newer programs may write: the file
+// itself was opened for writing before. BEGIN alone does not tell.
+func writable(ctx context.Context, db *sql.DB) error {
+	version, err := schemaVersion(ctx, db)
+	if err != nil {
+		return err
+	}
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version=%d", version))
+	if e, ok := errors.AsType[*modernc.Error](err); ok && e.Code() == lib.SQLITE_READONLY {
+		err = fmt.Errorf("%w: its header forbids to write: %w", ErrDamaged, err)
+	}
+	return errors.Join(err, tx.Rollback())
 }
 
 // quickCheck reads every page. It finds broken structure, not changed content.

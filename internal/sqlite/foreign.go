@@ -62,12 +62,13 @@ func keptAs(ctx context.Context, db *sql.DB, version int) bool {
 	return err == nil && kept.Version == version
 }
 
-// describe lists tables with their columns, and indexes and triggers with their
-// texts: one byte can make another condition of an index.
+// describe lists tables with their columns, and indexes, triggers and SQLite's own
+// tables with their texts: one byte can make another condition of an index, and
+// a letter in upper case has SQLite not find its table of sequences.
 func describe(ctx context.Context, db *sql.DB) ([]string, error) {
 	return column(ctx, db, `SELECT type || ' ' || name || ' of ' || tbl_name ||
 		coalesce((SELECT ': ' || group_concat(c.name || ' ' || c.type || ' ' || c.pk) FROM pragma_table_info(s.name) c), '') ||
-		iif(type = 'table', '', coalesce(': ' || sql, ''))
+		iif(type = 'table' AND name NOT LIKE 'sqlite\_%' ESCAPE '\', '', coalesce(': ' || sql, ''))
 		FROM sqlite_schema s WHERE name NOT LIKE 'sqlite\_stat%' ESCAPE '\' ORDER BY 1`)
 }
 
