@@ -126,9 +126,9 @@ func open(path string, o Options) *DB {
 		readers = 4
 	}
 	db := &DB{path: path}
-	db.writer = openPool(dsn(path, "rw", "journal_mode(WAL)", "synchronous(FULL)", logPages))
+	db.writer = openPool(dsn(path, "rw", "journal_mode(WAL)", synchronous, logPages))
 	db.writer.SetMaxOpenConns(1)
-	db.readers = openPool(dsn(path, "rw", "synchronous(FULL)", "query_only(1)"))
+	db.readers = openPool(dsn(path, "rw", synchronous, "query_only(1)"))
 	db.readers.SetMaxOpenConns(readers)
 	db.readers.SetMaxIdleConns(1)
 	return db

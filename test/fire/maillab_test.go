@@ -146,7 +146,7 @@ func (l *line) send(ctx context.Context, t *testing.T, size int, doubts bool) {
 
 func passingCode(err error) bool {
 	switch api.CodeOf(err) {
-	case api.CodeUnavailable, api.CodeOutcomeUnknown, api.CodeTimeout, api.CodeStorage:
+	case api.CodeUnavailable, api.CodeOutcomeUnknown, api.CodeTimeout, api.CodeStorage, api.CodeInternal:
 		return true
 	}
 	return errors.Is(err, errUnknown)
@@ -157,13 +157,15 @@ type office struct {
 	x, y  *process.Daemon
 	lines []*line
 	heard *hearing // what a program at y was told
+	// wrong is told of what arrived and should not have, or not like this.
+	wrong func(format string, args ...any)
 
 	stop chan struct{}
 	wg   sync.WaitGroup
 }
 
 func newOffice(t *testing.T, x, y *process.Daemon) *office {
-	o := &office{x: x, y: y, heard: &hearing{byName: make(map[string][]string)}}
+	o := &office{x: x, y: y, heard: &hearing{byName: make(map[string][]string)}, wrong: t.Errorf}
 	secondIdentity(t, x, y)
 	grant(t, y, "peer", notes)
 	grant(t, y, "second", notes)
@@ -239,19 +241,18 @@ func (o *office) settle(t *testing.T) (arrived, missing int) {
 		}
 	}
 	for _, l := range o.lines {
-		a, m := l.compare(t, got[l.name])
+		a, m := l.compare(got[l.name], o.wrong)
 		arrived, missing = arrived+a, missing+m
 		delete(got, l.name)
 	}
 	if len(got) > 0 {
-		t.Errorf("messages of nobody: %.500v", got)
+		o.wrong("messages of nobody: %.500v", got)
 	}
 	return arrived, missing
 }
 
 // compare checks one line, and has its ledger begin anew.
-func (l *line) compare(t *testing.T, texts []string) (arrived, missing int) {
-	t.Helper()
+func (l *line) compare(texts []string, wrong func(string, ...any)) (arrived, missing int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	there := make([]bool, len(l.sizes))
@@ -259,16 +260,16 @@ func (l *line) compare(t *testing.T, texts []string) (arrived, missing int) {
 	for _, text := range texts {
 		var n int
 		if _, err := fmt.Sscanf(text, l.name+" %d ", &n); err != nil || n < 0 || n >= len(l.sizes) {
-			t.Errorf("%s: what nobody sent: %.100q", l.name, text)
+			wrong("%s: what nobody sent: %.100q", l.name, text)
 			continue
 		}
 		if want := l.text(n, l.sizes[n]); text != want {
-			t.Errorf("%s: message %d arrived as %.100q, %d bytes instead of %d", l.name, n, text, len(text), len(want))
+			wrong("%s: message %d arrived as %.100q, %d bytes instead of %d", l.name, n, text, len(text), len(want))
 		}
 		if there[n] {
-			t.Errorf("%s: message %d is there twice", l.name, n)
+			wrong("%s: message %d is there twice", l.name, n)
 		} else if n < last {
-			t.Errorf("%s: message %d came behind %d", l.name, n, last)
+			wrong("%s: message %d came behind %d", l.name, n, last)
 		}
 		there[n], last = true, n
 	}
@@ -280,7 +281,7 @@ func (l *line) compare(t *testing.T, texts []string) (arrived, missing int) {
 		}
 	}
 	if missing > 0 {
-		t.Logf("%s: %d of %d messages that were acknowledged are lost", l.name, missing, len(l.acked))
+		wrong("%s: %d of %d messages that were acknowledged are lost", l.name, missing, len(l.acked))
 	}
 	return arrived, missing
 }
@@ -403,4 +404,15 @@ func (h *hearing) take() map[string][]string {
 	got := h.byName
 	h.byName = make(map[string][]string)
 	return got
+}
+
+// codes counts the failures that senders saw.
+func (o *office) codes() map[api.Code]int {
+	sum := make(map[api.Code]int)
+	for _, l := range o.lines {
+		for c, n := range l.codes {
+			sum[c] += n
+		}
+	}
+	return sum
 }

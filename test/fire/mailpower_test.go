@@ -1,0 +1,159 @@
+package fire
+
+import (
+	"context"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fastn-stack/fastnd/internal/testutil"
+	"github.com/fastn-stack/fastnd/test/process"
+)
+
+// cutsBetweenLooks is how many power cuts are followed by a look at what arrived.
+const cutsBetweenLooks = 25
+
+// The power goes at any moment while messages are sent: nothing that was
+// acknowledged, to a program or by one daemon to the other, is lost.
+func TestMailSurvivesPowerCuts(t *testing.T) {
+	t.Parallel()
+	o := newPowered(t, bin)
+	arrived := 0
+	began := time.Now()
+	cuts := testutil.Rounds(10, 500)
+	for left := cuts; left > 0; left -= cutsBetweenLooks {
+		a, _ := o.cutSome(t, min(left, cutsBetweenLooks))
+		arrived += a
+	}
+	t.Logf("%d power cuts in %v: %d messages arrived; failures that senders saw: %v",
+		cuts, time.Since(began).Round(time.Millisecond), arrived, o.codes())
+	if arrived == 0 {
+		t.Error("nothing was sent")
+	}
+}
+
+// The same with commits that do not wait for the disk: the test must see the loss.
+func TestPowerCutsLoseWhatIsNotSynced(t *testing.T) {
+	if !testutil.Torture() {
+		t.Skip("builds a fastnd of its own: make torture")
+	}
+	t.Parallel()
+	dir := t.TempDir()
+	build := exec.CommandContext(t.Context(), "go", "build", "-tags", "fastn_unsynced", "-o", dir+"/", "github.com/fastn-stack/fastnd/cmd/fastnd")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	o := newPowered(t, dir)
+	o.wrong = t.Logf
+	for cuts := 5; cuts <= 50; cuts += 5 {
+		if arrived, missing := o.cutSome(t, 5); missing > 0 {
+			t.Logf("after %d cuts %d messages are lost, %d arrived", cuts, missing, arrived)
+			return
+		}
+	}
+	t.Error("nothing was lost: the test of power cuts sees nothing")
+}
+
+// powered is an office whose daemons have disks of their own.
+type powered struct {
+	*office
+	disks map[*process.Daemon]*disk
+}
+
+func newPowered(t *testing.T, bin string) *powered {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	x, y, err := process.Pair(context.WithoutCancel(t.Context()), bin, process.Options{Stderr: quiet{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	disks := map[*process.Daemon]*disk{}
+	for _, d := range []*process.Daemon{x, y} {
+		closeAfter(t, d)
+		disks[d] = newDisk(t, d, "512M")
+	}
+	p := &powered{newOffice(t, x, y), disks}
+	unix.Sync() // what was set up so far is not what is tested
+	return p
+}
+
+func (p *powered) cutSome(t *testing.T, n int) (arrived, missing int) {
+	t.Helper()
+	p.work(t, true)
+	for range n {
+		p.cut(t)
+	}
+	p.rest()
+	return p.settle(t)
+}
+
+// cut takes the power from some of the machines, and gives it back.
+func (p *powered) cut(t *testing.T) {
+	t.Helper()
+	time.Sleep(rand.N(250 * time.Millisecond)) // the moment of the cut
+	var wg sync.WaitGroup
+	for _, d := range [][]*process.Daemon{{p.x}, {p.y}, {p.x, p.y}}[rand.N(3)] {
+		wg.Go(func() { p.disks[d].cut(t, d) })
+	}
+	wg.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+}
+
+// disk is an ext4 of its own below a daemon's home.
+type disk struct{ image, dir string }
+
+// newDisk moves the home of a daemon that runs onto a disk of its own.
+func newDisk(t *testing.T, d *process.Daemon, size string) *disk {
+	t.Helper()
+	if err := d.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	k := &disk{filepath.Join(t.TempDir(), "image"), d.Home}
+	shell(t, `truncate -s "$2" "$1" && mkfs.ext4 -q "$1"`, k.image, size)
+	mount(t, k.image, k.dir, `mkdir "$2.keep" && cp -a "$2/." "$2.keep/"`)
+	shell(t, `cp -a "$1.keep/." "$1/" && rm -r "$1.keep" && chmod 700 "$1" && sync --file-system "$1"`, k.dir)
+	t.Cleanup(func() { _ = d.Kill() }) // before the disk goes
+	if err := d.Run(context.WithoutCancel(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// cut is a power cut: what the disk was not told to keep is gone.
+func (k *disk) cut(t *testing.T, d *process.Daemon) {
+	shutdown(t, k.dir)
+	if err := d.Kill(); err != nil {
+		t.Error(err)
+	}
+	k.unmount(t)
+	if out, err := exec.Command("mount", "-o", "loop", k.image, k.dir).CombinedOutput(); err != nil {
+		t.Errorf("mount: %v: %s", err, out)
+		return
+	}
+	if err := d.Run(context.WithoutCancel(t.Context())); err != nil {
+		t.Error(full(err))
+	}
+}
+
+func (k *disk) unmount(t *testing.T) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		err := unix.Unmount(k.dir, 0)
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("unmount: %v", err)
+			return
+		}
+	}
+}
