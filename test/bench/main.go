@@ -108,7 +108,7 @@ func server(args []string) func() error {
 func run(ctx context.Context) error {
 	b := &bench{}
 	flag.StringVar(&b.bin, "bin", "bin", "folder of fastn and fastnd")
-	only := flag.String("only", "", "the one part to measure: calls, rates, command, streams, idle, peers or cold")
+	only := flag.String("only", "", "the one part to measure: calls, rates, command, streams, idle, peers, cold or messages")
 	out := flag.String("json", "", "write the rows to this file too")
 	flag.Parse()
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Minute)
@@ -117,7 +117,7 @@ func run(ctx context.Context) error {
 		name string
 		run  func(context.Context, *bench) error
 	}{
-		{"calls", benchCalls}, {"rates", benchRates}, {"command", benchCommand}, {"streams", benchStreams}, {"idle", benchIdle}, {"peers", benchPeers}, {"cold", benchCold},
+		{"calls", benchCalls}, {"rates", benchRates}, {"command", benchCommand}, {"streams", benchStreams}, {"idle", benchIdle}, {"peers", benchPeers}, {"cold", benchCold}, {"messages", benchMessages},
 	} {
 		if *only != "" && *only != part.name {
 			continue

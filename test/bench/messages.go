@@ -1,0 +1,375 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+	_ "modernc.org/sqlite" // the driver that fastnd uses
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/messages"
+	"github.com/fastn-stack/fastnd/service/api"
+	"github.com/fastn-stack/fastnd/service/client"
+	"github.com/fastn-stack/fastnd/test/process"
+)
+
+var text = json.RawMessage(`{"text":"hello, this is a message of an ordinary length, one hundred bytes or so, for a friend"}`)
+
+var wideQueues = append([]string{}, append(wideBudgets, "per_uid_queued_messages = 10000000", `per_uid_queued_bytes = "100GiB"`,
+	"per_peer_unread_messages = 10000000", `per_peer_unread_bytes = "100GiB"`)...)
+
+func send(ctx context.Context, c *client.Client, target string) (api.SendResult, error) {
+	return c.Send(ctx, client.Message{Target: target, Protocol: api.ProtocolText, Data: text})
+}
+
+// benchMessages: durable messages beside what the disk and a bare database do.
+func benchMessages(ctx context.Context, b *bench) error {
+	if err := sendRates(ctx, b); err != nil {
+		return err
+	}
+	if err := delivered(ctx, b); err != nil {
+		return err
+	}
+	if err := drained(ctx, b); err != nil {
+		return err
+	}
+	return startFull(ctx, b)
+}
+
+// sendRates: to one who is away, so that nothing but the sending is measured.
+func sendRates(ctx context.Context, b *bench) (err error) {
+	x, y, err := process.Pair(ctx, b.bin, process.Options{Config: wideQueues})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, x.Close(), y.Close()) }()
+	if err := y.Stop(); err != nil {
+		return err
+	}
+	disk, err := newDisk()
+	if err != nil {
+		return err
+	}
+	defer disk.Close()
+	const long = time.Second
+	var ones, syncs, many, inserts []float64
+	for range 7 {
+		for _, m := range []struct {
+			to   *[]float64
+			rate func() (float64, error)
+		}{
+			{&syncs, func() (float64, error) { return disk.syncs(long / 2) }},
+			{&ones, func() (float64, error) { return sendRate(ctx, x.Socket, 1, long) }},
+			{&inserts, func() (float64, error) { return disk.inserts(long / 2) }},
+			{&many, func() (float64, error) { return sendRate(ctx, x.Socket, 64, long) }},
+		} {
+			r, err := m.rate()
+			if err != nil {
+				return err
+			}
+			*m.to = append(*m.to, r)
+		}
+	}
+	b.add(atLeast("durable sends a second, 1 client", median(ones), "/s", median(syncs), "the disk's fdatasync", 0.5),
+		atLeast("durable sends a second, 64 clients", median(many), "/s", median(inserts), "bare inserts in batches of 64", 0.2))
+	return nil
+}
+
+func sendRate(ctx context.Context, socket string, clients int, long time.Duration) (float64, error) {
+	var n atomic.Int64
+	var wg sync.WaitGroup
+	errs := make(chan error, clients)
+	all := make([]*client.Client, clients)
+	for i := range all {
+		c, err := client.Dial(ctx, socket, client.Options{})
+		if err != nil {
+			return 0, err
+		}
+		defer c.Close()
+		all[i] = c
+	}
+	start := time.Now()
+	for _, c := range all {
+		wg.Go(func() {
+			for time.Since(start) < long {
+				if _, err := send(ctx, c, "peer"); err != nil {
+					errs <- err
+					return
+				}
+				n.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	took := time.Since(start)
+	close(errs)
+	return float64(n.Load()) / took.Seconds(), <-errs
+}
+
+// disk is what can be had at best where the daemons keep their messages.
+type disk struct {
+	dir string
+	f   *os.File
+	db  *sql.DB
+}
+
+func newDisk() (*disk, error) {
+	dir, err := os.MkdirTemp("", "fastn-bench")
+	if err != nil {
+		return nil, err
+	}
+	d := &disk{dir: dir}
+	if d.f, err = os.Create(filepath.Join(dir, "file")); err == nil {
+		d.db, err = sql.Open("sqlite", filepath.Join(dir, "db")+"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate")
+	}
+	if err == nil {
+		d.db.SetMaxOpenConns(1)
+		_, err = d.db.Exec("CREATE TABLE m (seq INTEGER PRIMARY KEY, id TEXT, data BLOB)")
+	}
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+func (d *disk) Close() error {
+	var errs []error
+	if d.f != nil {
+		errs = append(errs, d.f.Close())
+	}
+	if d.db != nil {
+		errs = append(errs, d.db.Close())
+	}
+	return errors.Join(append(errs, os.RemoveAll(d.dir))...)
+}
+
+// syncs is how often a second 4 KiB can be written and synced, over and over.
+func (d *disk) syncs(long time.Duration) (float64, error) {
+	page := make([]byte, 4<<10)
+	n := 0
+	start := time.Now()
+	for ; time.Since(start) < long; n++ {
+		if _, err := d.f.WriteAt(page, int64(n%256)*int64(len(page))); err != nil {
+			return 0, err
+		}
+		if err := unix.Fdatasync(int(d.f.Fd())); err != nil {
+			return 0, err
+		}
+	}
+	return float64(n) / time.Since(start).Seconds(), nil
+}
+
+// inserts is how many rows a second a bare database takes, 64 a commit.
+func (d *disk) inserts(long time.Duration) (float64, error) {
+	n := 0
+	start := time.Now()
+	for time.Since(start) < long {
+		tx, err := d.db.Begin()
+		if err != nil {
+			return 0, err
+		}
+		insert, err := tx.Prepare("INSERT INTO m (id, data) VALUES (?, ?)")
+		if err != nil {
+			return 0, err
+		}
+		for range 64 {
+			if _, err := insert.Exec("123e4567-e89b-42d3-a456-426614174000", []byte(text)); err != nil {
+				return 0, err
+			}
+			n++
+		}
+		if err := tx.Commit(); err != nil {
+			return 0, err
+		}
+	}
+	return float64(n) / time.Since(start).Seconds(), nil
+}
+
+// delivered: from the client until the receiver has it on its disk and the client
+// knows, beside two syncs and a round trip.
+func delivered(ctx context.Context, b *bench) (err error) {
+	x, y, err := process.Pair(ctx, b.bin, process.Options{Config: wideQueues})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, x.Close(), y.Close()) }()
+	raw, err := startRaw(ctx, quicLoopback)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, raw.stop()) }()
+	disk, err := newDisk()
+	if err != nil {
+		return err
+	}
+	defer disk.Close()
+	message := func() error {
+		sent, err := send(ctx, x.Client, "peer")
+		if err != nil {
+			return err
+		}
+		m, err := x.Client.WaitFinal(ctx, sent.MessageID)
+		if err == nil && m.State != api.StateDelivered {
+			err = fmt.Errorf("the message is %s: %s", m.State, m.Reason)
+		}
+		return err
+	}
+	sync := func() error {
+		_, err := disk.syncs(0)
+		if _, werr := disk.f.WriteAt(text, 0); werr != nil {
+			return werr
+		}
+		return errors.Join(err, unix.Fdatasync(int(disk.f.Fd())))
+	}
+	trip := func() error { return raw.roundTrip(ctx, hello) }
+	if _, err := micros(300, func() error { return errors.Join(message(), sync(), trip()) }); err != nil {
+		return err
+	}
+	m, err := interleaved(15, times(200, message), times(200, sync), times(200, trip))
+	if err != nil {
+		return err
+	}
+	b.add(atMost("send until delivered, p50", m[0], "µs", 2*m[1]+m[2], "two syncs and a raw round trip", 1.5))
+	return nil
+}
+
+// drained: many messages that wait for one who comes back.
+func drained(ctx context.Context, b *bench) (err error) {
+	const messages = 100_000
+	x, y, err := process.Pair(ctx, b.bin, process.Options{Config: wideQueues})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, x.Close(), y.Close()) }()
+	if err := y.Stop(); err != nil {
+		return err
+	}
+	var left atomic.Int64
+	left.Store(int64(messages))
+	var wg sync.WaitGroup
+	errs := make(chan error, 64)
+	for range cap(errs) {
+		wg.Go(func() {
+			for left.Add(-1) >= 0 {
+				if _, err := send(ctx, x.Client, "peer"); err != nil {
+					errs <- err
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	close(errs)
+	if err := <-errs; err != nil {
+		return err
+	}
+	before, err := x.RSS()
+	if err != nil {
+		return err
+	}
+	disk, err := newDisk()
+	if err != nil {
+		return err
+	}
+	defer disk.Close()
+	inserts, err := disk.inserts(time.Second)
+	if err != nil {
+		return err
+	}
+	if err := y.Run(ctx); err != nil {
+		return err
+	}
+	if err := x.Client.Verb(ctx, api.VerbPeerPing, api.TargetArgs{Target: "peer"}, nil); err != nil {
+		return err
+	}
+	start, most := time.Now(), before
+	for {
+		now, err := x.RSS()
+		if err != nil {
+			return err
+		}
+		most = max(most, now)
+		var page api.OutboxPage
+		if err := x.Client.Verb(ctx, api.VerbOutboxList, api.OutboxListArgs{Limit: 1}, &page); err != nil {
+			return err
+		}
+		if len(page.Messages) == 0 {
+			break
+		}
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	rate := float64(messages) / time.Since(start).Seconds()
+	b.add(beside("messages drained a second, of 100,000", rate, "/s", inserts, "bare inserts in batches of 64"),
+		under("memory added by draining", (most-before)/1024, "MiB", 32))
+	return nil
+}
+
+// startFull: how long it takes until a daemon with a million messages answers.
+func startFull(ctx context.Context, b *bench) (err error) {
+	d, err := process.Start(ctx, b.bin, process.Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	var own []api.Identity
+	if err := d.Client.Verb(ctx, api.VerbIdentityList, nil, &own); err != nil {
+		return err
+	}
+	if err := d.Stop(); err != nil {
+		return err
+	}
+	id, err := identity.ParseID(own[0].ID52)
+	if err != nil {
+		return err
+	}
+	if err := fill(ctx, d.Home, id, 1_000_000); err != nil {
+		return err
+	}
+	took, err := micros(5, func() error { return errors.Join(d.Run(ctx), d.Stop()) })
+	if err != nil {
+		return err
+	}
+	b.add(under("start and stop with 1,000,000 messages", median(took)/1e6, "s", 1))
+	return nil
+}
+
+// fill puts n messages into the inbox of id.
+func fill(ctx context.Context, home string, id identity.ID, n int) error {
+	const many = 1 << 40
+	s, err := messages.Open(ctx, home, messages.Options{
+		Owner: func(identity.ID) (uint32, bool) { return 0, true },
+		Limits: func() messages.Limits {
+			return messages.Limits{PerUIDQueuedMessages: many, PerUIDQueuedBytes: many, PerPeerUnreadMessages: many,
+				PerPeerUnreadBytes: many, NodeMessageBytes: many, KeepRead: time.Hour}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	batch := make([]messages.Message, 0, 4096)
+	for i := range n {
+		batch = append(batch, messages.Message{ID: fmt.Sprintf("123e4567-e89b-42d3-a456-%012x", i), From: id, To: id,
+			Protocol: api.ProtocolText, Instance: api.DefaultInstance, Data: text, Created: time.Now()})
+		if len(batch) < cap(batch) && i < n-1 {
+			continue
+		}
+		for _, t := range s.Take(ctx, batch) {
+			if t.Err != nil {
+				return errors.Join(t.Err, s.Close())
+			}
+		}
+		batch = batch[:0]
+	}
+	return s.Close()
+}
