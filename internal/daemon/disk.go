@@ -45,7 +45,7 @@ func isDisk(err error) bool {
 // explain gives an error for users if the disk is why something was not done, and
 // has the disk watched until it works again.
 func (d *Daemon) explain(err error) error {
-	if _, ok := errors.AsType[*api.Error](err); ok || !isDisk(err) {
+	if e, ok := errors.AsType[*api.Error](err); ok && e.Code != api.CodeStorage || !isDisk(err) {
 		return err
 	}
 	why, fix := d.diagnose(err)
@@ -163,6 +163,11 @@ func (d *Daemon) tryDisk(ctx context.Context) {
 			d.log.Debug("the disk works, the store does not", "error", err)
 			return
 		}
+		if err := n.mail.store.Heal(ctx); err != nil {
+			d.log.Debug("the disk works, the messages do not", "error", err)
+			return
+		}
+		n.mail.courier.Moved()
 		d.disk.trouble.Store(nil)
 	} else {
 		d.disk.trouble.Store(nil) // startNode notices it again

@@ -40,6 +40,7 @@ func (n *node) openMail(ctx context.Context) error {
 	m.store, err = messages.Open(ctx, n.d.place.dir, messages.Options{
 		Now: n.d.o.clock(), Limits: func() messages.Limits { return *n.d.messageLimits.Load() },
 		Owner: n.roster.Owner, UserName: n.d.names.get, OnAside: m.aside, OnRecovery: m.recovered,
+		OnDisk: m.diskRefused,
 	})
 	if err != nil {
 		return &startError{systemd.MsgStoreDamaged, err}
@@ -223,6 +224,14 @@ func (m *mail) tell(t messages.Notice) {
 func (m *mail) aside(a messages.Aside) {
 	m.n.d.log.Error("a message was found changed on the disk and is set aside", systemd.MsgStoreDamaged.Attr(),
 		"box", a.Box, "seq", a.Seq, "from", a.From.String(), "to", a.To.String(), "reason", a.Reason)
+}
+
+// diskRefused has the disk watched, also where nobody here asked for anything:
+// mail came in.
+func (m *mail) diskRefused(err error) {
+	if m.n.d.disk.trouble.Load() == nil {
+		_ = m.n.d.explain(err)
+	}
 }
 
 func (m *mail) recovered(r *sqlite.Recovery) {

@@ -64,13 +64,13 @@ func TestFullDisk(t *testing.T) {
 	b := &box{t: t, dir: dir, clock: newClock(), limits: bigLimits()}
 	b.open()
 	acknowledged, err := b.fill(5000)
-	wantCode(t, err, api.CodeInternal)
+	wantCode(t, err, api.CodeStorage)
 	if e := api.AsError(err); !strings.Contains(e.Message, "the disk is full") || !strings.Contains(e.Hint, "free some space") || !sqlite.IsFull(err) {
 		t.Errorf("%+v", e)
 	}
 	// Nothing more is acknowledged, and what was is served.
 	for range 3 {
-		if got := b.take(lane.message("1", strings.Repeat("x", 5_000))); api.CodeOf(got[0].Err) != api.CodeInternal {
+		if got := b.take(lane.message("1", strings.Repeat("x", 5_000))); api.CodeOf(got[0].Err) != api.CodeStorage {
 			t.Errorf("%+v", got)
 		}
 	}
@@ -107,8 +107,8 @@ func TestFailingDisk(t *testing.T) {
 	acknowledged, err := b.fill(5000)
 	got := b.take(lane.message("1", strings.Repeat("x", 5_000)))
 	b.must(syscall.Setrlimit(syscall.RLIMIT_FSIZE, &old))
-	wantCode(t, err, api.CodeInternal)
-	wantCode(t, got[0].Err, api.CodeInternal)
+	wantCode(t, err, api.CodeStorage)
+	wantCode(t, got[0].Err, api.CodeStorage)
 	if sqlite.IsFull(err) {
 		t.Errorf("taken for a full disk: %v", err)
 	}

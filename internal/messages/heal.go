@@ -48,6 +48,34 @@ func (s *Store) heal(ctx context.Context, damaged *sqlite.DB, cause error) error
 	return nil
 }
 
+// Heal finds out by a write whether the disk takes messages again. Where it does
+// not, the file is opened anew: another disk may have taken its place.
+func (s *Store) Heal(ctx context.Context) error {
+	write := func() error {
+		return s.write(ctx, func(tx *sqlite.Tx) error {
+			_, err := tx.Exec("INSERT OR REPLACE INTO usage (kind, owner, peer, messages, bytes) VALUES (?, x'', x'', 0, 0)", int64(writeProbe))
+			return err
+		})
+	}
+	if err := write(); !errors.Is(err, sqlite.ErrDisk) {
+		return err
+	}
+	s.mu.Lock()
+	if !errors.Is(s.broken, errClosed) {
+		if s.db != nil {
+			_ = s.db.Close() // what it could not do is why it is opened again
+			s.db, s.batch = nil, nil
+		}
+		if err := s.open(context.WithoutCancel(ctx)); err != nil {
+			s.broken = err
+		} else if r := s.db.Recovery(); r != nil && s.o.OnRecovery != nil {
+			s.o.OnRecovery(r)
+		}
+	}
+	s.mu.Unlock()
+	return write()
+}
+
 // load fills what is kept in memory.
 func (s *Store) load(ctx context.Context, db *sqlite.DB, batch *sqlite.Batch, use *usage, want *wants) error {
 	if db.Recovery() != nil {

@@ -17,7 +17,7 @@ const maxAhead = 24 * time.Hour
 // answer for each. Errors are CodeConflict (the ID has other content),
 // CodeExpired (created longer ago than MaxLife), CodeClockSkew (created more than
 // a day in the future), CodeTooLarge, CodeBadRequest: final; CodeOverBudget,
-// CodeInternal (the disk): to be tried again, and then all that follow and were not
+// CodeStorage (the disk): to be tried again, and then all that follow and were not
 // taken before have the same error, so that order is kept. The caller checked
 // that the sender may and what the data means.
 func (s *Store) Take(ctx context.Context, ms []Message) []Taken {

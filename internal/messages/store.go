@@ -5,7 +5,7 @@
 // it is read; one that fails is set aside, and the rest is served.
 //
 // Errors for users are *api.Error of CodeNotFound, CodeConflict, CodeBadRequest,
-// CodeTooLarge, CodeExpired or CodeOverBudget; of CodeInternal if the disk failed
+// CodeTooLarge, CodeExpired or CodeOverBudget; of CodeStorage if the disk refused
 // and nothing was stored.
 package messages
 
@@ -49,6 +49,8 @@ type Options struct {
 	OnAside func(Aside)
 	// OnRecovery is told when the file was repaired while in use; may be nil.
 	OnRecovery func(*sqlite.Recovery)
+	// OnDisk is told each time that the disk refused; may be nil.
+	OnDisk func(error)
 }
 
 // Store is safe for concurrent use.
@@ -209,9 +211,17 @@ func (s *Store) failure(err error) error {
 	}
 	e := api.Errorf(api.CodeInternal, "the message store failed: nothing was stored")
 	e = e.WithHint("ask an administrator to look into the journal of fastnd")
+	if errors.Is(err, sqlite.ErrDisk) {
+		e = api.Errorf(api.CodeStorage, "the disk refused: the message store at %s cannot be written, nothing was stored", s.path)
+		e = e.WithHint("look at that disk, then try again; the daemon needs no restart")
+	}
 	if sqlite.IsFull(err) {
-		e = api.Errorf(api.CodeInternal, "the disk is full: the message store at %s cannot be written, nothing was stored", s.path)
+		e = api.Errorf(api.CodeStorage, "the disk is full: the message store at %s cannot be written, nothing was stored", s.path)
 		e = e.WithHint("free some space on that disk, then try again; the daemon needs no restart")
 	}
-	return fmt.Errorf("%w: %w", e, err)
+	err = fmt.Errorf("%w: %w", e, err)
+	if e.Code == api.CodeStorage && s.o.OnDisk != nil {
+		s.o.OnDisk(err)
+	}
+	return err
 }

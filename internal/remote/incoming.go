@@ -206,12 +206,17 @@ func (m *Remote) redeemed(ctx context.Context, node identity.ID, ip netip.Addr, 
 	return from, &wire.Reply{Delegation: d.Raw}, nil
 }
 
-// errorReply is what the peer is told of err: nothing of this machine's inside.
-func errorReply(err error) *wire.Reply {
+func errorReply(err error) *wire.Reply { return wire.ReplyError(outward(err)) }
+
+// outward is what the peer is told of err: nothing of this machine's inside.
+func outward(err error) error {
+	if err == nil {
+		return nil
+	}
 	e := api.AsError(err)
 	switch e.Code {
 	case api.CodeInternal, api.CodeStorage, api.CodeLocked, api.CodeNotPermitted:
-		e = api.Errorf(api.CodeHandlerFailed, "the peer's machine could not do it")
+		return api.Errorf(api.CodeHandlerFailed, "the peer's machine could not do it")
 	}
-	return wire.ReplyError(e)
+	return e
 }

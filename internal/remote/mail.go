@@ -100,7 +100,7 @@ func (m *Remote) delivered(ctx context.Context, node identity.ID, ip netip.Addr,
 	if err == nil || knows(err) {
 		reply = &wire.Reply{Delegation: m.fresh(to, d.GetHaveIssuedUs())}
 		for _, err := range outcomes {
-			reply.Outcomes = append(reply.Outcomes, wire.NewOutcome(err))
+			reply.Outcomes = append(reply.Outcomes, wire.NewOutcome(outward(err)))
 		}
 	}
 	return from, reply, err

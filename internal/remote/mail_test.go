@@ -85,6 +85,11 @@ func TestMailRefused(t *testing.T) {
 	if api.CodeOf(err) != api.CodeHandlerFailed || strings.Contains(err.Error(), "/var") {
 		t.Errorf("a failing disk is told as %v", err)
 	}
+	box.err, box.answers = nil, []error{api.Errorf(api.CodeStorage, "/var/lib/fastn: disk full")}
+	out, err := p.home.Deliver(t.Context(), p.mail(router.Letter{ID: uuidA}))
+	if err != nil || api.CodeOf(out[0]) != api.CodeHandlerFailed || strings.Contains(out[0].Error(), "/var") {
+		t.Errorf("a failing disk is told as %v of one message, %v", out, err)
+	}
 }
 
 // A receiver cannot claim what is ours to say, nor fewer or more than it was sent.

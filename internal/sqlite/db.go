@@ -11,7 +11,9 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"sync"
+	"syscall"
 
 	modernc "modernc.org/sqlite"
 	lib "modernc.org/sqlite/lib"
@@ -74,11 +76,11 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 	}
 	recovery, err := finishSwap(path)
 	if err != nil {
-		return nil, fmt.Errorf("finish the repair of %s: %w", path, err)
+		return nil, fmt.Errorf("finish the repair of %s: %w", path, classify(err))
 	}
 	cut, err := cutLog(path)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, err)
+		return nil, fmt.Errorf("open %s: %w", path, classify(err))
 	}
 	db, err := openChecked(ctx, path, o)
 	if errors.Is(err, ErrDamaged) {
@@ -103,7 +105,7 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 // openChecked opens path, checks it and migrates it.
 func openChecked(ctx context.Context, path string, o Options) (*DB, error) {
 	if err := prepareFile(path); err != nil {
-		return nil, err
+		return nil, classify(err)
 	}
 	if emptied(path) {
 		return nil, fmt.Errorf("open %s: %w: the file is empty", path, ErrDamaged)
@@ -263,8 +265,17 @@ func transact(ctx context.Context, pool *sql.DB, readOnly bool, fn func(tx *sql.
 	return nil
 }
 
-// classify adds ErrDamaged and ErrDisk to the driver's errors that mean it.
+// refusals are the kernel's errors that mean ErrDisk.
+func refusals() []error {
+	return []error{syscall.EIO, syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS}
+}
+
+// classify adds ErrDamaged and ErrDisk to the driver's and the kernel's errors
+// that mean it.
 func classify(err error) error {
+	if !errors.Is(err, ErrDisk) && slices.ContainsFunc(refusals(), func(e error) bool { return errors.Is(err, e) }) {
+		return fmt.Errorf("%w: %w", ErrDisk, err)
+	}
 	e, ok := errors.AsType[*modernc.Error](err)
 	if !ok || errors.Is(err, ErrDamaged) || errors.Is(err, ErrDisk) {
 		return err

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -44,7 +45,17 @@ func TestDiskFails(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	send := func(text string) (api.SendResult, error) {
+		return d.Client.Send(t.Context(), client.Message{Target: api.TargetSelf, Protocol: api.ProtocolText, Data: textData(text)})
+	}
+	if _, err := send("before"); err != nil {
+		t.Fatal(err)
+	}
+
 	shutdown(t, d.Home)
+	if _, err := send("refused"); api.CodeOf(err) != api.CodeStorage || api.AsError(err).Hint == "" {
+		t.Errorf("a message while the disk is dead: %s", full(err))
+	}
 	err := add("Refused")
 	var e *api.Error
 	if !errors.As(err, &e) || e.Code != api.CodeStorage || e.Hint == "" {
@@ -76,11 +87,23 @@ func TestDiskFails(t *testing.T) {
 	if err := add("After"); err != nil {
 		t.Fatal(err)
 	}
+	if sent, err := send("after"); err != nil {
+		t.Error(full(err))
+	} else if _, err := d.Client.WaitFinal(ctx, sent.MessageID); err != nil {
+		t.Error(full(err))
+	}
 	if err := d.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.Run(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	var texts []string
+	for _, m := range allMail(t, d) {
+		texts = append(texts, string(m.Data))
+	}
+	if want := []string{`{"text":"before"}`, `{"text":"after"}`}; !slices.Equal(texts, want) {
+		t.Errorf("in the inbox are %q, want %q", texts, want)
 	}
 	var grants []api.Grant
 	if err := d.Client.Verb(t.Context(), api.VerbGrantList, nil, &grants); err != nil {
