@@ -22,6 +22,7 @@ type mail struct {
 	n       *node
 	store   *messages.Store
 	courier *messages.Courier
+	check   chan struct{} // holds one if the whole file is to be checked
 
 	mu   sync.Mutex
 	seen *lru.Map[identity.ID, time.Time] // when a node was last seen, connected or leaving
@@ -35,7 +36,7 @@ const (
 
 // openMail opens the messages; nothing is delivered before startMail.
 func (n *node) openMail(ctx context.Context) error {
-	m := &mail{n: n, seen: lru.New[identity.ID, time.Time](seenNodes)}
+	m := &mail{n: n, seen: lru.New[identity.ID, time.Time](seenNodes), check: make(chan struct{}, 1)}
 	var err error
 	m.store, err = messages.Open(ctx, n.d.place.dir, messages.Options{
 		Now: n.d.o.clock(), Limits: func() messages.Limits { return *n.d.messageLimits.Load() },
@@ -73,16 +74,34 @@ func (n *node) startMail() {
 			n.d.log.Error("no message is delivered", "error", err)
 		}
 	})
-	wg.Go(func() {
-		if err := n.mail.store.CheckAll(ctx); err != nil && ctx.Err() == nil {
-			n.d.log.Error("the messages could not be checked", "error", err)
-		}
-	})
+	n.mail.checkSoon()
+	wg.Go(func() { n.mail.checkAll(ctx) })
 	n.closers = append(n.closers, func() error {
 		cancel()
 		wg.Wait()
 		return nil
 	})
+}
+
+// checkSoon has the whole file checked.
+func (m *mail) checkSoon() {
+	select {
+	case m.check <- struct{}{}:
+	default:
+	}
+}
+
+func (m *mail) checkAll(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.check:
+		}
+		if err := m.store.CheckAll(ctx); err != nil && ctx.Err() == nil {
+			m.n.d.log.Error("the messages could not be checked", "error", err)
+		}
+	}
 }
 
 func messageLimits(c config.Config) *messages.Limits {
@@ -236,6 +255,7 @@ func (m *mail) diskRefused(err error) {
 
 func (m *mail) recovered(r *sqlite.Recovery) {
 	m.n.d.log.Error("the messages were damaged and have been repaired", systemd.MsgStoreDamaged.Attr(), "recovery", fmt.Sprintf("%+v", *r))
+	m.checkSoon()
 }
 
 // problems tells what of the messages needs somebody's attention.
