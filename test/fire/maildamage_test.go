@@ -47,13 +47,13 @@ func TestMailOnADamagedDisk(t *testing.T) {
 		w.check("a message of the inbox, while it ran", y, 2*round+2)
 
 		for _, d := range []*process.Daemon{x, y} {
-			w.smash(d) // below a daemon that runs
+			w.smash(d, rand.N(400)) // below a daemon that runs; not all of the page is in use
 			w.send(10)
 			emptyOutbox(t, x, "")
 			w.kill(d)
 			w.send(10)
 			w.stop(d)
-			w.smash(d)
+			w.smash(d, rand.N(15)) // what says that it is a database
 			w.run(d)
 			w.send(10)
 			emptyOutbox(t, x, "")
@@ -149,14 +149,14 @@ func (w *damaged) flip(d *process.Daemon, n int) {
 }
 
 // smash overwrites some of the first page.
-func (w *damaged) smash(d *process.Daemon) {
+func (w *damaged) smash(d *process.Daemon, at int) {
 	w.t.Helper()
-	w.change(d, func([]byte) (int, []byte) {
+	w.change(d, func(b []byte) (int, []byte) {
 		junk := make([]byte, 1+rand.N(300))
 		for i := range junk {
-			junk[i] = byte(rand.N(256))
+			junk[i] = b[at+i] ^ byte(1+rand.N(255))
 		}
-		return rand.N(400), junk
+		return at, junk
 	})
 }
 
