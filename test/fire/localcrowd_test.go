@@ -1,10 +1,10 @@
 package fire
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/fastn-stack/fastnd/internal/peercred"
@@ -112,22 +112,19 @@ func requestsFull(s *siege) error {
 		return err
 	}
 	defer w.Close()
-	for i := range most {
+	for i := range most + 1 {
 		if err := w.send(fmt.Sprintf(`{"id":"%d","type":"stream.result","stream":"%s"}`, i, id) + "\n"); err != nil {
 			return err
 		}
 	}
+	if err := w.refused(fmt.Sprint(most), "budgets.per_uid_requests"); err != nil {
+		return err
+	}
 	err = s.repeat(4, func(w *lineConn) error {
-		for first := true; ; first = false {
-			if err := w.send(callLine("1", "Echo", "{}") + "\n"); err != nil {
-				return err
-			}
-			err := w.refused("1", "budgets.per_uid_requests")
-			if err == nil || !first || s.times.Load() > 0 {
-				return err
-			}
-			time.Sleep(time.Millisecond) // those before it are being read
+		if err := w.send(callLine("1", "Echo", "{}") + "\n"); err != nil {
+			return err
 		}
+		return w.refused("1", "budgets.per_uid_requests")
 	})
 	if err != nil {
 		return err
@@ -210,27 +207,38 @@ func bytesFull(s *siege) error {
 			return err
 		}
 	}
-	line := `{"id":"1","type":"hello","data":{"client":` + letters(200<<10) + "}}\n"
-	var refused atomic.Bool
+	line := `{"id":"1","type":"hello","data":{"client":` + letters(200<<10) + "}}"
+	if err := s.untilLeft(len(line)); err != nil {
+		return err
+	}
 	return s.repeat(4, func(w *lineConn) error {
-		for {
-			if err := w.send(line); err != nil {
-				return err
-			}
-			a, err := w.answer()
-			if err != nil {
-				return err
-			}
-			if a.Code == api.CodeOverBudget {
-				refused.Store(true)
-				return names(a, "budgets.per_uid_buffered_bytes", peercred.UserName(attackerUID))
-			}
-			// The unfinished lines may still be on their way.
-			if a.Status != api.StatusOK || refused.Load() && s.times.Load() > 100 {
-				return fmt.Errorf("%s: %.200s", a.Code, a.Data)
-			}
+		if err := w.send(line + "\n"); err != nil {
+			return err
 		}
+		return w.refused("1", "budgets.per_uid_buffered_bytes")
 	})
+}
+
+// untilLeft waits until the daemon holds all but less than n of the user's bytes.
+func (s *siege) untilLeft(n int) error {
+	w, err := dialLine(s.socket)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	for ; ; time.Sleep(time.Millisecond) {
+		a, err := w.askStatus()
+		if err != nil {
+			return err
+		}
+		var status api.Status
+		if err := json.Unmarshal(a.Data, &status); err != nil {
+			return err
+		}
+		if bytes := status.Budgets[3]; bytes.Limit-bytes.Used < int64(n) {
+			return nil
+		}
+	}
 }
 
 // refusedLineRate has lines refused that are thrown away, many at a time.
