@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/BurntSushi/toml"
+
+	"github.com/fastn-stack/fastnd/service/api"
 )
 
 // Bounds of the file, whose real size is a few KiB. Without the second one a
@@ -114,7 +116,7 @@ func (p *parser) entry(path []string, v any) {
 		return
 	}
 	if !p.isTable(dotted) {
-		p.refuse(path, errUnknown(nearest(dotted, p.names())))
+		p.refuse(path, errUnknown(api.Nearest(dotted, p.names())))
 		return
 	}
 	sub, ok := v.(map[string]any)

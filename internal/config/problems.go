@@ -54,53 +54,6 @@ func errUnknown(near string) error {
 	return fmt.Errorf("unknown key: did you mean %s?", near)
 }
 
-// nearest is the known name that most resembles name, or "" if none does. A
-// right name in the wrong table counts as near.
-func nearest(name string, known []string) string {
-	const longest = 64
-	if len(name) > longest {
-		return ""
-	}
-	best, least := "", max(2, len(name)/3)+1
-	for _, k := range known {
-		d := min(distance(name, k), distance(last(name), last(k))+1)
-		if d < least {
-			best, least = k, d
-		}
-	}
-	return best
-}
-
-func last(dotted string) string { return dotted[strings.LastIndexByte(dotted, '.')+1:] }
-
-// distance is the number of insertions, deletions, replacements and swaps of
-// neighbours that turn a into b (optimal string alignment), ignoring case.
-func distance(a, b string) int {
-	a, b = strings.ToLower(a), strings.ToLower(b)
-	rows := make([][]int, len(a)+1)
-	for i := range rows {
-		rows[i] = make([]int, len(b)+1)
-		rows[i][0] = i
-	}
-	for j := range rows[0] {
-		rows[0][j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			d := min(rows[i-1][j]+1, rows[i][j-1]+1, rows[i-1][j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				d = min(d, rows[i-2][j-2]+1)
-			}
-			rows[i][j] = d
-		}
-	}
-	return rows[len(a)][len(b)]
-}
-
 func sortedNames(t map[string]any) []string { return slices.Sorted(maps.Keys(t)) }
 
 // lineOfElement finds key inside the index-th table of the array of tables at

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/fastn-stack/fastnd/service/api"
 )
 
 // wrongType says what a key takes and what the file has.
@@ -196,7 +198,7 @@ func asStaticPeer(t map[string]any) (StaticPeer, error) {
 	var p StaticPeer
 	for _, name := range sortedNames(t) {
 		if name != "id" && name != "addresses" {
-			return p, elementError{key: name, err: errUnknown(nearest(name, []string{"id", "addresses"}))}
+			return p, elementError{key: name, err: errUnknown(api.Nearest(name, []string{"id", "addresses"}))}
 		}
 	}
 	id, ok := t["id"].(string)

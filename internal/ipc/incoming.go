@@ -2,10 +2,8 @@ package ipc
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"sync"
 	"time"
@@ -82,7 +80,7 @@ func cause(ctx context.Context) error {
 }
 
 func (l *listener) serveCall(ctx context.Context, r *router.Request) (json.RawMessage, error) {
-	id := newUUID()
+	id := api.NewUUID()
 	answers := make(chan outcome, 1)
 	l.mu.Lock()
 	l.calls[id] = answers
@@ -151,7 +149,7 @@ func (l *listener) serveStream(ctx context.Context, r *router.Request) error {
 
 // offer tells the program of a stream and waits for who accepts it.
 func (l *listener) offer(ctx context.Context, r *router.Request) (*opening, error) {
-	in := &incomingStream{uid: l.c.caller.UID, id: newUUID(), claimed: make(chan *opening, 1)}
+	in := &incomingStream{uid: l.c.caller.UID, id: api.NewUUID(), claimed: make(chan *opening, 1)}
 	table := &l.c.s.incoming
 	table.add(in)
 	if err := l.tell(r, in.id, false); err != nil {
@@ -275,13 +273,4 @@ func (o *opening) claim() error {
 func errNoIncoming() *api.Error {
 	return api.Errorf(api.CodeNotFound, "no incoming stream with this id waits").
 		WithHint("accept each one once and in time; callers may have gone away")
-}
-
-// newUUID makes a version 4 UUID (RFC 9562 §5.4).
-func newUUID() string {
-	var b [16]byte
-	rand.Read(b[:])
-	b[6] = b[6]&0x0f | 0x40
-	b[8] = b[8]&0x3f | 0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }

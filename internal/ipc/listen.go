@@ -221,7 +221,7 @@ func replyError(e *api.Error) (*api.Error, error) {
 	case "":
 		e.Code = api.CodeHandlerFailed
 	default:
-		return nil, api.Errorf(api.CodeBadRequest, `"error": a program may not answer with code %q`, shorten(string(e.Code))).
+		return nil, api.Errorf(api.CodeBadRequest, `"error": a program may not answer with code %q`, api.Shorten(string(e.Code))).
 			WithHint("use handler_failed, bad_request, not_found, conflict, too_large or unsupported")
 	}
 	if e.Message == "" {
@@ -231,16 +231,6 @@ func replyError(e *api.Error) (*api.Error, error) {
 		return nil, api.Errorf(api.CodeBadRequest, `"error": message and hint may have %d bytes each`, maxReplyText)
 	}
 	return e, nil
-}
-
-// maxShown is how much of a client's text an error repeats, in bytes.
-const maxShown = 64
-
-func shorten(s string) string {
-	if len(s) > maxShown {
-		return s[:maxShown] + "…"
-	}
-	return s
 }
 
 // takeCall finds who waits for the reply to an incoming call, and forgets the call.

@@ -54,8 +54,8 @@ func subscribeArgs(data json.RawMessage) (args api.SubscribeArgs, err error) {
 		if slices.Contains(kinds, k) {
 			continue
 		}
-		e := api.Errorf(api.CodeBadRequest, `"data": there is no kind of event %q`, shorten(k))
-		if near := nearest(k, kinds); near != "" {
+		e := api.Errorf(api.CodeBadRequest, `"data": there is no kind of event %q`, api.Shorten(k))
+		if near := api.Nearest(k, kinds); near != "" {
 			return args, e.WithHint("did you mean %q?", near)
 		}
 		return args, e.WithHint("the kinds are %s", strings.Join(kinds, ", "))

@@ -115,44 +115,9 @@ func (t requestType) checkMembers(r *api.Request) error {
 
 // unknownType names the type that is most like the unknown one.
 func (s *Server) unknownType(name string) error {
-	e := api.Errorf(api.CodeUnsupported, "unknown request type %q", shorten(name))
-	if near := nearest(name, slices.Sorted(maps.Keys(s.types))); near != "" {
+	e := api.Errorf(api.CodeUnsupported, "unknown request type %q", api.Shorten(name))
+	if near := api.Nearest(name, slices.Sorted(maps.Keys(s.types))); near != "" {
 		return e.WithHint("did you mean %q?", near)
 	}
 	return e.WithHint("the types are in PROTOCOL.md; a newer client may need a newer daemon")
-}
-
-// nearest is the one of names that name may be a slip for, or "".
-func nearest(name string, names []string) string {
-	if len(name) > maxShown {
-		return "" // none is that long, and it would take its time
-	}
-	near, least := "", len(name)/2+1
-	for _, n := range names {
-		if d := distance(name, n); d < least {
-			near, least = n, d
-		}
-	}
-	return near
-}
-
-// distance is the Levenshtein distance of a and b in bytes.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -57,10 +57,3 @@ func nameFor(user string) string {
 	}
 	return name
 }
-
-func shorten(s string) string {
-	if len(s) > 60 {
-		return s[:60] + "…"
-	}
-	return s
-}

@@ -191,7 +191,7 @@ func (r *Roster) Find(uid uint32, nameOrID string) (Resident, error) {
 			return *p, nil
 		}
 	}
-	return Resident{}, api.Errorf(api.CodeNotFound, "you have no identity %q", shorten(nameOrID)).
+	return Resident{}, api.Errorf(api.CodeNotFound, "you have no identity %q", api.Shorten(nameOrID)).
 		WithHint(`"fastn id list" shows yours`)
 }
 
@@ -305,7 +305,7 @@ func (r *Roster) free(uid uint32, name string) error {
 		return err
 	}
 	if _, err := identity.ParseID(name); err == nil || name == api.TargetSelf {
-		return api.Errorf(api.CodeBadRequest, "an identity cannot be named %q", shorten(name))
+		return api.Errorf(api.CodeBadRequest, "an identity cannot be named %q", api.Shorten(name))
 	}
 	for _, p := range r.List(uid) {
 		if p.Name == name {

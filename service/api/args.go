@@ -42,9 +42,9 @@ func decodeObject(text []byte, dst any, where string) error {
 		member, ok := known[f.key]
 		switch {
 		case !ok && len(known) == 0:
-			return badRequest("%s: unknown member %q; there is none", where, shorten(f.key))
+			return badRequest("%s: unknown member %q; there is none", where, Shorten(f.key))
 		case !ok:
-			return badRequest("%s: unknown member %q; there is %s", where, shorten(f.key), strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+			return badRequest("%s: unknown member %q; there is %s", where, Shorten(f.key), strings.Join(slices.Sorted(maps.Keys(known)), ", "))
 		case string(f.value) == "null":
 			return badRequest("%s: %q may not be null", where, f.key)
 		}

@@ -76,7 +76,7 @@ func (r *Request) set(f field) error {
 		r.Data = f.value
 		return nil
 	default:
-		return badRequest("unknown member %q; a request has %s", shorten(f.key), strings.Join(requestKeys, ", "))
+		return badRequest("unknown member %q; a request has %s", Shorten(f.key), strings.Join(requestKeys, ", "))
 	}
 	if bytes.Equal(f.value, []byte("null")) {
 		return badRequest("%q may not be null", f.key)
@@ -145,7 +145,7 @@ func ValidName(what, name string) error {
 		if i > 0 && (c == '-' || c == '_' || c == '.') {
 			continue
 		}
-		return badRequest("%s %q may have letters, digits, '-', '_' and '.', the first a letter or digit", what, shorten(name))
+		return badRequest("%s %q may have letters, digits, '-', '_' and '.', the first a letter or digit", what, Shorten(name))
 	}
 	return nil
 }

@@ -126,7 +126,7 @@ func (s *scanner) object(depth int) error {
 			}
 		}
 		if dup {
-			return s.fault("duplicate key %q", shorten(key))
+			return s.fault("duplicate key %q", Shorten(key))
 		}
 		switch {
 		case many != nil:
@@ -326,12 +326,4 @@ func (s *scanner) number() error {
 		}
 	}
 	return nil
-}
-
-func shorten(s string) string {
-	const most = 40
-	if len(s) > most {
-		return s[:most] + "…"
-	}
-	return s
 }

@@ -28,7 +28,7 @@ type Message struct {
 func (c *Client) Send(ctx context.Context, m Message) (api.SendResult, error) {
 	out := api.SendResult{MessageID: m.ID}
 	if out.MessageID == "" {
-		out.MessageID = newUUID()
+		out.MessageID = api.NewUUID()
 	}
 	r := api.Request{Type: api.TypeSend, Target: m.Target, Protocol: m.Protocol, Instance: m.Instance, From: m.From,
 		Data: m.Data, MessageID: out.MessageID, ExpiresS: int64((m.Life + time.Second - 1) / time.Second)}

@@ -3,10 +3,8 @@ package client
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -36,7 +34,7 @@ type Stream struct {
 // Stream opens a stream. ctx bounds the opening only.
 func (c *Client) Stream(ctx context.Context, q Request) (*Stream, error) {
 	r := c.request(api.TypeStream, q)
-	r.Stream = newUUID()
+	r.Stream = api.NewUUID()
 	return c.openStream(ctx, r, r.Stream)
 }
 
@@ -234,13 +232,4 @@ func (s *Stream) Result(ctx context.Context) (api.StreamResult, error) {
 		return res, api.Errorf(api.CodeInternal, "the daemon's answer cannot be read: %v", err)
 	}
 	return res, nil
-}
-
-// newUUID makes a version 4 UUID (RFC 9562 §5.4).
-func newUUID() string {
-	var b [16]byte
-	rand.Read(b[:])
-	b[6] = b[6]&0x0f | 0x40
-	b[8] = b[8]&0x3f | 0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }

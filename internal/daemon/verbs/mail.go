@@ -2,8 +2,6 @@ package verbs
 
 import (
 	"context"
-	"crypto/rand"
-	"fmt"
 	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
@@ -33,7 +31,7 @@ func (v *Verbs) send(c call, r *api.Request) (any, error) {
 		return nil, err
 	}
 	if m.ID == "" {
-		m.ID = newUUID()
+		m.ID = api.NewUUID()
 	}
 	if m.Instance == "" {
 		m.Instance = api.DefaultInstance
@@ -51,14 +49,6 @@ func (v *Verbs) send(c call, r *api.Request) (any, error) {
 		return nil, err
 	}
 	return api.SendResult{MessageID: out.ID, State: out.State.String()}, nil
-}
-
-// newUUID makes a version 4 UUID (RFC 9562 §5.4).
-func newUUID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
 func (v *Verbs) outboxList(c call, a api.OutboxListArgs) (any, error) {
