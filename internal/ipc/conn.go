@@ -41,8 +41,6 @@ type conn struct {
 	done    chan struct{} // closed when run returns
 	held    int           // bytes that the request being read counts; the reader's
 	refused int           // bytes of lines that were refused, and not yet paid for; the reader's
-	turns   *turns        // of the caller's uid
-	turn    *turn         // of the line being looked at, nil once it is its request's; the reader's
 
 	mu         sync.Mutex
 	admitted   bool
@@ -99,8 +97,6 @@ func (c *conn) run() {
 	}
 	defer release()
 	defer c.finish()
-	c.turns = c.s.turns.join(caller.UID)
-	defer c.s.turns.leave(caller.UID)
 	c.mu.Lock()
 	c.caller, c.admitted = caller, true
 	c.mu.Unlock()
@@ -222,9 +218,7 @@ func (c *conn) readLines() ending {
 		line, files, err := c.in.next()
 		switch {
 		case err == nil:
-			c.turn = c.turns.begin()
 			c.request(line, files)
-			c.turn.end()
 			c.pause()
 		case errors.Is(err, errLineTooLong):
 			c.fail("", true, api.Errorf(api.CodeTooLarge, "a line is longer than %d bytes; the connection ends", api.MaxLine))

@@ -92,33 +92,27 @@ func (c *conn) longOnes() []ender {
 	return longs
 }
 
-// start does work aside, counted as one request in flight,
-// and answers r with what it returns.
-// work has the turn of the line, and ends it before it waits for somebody else.
-func (c *conn) start(r *api.Request, work func(ctx context.Context, t *turn) (json.RawMessage, error)) {
+// start does work aside, counted as one request in flight, and answers r with what
+// it returns.
+func (c *conn) start(r *api.Request, work func(ctx context.Context) (json.RawMessage, error)) {
 	release, err := c.s.backend.Acquire(c.caller, BudgetRequests)
 	if err != nil {
 		c.fail(r.ID, false, c.asError(r, err))
 		return
 	}
 	c.take(r.ID)
-	c.aside(func(t *turn) {
-		data, err := work(c.ctx, t)
-		t.end()
+	c.aside(func() {
+		data, err := work(c.ctx)
 		c.finishFlight(r, data, err, release)
 	})
 }
 
-// aside does the work of a request on another goroutine, counted by wg, in the turn
-// of its line.
-func (c *conn) aside(work func(t *turn)) {
+// aside does the work of a request on another goroutine, counted by wg.
+func (c *conn) aside(work func()) {
 	c.wg.Add(1)
-	t := c.turn
-	c.turn = nil
 	c.s.crew.Go(func() {
 		defer c.wg.Done()
-		defer t.end()
-		work(t)
+		work()
 	})
 }
 

@@ -89,7 +89,6 @@ func (l *listener) serveCall(ctx context.Context, r *router.Request) (json.RawMe
 	if err := l.tell(r, id, false); err != nil {
 		return nil, err
 	}
-	r.Waits()
 	select {
 	case out := <-answers:
 		return out.data, out.err

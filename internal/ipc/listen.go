@@ -158,7 +158,7 @@ func (c *conn) endListeners(owner identity.ID) {
 }
 
 func (c *conn) serveUnlisten(r *api.Request, _ []*os.File) {
-	c.start(r, func(ctx context.Context, _ *turn) (json.RawMessage, error) {
+	c.start(r, func(ctx context.Context) (json.RawMessage, error) {
 		owner, err := c.own(ctx, r)
 		if err != nil {
 			return nil, err

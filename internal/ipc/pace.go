@@ -3,6 +3,8 @@ package ipc
 import (
 	"sync"
 	"time"
+
+	"github.com/fastn-stack/fastnd/internal/lru"
 )
 
 const (
@@ -15,25 +17,31 @@ const (
 	refusalBurst = 200 * time.Millisecond
 	// longestPause bounds how long a connection that had lines refused is not read.
 	longestPause = time.Second
+	// mostPaced is how many uids are remembered.
+	mostPaced = 1024
 )
 
-// pace is how one uid pays for lines that are refused.
+// pace is how uids pay for lines that are refused: with time.
 type pace struct {
 	mu   sync.Mutex
-	paid time.Time // until when it has paid
+	paid *lru.Map[uint32, time.Time] // until when each has paid
 }
 
-// pay tells how long to wait for what cost is.
-func (p *pace) pay(now time.Time, cost time.Duration) time.Duration {
+func newPace() *pace { return &pace{paid: lru.New[uint32, time.Time](mostPaced)} }
+
+// pay tells how long uid is to wait for what cost is.
+func (p *pace) pay(uid uint32, now time.Time, cost time.Duration) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if least := now.Add(-refusalBurst); p.paid.Before(least) {
-		p.paid = least
+	paid, _ := p.paid.Get(uid)
+	if least := now.Add(-refusalBurst); paid.Before(least) {
+		paid = least
 	}
-	if most := now.Add(longestPause); p.paid.Before(most) {
-		p.paid = p.paid.Add(cost)
+	if most := now.Add(longestPause); paid.Before(most) {
+		paid = paid.Add(cost)
 	}
-	return min(p.paid.Sub(now), longestPause)
+	p.paid.Put(uid, paid)
+	return min(paid.Sub(now), longestPause)
 }
 
 // pause has a client whose line was refused wait until its uid has paid for it. It
@@ -44,7 +52,7 @@ func (c *conn) pause() {
 	}
 	cost := refusalCost + time.Duration(c.refused>>10)*refusalKiB
 	c.refused = 0
-	wait := c.turns.pace.pay(time.Now(), cost)
+	wait := c.s.pace.pay(c.caller.UID, time.Now(), cost)
 	if wait <= 0 {
 		return
 	}

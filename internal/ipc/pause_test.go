@@ -7,23 +7,28 @@ import (
 	"github.com/fastn-stack/fastnd/internal/ipc"
 )
 
-// Who has many lines refused is read slowly; every line is still answered, and
-// others of another uid do not wait.
+// Who has many lines refused is read slowly, on a new connection too; every line is
+// still answered, and others of another uid do not wait.
 func TestManyRefusedLines(t *testing.T) {
 	path, b, _ := serve(t, ipc.Options{})
-	const lines = 300
-	c := dial(t, path)
-	begin := time.Now()
-	for range lines {
-		c.send("x")
+	refusedSlowly := func(lines int) {
+		t.Helper()
+		c := dial(t, path)
+		defer c.Close()
+		begin := time.Now()
+		for range lines {
+			c.send("x")
+		}
+		for range lines {
+			c.want(c.answer(), "null", "bad_request")
+		}
+		if took := time.Since(begin); took < 50*time.Millisecond {
+			t.Errorf("%d lines were refused in %v", lines, took)
+		}
+		c.works()
 	}
-	for range lines {
-		c.want(c.answer(), "null", "bad_request")
-	}
-	if took := time.Since(begin); took < 50*time.Millisecond {
-		t.Errorf("%d lines were refused in %v", lines, took)
-	}
-	c.works()
+	refusedSlowly(300)
+	refusedSlowly(100)
 	b.As.Store(4242)
 	other := dial(t, path)
 	other.works()

@@ -95,14 +95,13 @@ func (c *conn) serveHello(r *api.Request, _ []*os.File) {
 }
 
 func (c *conn) serveCall(r *api.Request, _ []*os.File) {
-	c.start(r, func(ctx context.Context, t *turn) (json.RawMessage, error) {
+	c.start(r, func(ctx context.Context) (json.RawMessage, error) {
 		ctx, cancel := context.WithTimeout(ctx, r.Timeout())
 		defer cancel()
 		rr, err := c.routerRequest(ctx, r, router.Call)
 		if err != nil {
 			return nil, err
 		}
-		rr.Waiting = t.end
 		return c.s.backend.Route(ctx, rr)
 	})
 }
@@ -150,7 +149,7 @@ func (c *conn) serveVerb(r *api.Request, files []*os.File) {
 		c.dismissing++
 		c.mu.Unlock()
 	}
-	c.aside(func(t *turn) {
+	c.aside(func() {
 		ctx, cancel := context.WithTimeout(c.ctx, r.Timeout())
 		defer cancel()
 		v, err := c.s.backend.Verb(ctx, c.caller, r, files)
@@ -158,7 +157,6 @@ func (c *conn) serveVerb(r *api.Request, files []*os.File) {
 		if err == nil {
 			data, err = marshal(v)
 		}
-		t.end()
 		c.finishFlight(r, data, err, release)
 		if r.Type == api.VerbDaemonDisconnect {
 			c.afterDismissing()

@@ -25,7 +25,7 @@ type Server struct {
 	types    map[string]requestType
 	streams  streamTable
 	incoming incomingTable
-	turns    turnTable
+	pace     *pace
 	crew     crew.Crew // does the requests
 	// lingering holds one for each refused connection that is lingered on.
 	lingering chan struct{}
@@ -41,7 +41,7 @@ type Server struct {
 
 // New makes a Server that answers by b.
 func New(b Backend, log *slog.Logger, o Options) *Server {
-	s := &Server{backend: b, log: log, o: o.withDefaults(), types: requestTypes(), lingering: make(chan struct{}, mostLingering),
+	s := &Server{backend: b, log: log, o: o.withDefaults(), types: requestTypes(), pace: newPace(), lingering: make(chan struct{}, mostLingering),
 		listeners: make(map[net.Listener]struct{}), conns: make(map[*conn]struct{})}
 	s.streams.init(s.o.StreamResults, api.StreamResultTTL)
 	return s

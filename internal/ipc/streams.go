@@ -199,8 +199,7 @@ func (c *conn) serveStreamResult(r *api.Request, _ []*os.File) {
 		c.fail(r.ID, false, errNoStream())
 		return
 	}
-	c.start(r, func(ctx context.Context, t *turn) (json.RawMessage, error) {
-		t.end()
+	c.start(r, func(ctx context.Context) (json.RawMessage, error) {
 		if r.TimeoutMS > 0 {
 			limited, cancel := context.WithTimeout(ctx, r.Timeout())
 			defer cancel()

@@ -16,7 +16,6 @@ import (
 // until one is sent r. One that does not prove first that it speaks for r.To was
 // sent nothing of r, so the next may do. It is the handler "another node".
 func (m *Remote) Serve(ctx context.Context, r *router.Request) (json.RawMessage, error) {
-	r.Waits()
 	var data []byte
 	err := m.eachNode(ctx, r.From, r.To, func(own *identity.Delegation, c candidate) (err error) {
 		data, err = m.try(ctx, r, own, c)

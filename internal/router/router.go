@@ -52,16 +52,6 @@ type Request struct {
 	// Accept answers a Stream request with "streaming" and returns its bytes.
 	// A handler calls it at most once, and owns what it returns.
 	Accept func() (Conn, error)
-	// Waiting is told that the request waits for a program or another node, if its
-	// sender wants to know: nil if not.
-	Waiting func()
-}
-
-// Waits is called by a handler before it waits for somebody else.
-func (r *Request) Waits() {
-	if r.Waiting != nil {
-		r.Waiting()
-	}
 }
 
 // Local tells that a client of this machine made the request.
