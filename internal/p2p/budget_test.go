@@ -114,7 +114,7 @@ func (r *rawRequests) send(f *wire.Frame, payload []byte) uint64 {
 func (r *rawRequests) answer() (uint64, api.Code) {
 	r.t.Helper()
 	_ = r.s.SetReadDeadline(time.Now().Add(10 * time.Second))
-	f, _, err := wire.ReadFrame(r.r, api.MaxPayload)
+	f, _, err := wire.ReadFrame(r.r, nil, nil)
 	if err != nil {
 		r.t.Fatalf("no answer: %v", err)
 	}

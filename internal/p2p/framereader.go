@@ -21,12 +21,26 @@ type frameReader struct {
 	inFrame bool
 	armed   bool // a deadline is set for the part being read
 	dirty   bool // a deadline was set since the frame began
+
+	// admit, if not nil, is asked before memory is given to a payload.
+	admit   func(*wire.Frame) *api.Error
+	refused *api.Error // what it said of the frame being read
+	// Made once, since each would cost an allocation for each frame.
+	wanted   func(*wire.Frame) bool
+	progress func()
 }
 
 func newFrameReader(s network.Stream, limit time.Duration) *frameReader {
 	f := &frameReader{s: s, limit: limit}
 	f.br = readers.Get().(*bufio.Reader)
 	f.br.Reset(f)
+	f.progress = func() { f.armed = false }
+	f.wanted = func(frame *wire.Frame) bool {
+		if f.admit != nil {
+			f.refused = f.admit(frame)
+		}
+		return f.refused == nil
+	}
 	return f
 }
 
@@ -54,27 +68,16 @@ func (f *frameReader) wait() error {
 	return err
 }
 
-// next reads one frame. admit, if not nil, is asked before memory is given to
-// a payload. If it refuses, the payload is discarded, and the frame returned
-// with the refusal: a stream that others share is read on.
-func (f *frameReader) next(admit func(*wire.Frame) *api.Error) (_ *wire.Frame, payload []byte, refused *api.Error, err error) {
+// next reads one frame. If admit refuses it, the payload is discarded, and the
+// frame returned with the refusal: a stream that others share is read on.
+func (f *frameReader) next() (_ *wire.Frame, payload []byte, refused *api.Error, err error) {
 	if err := f.wait(); err != nil {
 		return nil, nil, nil, err
 	}
-	f.inFrame = true
+	f.inFrame, f.refused = true, nil
 	defer f.rest()
-	frame, err := wire.ReadHeader(f.br)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	progress := func() { f.armed = false }
-	if admit != nil {
-		if refused = admit(frame); refused != nil {
-			return frame, nil, refused, wire.DiscardPayload(f.br, frame, progress)
-		}
-	}
-	payload, err = wire.ReadPayload(f.br, frame, api.MaxPayload, progress)
-	return frame, payload, nil, err
+	frame, payload, err := wire.ReadFrame(f.br, f.wanted, f.progress)
+	return frame, payload, f.refused, err
 }
 
 // rest ends the frame and takes the deadline off.

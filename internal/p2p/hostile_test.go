@@ -65,7 +65,7 @@ func answerOn(t *testing.T, s network.Stream, number uint64) {
 		t.Fatal(err)
 	}
 	_ = s.SetReadDeadline(time.Now().Add(10 * time.Second))
-	f, p, err := wire.ReadFrame(bufio.NewReader(s), api.MaxPayload)
+	f, p, err := wire.ReadFrame(bufio.NewReader(s), nil, nil)
 	if err != nil || f.Number != number || f.GetReply() == nil || string(p) != "hello" {
 		t.Fatalf("answer %v, %q, %v", f, p, err)
 	}
@@ -176,7 +176,7 @@ func TestIdleAfterASlowFrame(t *testing.T) {
 			}
 			<-time.After(limit / 3) // so that the parts are read apart
 		}
-		if f, _, err := wire.ReadFrame(bufio.NewReader(s), api.MaxPayload); err != nil || f.Number != 2 {
+		if f, _, err := wire.ReadFrame(bufio.NewReader(s), nil, nil); err != nil || f.Number != 2 {
 			t.Fatal(f, err)
 		}
 		<-time.After(2 * limit) // the time is what is tested

@@ -200,16 +200,15 @@ func (h *holding) release() {
 
 // intake reads the requests of one stream and counts what they hold.
 type intake struct {
-	c     *connState
-	s     network.Stream
-	in    *frameReader
-	held  holding // by the frame being read
-	admit func(*wire.Frame) *api.Error
+	c    *connState
+	s    network.Stream
+	in   *frameReader
+	held holding // by the frame being read
 }
 
 func newIntake(c *connState, s network.Stream, in *frameReader) *intake {
 	t := &intake{c: c, s: s, in: in}
-	t.admit = func(f *wire.Frame) *api.Error { return c.hold(&t.held, s, f) }
+	in.admit = func(f *wire.Frame) *api.Error { return c.hold(&t.held, s, f) }
 	return t
 }
 
@@ -223,7 +222,7 @@ type incoming struct {
 }
 
 func (t *intake) next() (m incoming, err error) {
-	m.f, m.payload, m.refused, err = t.in.next(t.admit)
+	m.f, m.payload, m.refused, err = t.in.next()
 	m.held, t.held = t.held, holding{}
 	if err != nil {
 		m.held.release()

@@ -194,17 +194,18 @@ func (r *reqStream) deliver(number uint64, res result) {
 func (r *reqStream) read() {
 	defer r.h.conns.forget(r.conn)
 	defer r.in.release()
-	for {
-		big := false
-		f, payload, _, err := r.in.next(func(f *wire.Frame) *api.Error {
-			if big = f.PayloadSize > bulky; big {
-				r.bulk.Add(1)
-			}
-			return nil
-		})
-		if big {
-			r.bulk.Add(-1)
+	big := int32(0)
+	r.in.admit = func(f *wire.Frame) *api.Error {
+		if f.PayloadSize > bulky {
+			big = 1
+			r.bulk.Add(big)
 		}
+		return nil
+	}
+	for {
+		big = 0
+		f, payload, _, err := r.in.next()
+		r.bulk.Add(-big)
 		if err != nil || f.GetReply() == nil {
 			r.fail(r.conn.lostError())
 			return

@@ -99,7 +99,7 @@ func (o opening) do(ctx context.Context, f *wire.Frame, payload []byte) (conn *r
 		return nil, nil, nil, !done.complete && ctx.Err() == nil, o.lost(ctx)
 	}
 	in := newFrameReader(o.s, o.h.o.Timing.Header)
-	got, answer, _, err := in.next(nil)
+	got, answer, _, err := in.next()
 	if !stop() || err != nil || got.GetReply() == nil {
 		in.release()
 		_ = o.s.ResetWithError(toResetCode(closeCode(err)))

@@ -174,16 +174,16 @@ func TestBulkyRequestsDelayNoSmallOnes(t *testing.T) {
 		raw.SetStreamHandler(p2p.Protocol, func(s network.Stream) {
 			defer s.Reset()
 			for in := bufio.NewReader(s); ; {
-				f, err := wire.ReadHeader(in)
-				if err != nil {
+				f, p, err := wire.ReadFrame(in, func(f *wire.Frame) bool {
+					if f.PayloadSize > 1000 {
+						stuck <- true
+						<-done
+					}
+					return f.PayloadSize <= 1000
+				}, nil)
+				if err != nil || f.PayloadSize > 1000 {
 					return
 				}
-				if f.PayloadSize > 1000 {
-					stuck <- true
-					<-done
-					return
-				}
-				p, _ := wire.ReadPayload(in, f, api.MaxPayload, nil)
 				_, _ = wire.WriteFrame(s, &wire.Frame{Number: f.Number, Body: &wire.Frame_Reply{Reply: &wire.Reply{}}}, p)
 			}
 		})
@@ -303,7 +303,7 @@ func TestReplyErrorIsAReply(t *testing.T) {
 	}
 	wantCode(t, r.Err(), api.CodeRefused)
 	p := recv(t, seen, "peer")
-	if p.Node != a.Node() || p.IP != netip.MustParseAddr("127.0.0.1") || !strings.HasPrefix(p.RemoteAddr, "/ip4/127.0.0.1/udp/") {
+	if p.Node != a.Node() || p.IP != netip.MustParseAddr("127.0.0.1") || !strings.HasPrefix(p.RemoteAddr, "/ip4/127.0.0.1/") {
 		t.Errorf("the server saw %+v", p)
 	}
 	conn, r, _, err := a.OpenStream(t.Context(), b.Node(), p2ptest.Open(wire.Kind_KIND_STREAM), nil)

@@ -253,7 +253,7 @@ func framesOf(data []byte) (frames []sentFrame, err error) {
 	in := bytes.NewReader(data)
 	r := bufio.NewReader(in)
 	for {
-		f, payload, err := wire.ReadFrame(r, api.MaxPayload)
+		f, payload, err := wire.ReadFrame(r, nil, nil)
 		if err != nil {
 			return frames, err
 		}

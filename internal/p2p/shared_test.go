@@ -97,7 +97,7 @@ func answerLater(s network.Stream, first chan<- bool, goOn <-chan bool, seen *sy
 	defer s.Reset()
 	in := bufio.NewReader(s)
 	for {
-		f, p, err := wire.ReadFrame(in, api.MaxPayload)
+		f, p, err := wire.ReadFrame(in, nil, nil)
 		if err != nil {
 			return
 		}

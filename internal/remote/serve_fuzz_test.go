@@ -65,7 +65,7 @@ func FuzzServeFrame(f *testing.F) {
 		{Id: "123e4567-e89b-42d3-a456-426614174000", Size: 1}, {Id: "123e4567-e89b-42d3-a456-426614174001", Size: 2}}}}}, `1""`)
 	add(&wire.Frame{Body: &wire.Frame_Deliver{Deliver: &wire.Deliver{From: raw, To: to[:], Protocol: "App", Letters: []*wire.Letter{{Id: "mine", Size: 1}}}}}, `{`)
 	f.Fuzz(func(t *testing.T, raw []byte, who byte) {
-		frame, payload, err := wire.ReadFrame(bufio.NewReader(bytes.NewReader(raw)), api.MaxPayload)
+		frame, payload, err := wire.ReadFrame(bufio.NewReader(bytes.NewReader(raw)), nil, nil)
 		if err != nil || frame.GetReply() != nil || frame.GetCancel() != nil || frame.GetAborted() != nil {
 			return // these are not for here
 		}

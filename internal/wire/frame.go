@@ -46,20 +46,27 @@ var (
 // ReadFrame reads one frame with its payload, nil if there is none. It is
 // io.EOF if the stream ends before a frame, io.ErrUnexpectedEOF within one;
 // what it refuses wraps ErrTooLarge or ErrMalformed. Frames it returns are valid.
-func ReadFrame(r *bufio.Reader, maxPayload int) (*Frame, []byte, error) {
-	f, err := ReadHeader(r)
+//
+// wanted, if not nil, is asked before memory is given to a payload: if it is
+// false that is read and not kept. progress, if not nil, is called before each
+// Chunk of the payload, to move a deadline on.
+func ReadFrame(r *bufio.Reader, wanted func(*Frame) bool, progress func()) (*Frame, []byte, error) {
+	f, err := readHeader(r)
 	if err != nil {
 		return nil, nil, err
 	}
-	payload, err := ReadPayload(r, f, maxPayload, nil)
-	if err != nil {
-		return nil, nil, err
+	if progress == nil {
+		progress = func() {}
 	}
-	return f, payload, nil
+	if wanted != nil && !wanted(f) {
+		return f, nil, discardPayload(r, int(f.PayloadSize), progress)
+	}
+	payload, err := readPayload(r, int(f.PayloadSize), progress)
+	return f, payload, err
 }
 
-// ReadHeader reads the first part of a frame; ReadPayload must follow.
-func ReadHeader(r *bufio.Reader) (*Frame, error) {
+// readHeader reads the first part of a frame.
+func readHeader(r *bufio.Reader) (*Frame, error) {
 	n, err := readLength(r)
 	if err != nil {
 		return nil, err
@@ -86,22 +93,14 @@ func ReadHeader(r *bufio.Reader) (*Frame, error) {
 	return f, f.Validate()
 }
 
-// ReadPayload reads the payload that f announces. progress, if not nil, is
-// called before each further Chunk of it, to move a deadline on.
-func ReadPayload(r io.Reader, f *Frame, maxPayload int, progress func()) ([]byte, error) {
-	size := int(f.PayloadSize)
-	switch {
-	case size == 0:
+func readPayload(r io.Reader, size int, progress func()) ([]byte, error) {
+	if size == 0 {
 		return nil, nil
-	case size > min(maxPayload, api.MaxPayload):
-		return nil, fmt.Errorf("%w: a payload of %d bytes, at most %d are allowed", ErrTooLarge, size, min(maxPayload, api.MaxPayload))
 	}
 	// All of the memory only once the peer has sent a part worth it.
 	b := make([]byte, min(size, Chunk))
 	for have := 0; ; {
-		if progress != nil {
-			progress()
-		}
+		progress()
 		end := min(have+Chunk, size)
 		if _, err := io.ReadFull(r, b[have:end]); err != nil {
 			return nil, unexpected(err)
@@ -115,18 +114,14 @@ func ReadPayload(r io.Reader, f *Frame, maxPayload int, progress func()) ([]byte
 	}
 }
 
-// DiscardPayload reads the payload that f announces and keeps none of it.
-// progress is that of ReadPayload.
-func DiscardPayload(r *bufio.Reader, f *Frame, progress func()) error {
-	for left := int(f.PayloadSize); left > 0; {
-		if progress != nil {
-			progress()
-		}
-		n, err := r.Discard(min(left, Chunk))
+func discardPayload(r *bufio.Reader, size int, progress func()) error {
+	for size > 0 {
+		progress()
+		n, err := r.Discard(min(size, Chunk))
 		if err != nil {
 			return unexpected(err)
 		}
-		left -= n
+		size -= n
 	}
 	return nil
 }

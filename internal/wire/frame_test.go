@@ -37,7 +37,7 @@ func raw(header []byte) []byte {
 }
 
 func read(b []byte) (*Frame, []byte, error) {
-	return ReadFrame(bufio.NewReaderSize(bytes.NewReader(b), ReaderSize), api.MaxPayload)
+	return ReadFrame(bufio.NewReaderSize(bytes.NewReader(b), ReaderSize), nil, nil)
 }
 
 func TestFramesComeBack(t *testing.T) {
@@ -66,12 +66,12 @@ func TestFramesComeBack(t *testing.T) {
 			b := encode(t, c.f, c.payload)
 			both := bufio.NewReaderSize(bytes.NewReader(append(bytes.Clone(b), b...)), ReaderSize)
 			for range 2 { // nothing of one frame is left for the next
-				f, p, err := ReadFrame(both, api.MaxPayload)
+				f, p, err := ReadFrame(both, nil, nil)
 				if err != nil || !proto.Equal(f, c.f) || !bytes.Equal(p, c.payload) {
 					t.Fatalf("got %v, %d bytes, %v", f, len(p), err)
 				}
 			}
-			if _, _, err := ReadFrame(both, api.MaxPayload); err != io.EOF {
+			if _, _, err := ReadFrame(both, nil, nil); err != io.EOF {
 				t.Fatalf("behind the last frame: %v", err)
 			}
 			for _, cut := range []int{1, 2, len(b) / 2, len(b) - 1} {
@@ -159,9 +159,6 @@ func TestRefusedFrames(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
 	}
-	if _, _, err := ReadFrame(bufio.NewReader(bytes.NewReader(encode(t, open(), make([]byte, 11)))), 10); !errors.Is(err, ErrTooLarge) {
-		t.Errorf("a payload above the caller's limit: %v", err)
-	}
 }
 
 // countWriter counts writes and fails after some.
@@ -228,22 +225,16 @@ func TestAnnouncedPayloadIsNotAllocated(t *testing.T) {
 func TestDiscardPayload(t *testing.T) {
 	first := encode(t, open(), make([]byte, api.MaxPayload))
 	r := bufio.NewReaderSize(bytes.NewReader(append(first, encode(t, open(), []byte("next"))...)), ReaderSize)
-	f, err := ReadHeader(r)
-	if err != nil {
-		t.Fatal(err)
-	}
 	parts := 0
-	if err := DiscardPayload(r, f, func() { parts++ }); err != nil || parts != api.MaxPayload/Chunk+1 {
-		t.Fatalf("%d parts, %v", parts, err)
+	no := func(*Frame) bool { return false }
+	if _, p, err := ReadFrame(r, no, func() { parts++ }); err != nil || p != nil || parts != api.MaxPayload/Chunk+1 {
+		t.Fatalf("%d bytes, %d parts, %v", len(p), parts, err)
 	}
-	if _, p, err := ReadFrame(r, api.MaxPayload); err != nil || string(p) != "next" {
+	if _, p, err := ReadFrame(r, nil, nil); err != nil || string(p) != "next" {
 		t.Fatalf("then %q, %v", p, err)
 	}
 	r.Reset(bytes.NewReader(first[:len(first)-1]))
-	if f, err = ReadHeader(r); err != nil {
-		t.Fatal(err)
-	}
-	if err := DiscardPayload(r, f, nil); err != io.ErrUnexpectedEOF {
+	if _, _, err := ReadFrame(r, no, nil); err != io.ErrUnexpectedEOF {
 		t.Fatal(err)
 	}
 }
@@ -330,7 +321,7 @@ func BenchmarkFrame(b *testing.B) {
 		if _, err := WriteFrame(&buf, f, payload); err != nil {
 			b.Fatal(err)
 		}
-		if _, _, err := ReadFrame(r, api.MaxPayload); err != nil {
+		if _, _, err := ReadFrame(r, nil, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -40,7 +40,7 @@ func newPoser(t *testing.T) *poser {
 	p.host.SetStreamHandler(p2p.Protocol, func(s network.Stream) {
 		defer func() { _ = s.Reset() }()
 		for in := bufio.NewReader(s); ; {
-			f, _, err := wire.ReadFrame(in, api.MaxPayload)
+			f, _, err := wire.ReadFrame(in, nil, nil)
 			if err != nil {
 				return
 			}

@@ -180,7 +180,7 @@ func (s *rawStream) tryAsk(f *wire.Frame, payload []byte) (*wire.Reply, []byte, 
 		return nil, nil, err
 	}
 	_ = s.SetReadDeadline(time.Now().Add(20 * time.Second))
-	answer, data, err := wire.ReadFrame(s.in, api.MaxPayload)
+	answer, data, err := wire.ReadFrame(s.in, nil, nil)
 	if err != nil {
 		return nil, nil, err
 	}
