@@ -17,6 +17,8 @@ type daemonCmd struct {
 	Status     daemonStatusCmd     `cmd:"" help:"Tell whether the daemon runs; exit code 3 if not."`
 	Reload     daemonReloadCmd     `cmd:"" help:"Make the daemon read its configuration again."`
 	Disconnect daemonDisconnectCmd `cmd:"" help:"Cut the connections of a user (administrators)."`
+	Backup     daemonBackupCmd     `cmd:"" help:"Write all keys and data to a new file (administrators)."`
+	Restore    daemonRestoreCmd    `cmd:"" help:"Make keys and data anew from a backup."`
 }
 
 func (*daemonCmd) Help() string {

@@ -28,19 +28,9 @@ Example:
 }
 
 func (c *idExportCmd) run(a *app) error {
-	if c.File == "-" {
-		return usage("a key is never written to standard output").
-			WithHint("give a file that does not exist; one that is named -, as ./-")
-	}
-	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL | syscall.O_NOFOLLOW
-	f, err := os.OpenFile(c.File, flags, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return api.Errorf(api.CodeConflict, "cannot export to %s: it exists", c.File).
-			WithHint("name a file that does not exist; a key never replaces a file")
-	}
+	f, err := newSecret(c.File, "the key")
 	if err != nil {
-		return failed("cannot export to %s: %v", c.File, pathCause(err)).
-			WithHint("name a new file in a folder that exists and that you may write to")
+		return err
 	}
 	raw, err := a.verb(api.VerbIdentityExport, api.IdentityArgs{Identity: c.Name}, f)
 	if err == nil {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/fastn-stack/fastnd/internal/daemon"
 )
@@ -35,12 +36,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("fastnd", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() {
-		fmt.Fprintln(stderr, "usage: fastnd [--config FILE] [--home DIR] [--check-config]")
+		fmt.Fprintln(stderr, "usage: fastnd [--config FILE] [--home DIR] [--check-config | --restore FILE]")
 		flags.PrintDefaults()
 	}
 	flags.StringVar(&o.ConfigPath, "config", "", "configuration `FILE` (default /etc/fastn/fastn.toml, or DIR/fastn.toml with --home)")
 	flags.StringVar(&o.Home, "home", "", "run for one user, with everything under `DIR`")
 	check := flags.Bool("check-config", false, "read the configuration, say what is wrong with it, and exit")
+	backup := flags.String("restore", "", "make the keys and data anew from what fastn daemon backup wrote to `FILE`, and exit")
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -58,6 +60,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, "fastnd", version)
 	case *check:
 		err = daemon.CheckConfig(o)
+	case *backup != "":
+		err = restore(ctx, o, *backup, stdout)
 	default:
 		err = serve(ctx, o)
 	}
@@ -69,6 +73,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitFailed
 	}
 	return 0
+}
+
+func restore(ctx context.Context, o daemon.Options, backup string, stdout io.Writer) error {
+	r, err := daemon.Restore(ctx, o, backup)
+	if err == nil {
+		_, err = fmt.Fprintf(stdout, "restored node %s in %s, as it was on %s\n", r.Node, r.Dir, r.Created.Local().Format(time.DateTime))
+	}
+	return err
 }
 
 func serve(ctx context.Context, o daemon.Options) error {

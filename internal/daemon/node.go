@@ -78,6 +78,7 @@ func newNode(ctx context.Context, d *Daemon) (_ *node, err error) {
 	if err != nil {
 		return nil, err
 	}
+	_ = os.RemoveAll(filepath.Join(d.place.dir, verbs.Snapshots)) // left by a crash; the next backup says what is wrong with it
 	existed := n.storeExists()
 	if err := n.openStore(ctx); err != nil {
 		return nil, err
@@ -107,7 +108,8 @@ func newNode(ctx context.Context, d *Daemon) (_ *node, err error) {
 		return nil, err
 	}
 	n.verbs = &verbs.Verbs{Roster: n.roster, Store: n.store, Host: n.host, Router: n.router, Remote: n.remote,
-		Budgets: d.budgets, Events: d.hub, Messages: n.mail.store, Courier: n.mail.courier, Now: d.o.clock()}
+		Budgets: d.budgets, Events: d.hub, Messages: n.mail.store, Courier: n.mail.courier, Now: d.o.clock(),
+		Dir: d.place.dir, Version: d.o.Version}
 	n.startMail()
 	for name := range handlers {
 		n.verbs.Builtin = append(n.verbs.Builtin, name)

@@ -53,6 +53,9 @@ func (c *conn) check(r *api.Request, a attached) (requestType, error) {
 		return t, errStopping()
 	case !known:
 		return t, c.s.unknownType(r.Type)
+	case t.admin && !c.caller.Admin:
+		return t, api.Errorf(api.CodeNotPermitted, "%s is for administrators", r.Type).
+			WithHint(`run it as root or as a member of group "fastn-admin"`)
 	case a.over:
 		return t, api.Errorf(api.CodeBadRequest, "more than %d descriptors came with the request, or than the daemon can take", api.MaxFiles)
 	case len(a.files) > 0 && t.files == 0:
@@ -62,9 +65,6 @@ func (c *conn) check(r *api.Request, a attached) (requestType, error) {
 	case c.inUse(r.ID):
 		return t, api.Errorf(api.CodeBadRequest, "a request with this id is in flight on this connection").
 			WithHint("use an id again once it is answered")
-	case t.admin && !c.caller.Admin:
-		return t, api.Errorf(api.CodeNotPermitted, "%s is for administrators", r.Type).
-			WithHint(`run it as root or as a member of group "fastn-admin"`)
 	}
 	return t, t.checkMembers(r)
 }

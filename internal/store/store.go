@@ -214,6 +214,19 @@ func (s *Store) await(ctx context.Context) error {
 
 func (s *Store) pass() { <-s.writing }
 
+// Backup writes a consistent copy of what is on the disk to path, of mode 0600,
+// which must not exist. Writers wait meanwhile.
+func (s *Store) Backup(ctx context.Context, path string) error {
+	if err := s.await(ctx); err != nil {
+		return err
+	}
+	defer s.pass()
+	if err := s.db.Backup(ctx, path); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	return nil
+}
+
 // Turn takes a writer's whole way and changes nothing; the disk is not written. A
 // writer that hangs keeps it waiting until ctx ends.
 func (s *Store) Turn(ctx context.Context) error {

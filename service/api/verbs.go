@@ -52,6 +52,7 @@ const (
 	VerbDaemonReload     = "daemon.reload"     // {} → ReloadResult; admin
 	VerbDaemonStop       = "daemon.stop"       // {} → {}; admin; refused under systemd
 	VerbDaemonDisconnect = "daemon.disconnect" // UserArgs → Disconnected; admin
+	VerbDaemonBackup     = "daemon.backup"     // one descriptor to write to → Backup; admin
 )
 
 // Verb describes a management verb: who may use it and what it touches.
@@ -102,6 +103,7 @@ func Verbs() []Verb {
 		{Name: VerbDaemonReload, Admin: true},
 		{Name: VerbDaemonStop, Admin: true},
 		{Name: VerbDaemonDisconnect, Admin: true, Args: UserArgs{}},
+		{Name: VerbDaemonBackup, Admin: true, Files: 1},
 	}
 	slices.SortFunc(v, func(a, b Verb) int {
 		switch {
@@ -312,6 +314,13 @@ type ReloadResult struct {
 
 type Disconnected struct {
 	Connections int `json:"connections"`
+}
+
+// Backup tells what daemon.backup wrote.
+type Backup struct {
+	Bytes   int64    `json:"bytes"`
+	Keys    int      `json:"keys"`    // the node's among them
+	Skipped []string `json:"skipped"` // files of keys that are refused
 }
 
 // ListenArgs is the `data` of listen; protocol and instance stand in the

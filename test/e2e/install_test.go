@@ -43,6 +43,7 @@ func testPackage(t *testing.T, s suite) {
 	step("administrators' verbs are for administrators", adminVerbs)
 	step("reload with a bad file keeps serving and says so", badReload)
 	step("one who left the group is cut off by daemon disconnect", disconnect)
+	step("a backup is restored on an empty machine", backupAndRestore)
 	step("an upgrade refuses no client", func(t *testing.T, m *nspawn.Machine) { upgradeUnderLoad(t, m, s) })
 	step("a reboot brings it back without a client", reboot)
 	step("remove keeps everything, reinstall resumes", removeAndReinstall)
@@ -222,6 +223,43 @@ func reboot(t *testing.T, m *nspawn.Machine) {
 	if got := m.MustAs("alice", "fastn", "id", "--json"); got != before {
 		t.Errorf("identities after the reboot: %s\nbefore: %s", got, before)
 	}
+}
+
+// backupAndRestore runs what the manual says, and what fastn prints.
+func backupAndRestore(t *testing.T, m *nspawn.Machine) {
+	m.MustAs("alice", "fastn", "send", "self", "kept", "--wait=delivered")
+	before := [...]string{m.MustAs("alice", "fastn", "id", "--json"), m.MustAs("alice", "fastn", "inbox", "--json"), status(t, m).Node.ID}
+	if r := m.RunAs("bob", "fastn", "daemon", "backup", "/tmp/bobs"); r.Code != 4 {
+		t.Errorf("a backup by bob: %v", r)
+	}
+	m.Must("fastn", "daemon", "backup", "/root/fastn.backup")
+	if got := m.Must("stat", "-c", "%a %u", "/root/fastn.backup"); got != "600 0" {
+		t.Errorf("the backup is %s", got)
+	}
+	if r := m.Run("fastnd", "--restore", "/root/fastn.backup"); r.Code != 1 || !strings.Contains(r.Err, "systemctl stop fastn.socket fastnd.service") {
+		t.Errorf("restored under a daemon that runs: %v", r)
+	}
+	commands := m.Run("fastn", "daemon", "restore", "/root/fastn.backup").Out
+	for command := range strings.Lines(commands) {
+		if strings.Contains(command, "--restore") {
+			if r := m.Run("sh", "-c", command); r.Code != 1 || !strings.Contains(r.Err, "hint: ") {
+				t.Errorf("restored over what is there: %v", r)
+			}
+			m.Must("mv", "/var/lib/fastn", "/var/lib/fastn.old")
+		}
+		m.Must("sh", "-c", command)
+	}
+	if got := m.Must("stat", "-c", "%a %U", "/var/lib/fastn", "/var/lib/fastn/keystore", "/var/lib/fastn/fastn.db"); got != "700 fastn-daemon\n700 fastn-daemon\n600 fastn-daemon" {
+		t.Errorf("modes and owners: %q, after\n%s", got, commands)
+	}
+	after := [...]string{m.MustAs("alice", "fastn", "id", "--json"), m.MustAs("alice", "fastn", "inbox", "--json"), status(t, m).Node.ID}
+	if after != before {
+		t.Errorf("after the restore: %q\nbefore: %q", after, before)
+	}
+	if p := status(t, m).Problems; len(p) > 0 {
+		t.Errorf("problems: %+v", p)
+	}
+	m.Must("rm", "-r", "/var/lib/fastn.old", "/root/fastn.backup")
 }
 
 func removeAndReinstall(t *testing.T, m *nspawn.Machine) {

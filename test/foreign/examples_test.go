@@ -192,6 +192,9 @@ func (v *verbs) prepare(r *api.Request) (files []*os.File) {
 	case api.VerbIdentityExport:
 		v.do(v.us, api.VerbIdentityRename, api.RenameArgs{Name: "office", To: "work"}, nil)
 		return open(os.O_CREATE | os.O_EXCL | os.O_WRONLY)
+	case api.VerbDaemonBackup:
+		v.key += ".tar"
+		return open(os.O_CREATE | os.O_EXCL | os.O_WRONLY)
 	case api.VerbIdentityImport:
 		v.do(v.us, api.VerbIdentityRemove, api.IdentityArgs{Identity: "work"}, nil)
 		return open(os.O_RDONLY)

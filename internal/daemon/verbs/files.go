@@ -28,7 +28,7 @@ func (t *fileTurns) enter(uid uint32) (leave func(), err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.used[uid] >= filesAtOnce {
-		return nil, api.Errorf(api.CodeOverBudget, "over budget: %d key files of yours are being read or written", filesAtOnce).
+		return nil, api.Errorf(api.CodeOverBudget, "over budget: %d files of yours are being read or written", filesAtOnce).
 			WithHint("wait until one of them is done")
 	}
 	if t.used == nil {
@@ -44,23 +44,23 @@ func (t *fileTurns) enter(uid uint32) (leave func(), err error) {
 	}, nil
 }
 
-// onlyOwn refuses to write a key where others can read it: the file must be the
-// caller's own regular file, empty, without rights for anybody else.
-func onlyOwn(f *os.File, uid uint32) error {
+// onlyOwn refuses to write what holds keys where others can read it: the file must
+// be the caller's own regular file, empty, without rights for anybody else.
+func onlyOwn(f *os.File, uid uint32, what string) error {
 	var st unix.Stat_t
 	if err := fstat(f, &st); err != nil {
 		return err
 	}
 	switch {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return api.Errorf(api.CodeBadRequest, "a key is written to a regular file only")
+		return api.Errorf(api.CodeBadRequest, "a %s is written to a regular file only", what)
 	case st.Mode&0o077 != 0:
-		return api.Errorf(api.CodeBadRequest, "the file to write the key to has mode %04o, others could read it", st.Mode&0o7777).
+		return api.Errorf(api.CodeBadRequest, "the file to write the %s to has mode %04o, others could read it", what, st.Mode&0o7777).
 			WithHint("use a new file of mode 0600")
 	case st.Uid != uid:
-		return api.Errorf(api.CodeBadRequest, "the file to write the key to is not yours")
-	case st.Size != 0: // a tail of what was there would make the key unreadable
-		return api.Errorf(api.CodeBadRequest, "the file to write the key to is not empty").
+		return api.Errorf(api.CodeBadRequest, "the file to write the %s to is not yours", what)
+	case st.Size != 0: // a tail of what was there would make it unreadable
+		return api.Errorf(api.CodeBadRequest, "the file to write the %s to is not empty", what).
 			WithHint("use a new file of mode 0600")
 	}
 	return nil

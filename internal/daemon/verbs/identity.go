@@ -88,7 +88,7 @@ func (v *Verbs) identityExport(c call, a api.IdentityArgs) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := onlyOwn(c.file, c.caller.UID); err != nil {
+	if err := onlyOwn(c.file, c.caller.UID, "key"); err != nil {
 		return nil, err
 	}
 	if _, err := c.file.Write(keystore.EncodePEM(key)); err != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/fastn-stack/fastnd/internal/access"
@@ -35,8 +36,11 @@ type Verbs struct {
 	Courier  *messages.Courier
 	Builtin  []string // protocols every identity serves
 	Now      func() time.Time
+	Dir      string // the state folder
+	Version  string
 
-	files fileTurns
+	files     fileTurns
+	backingUp sync.Mutex
 }
 
 // call is one request under way.
@@ -82,6 +86,7 @@ func (v *Verbs) handlers() map[string]func(call) (any, error) {
 		api.VerbInboxShow:       v.ofInbox(v.inboxShow),
 		api.VerbInboxRead:       v.ofInbox(v.inboxRead),
 		api.VerbInboxRemove:     v.ofInbox(v.inboxRemove),
+		api.VerbDaemonBackup:    v.backup,
 	}
 }
 
