@@ -48,10 +48,10 @@ fuzz: ## every fuzz target for FUZZTIME each; what they find is kept in testdata
 	done
 
 .PHONY: bench
-bench: deps-bench build ## fastn beside its baselines, in one run: a table, and build/bench.json
+bench: deps-bench build ## fastn beside its baselines, in one run: a table, and build/bench.json; fails if a budget is not met
 	@mkdir -p build
 	$(GO) build -o build/bench ./test/bench
-	build/bench -bin bin -json build/bench.json $(BENCHFLAGS)
+	build/bench -check -bin bin -json build/bench.json $(BENCHFLAGS)
 
 .PHONY: proto
 proto: ## internal/wire/wire.pb.go; needs protoc

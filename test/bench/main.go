@@ -1,80 +1,22 @@
 // Command bench measures fastn beside the baselines that its budgets are
 // relative to (DESIGN §12), in one run: ratios of medians, as a table and as
-// JSON. Run it with `make bench`.
+// JSON. Run it with `make bench`, which fails if a budget is not met.
 package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime"
 	"slices"
-	"text/tabwriter"
 	"time"
 )
-
-// row is one line of the result. Ratio is Value over Baseline; Budget bounds the
-// ratio where there is a baseline, else the value.
-type row struct {
-	What     string  `json:"what"`
-	Value    float64 `json:"value"`
-	Unit     string  `json:"unit"`
-	Baseline float64 `json:"baseline,omitempty"`
-	Beside   string  `json:"beside,omitempty"`
-	Ratio    float64 `json:"ratio,omitempty"`
-	Budget   string  `json:"budget"`
-	Met      bool    `json:"met"`
-}
-
-func atMost(what string, value float64, unit string, baseline float64, beside string, budget float64) row {
-	r := row{What: what, Value: value, Unit: unit, Baseline: baseline, Beside: beside, Budget: fmt.Sprintf("≤ %g ×", budget)}
-	r.Ratio = value / baseline
-	r.Met = r.Ratio <= budget
-	return r
-}
-
-func atLeast(what string, value float64, unit string, baseline float64, beside string, budget float64) row {
-	r := atMost(what, value, unit, baseline, beside, budget)
-	r.Budget = fmt.Sprintf("≥ %g ×", budget)
-	r.Met = r.Ratio >= budget
-	return r
-}
-
-// beside is shown with a baseline that no budget is relative to.
-func beside(what string, value float64, unit string, baseline float64, beside string) row {
-	return row{What: what, Value: value, Unit: unit, Baseline: baseline, Beside: beside, Ratio: value / baseline, Budget: "shown", Met: true}
-}
-
-func under(what string, value float64, unit string, limit float64) row {
-	return row{What: what, Value: value, Unit: unit, Budget: fmt.Sprintf("≤ %g %s", limit, unit), Met: value <= limit}
-}
-
-func shown(what string, value float64, unit string) row {
-	return row{What: what, Value: value, Unit: unit, Budget: "shown", Met: true}
-}
 
 // bench is one run.
 type bench struct {
 	bin  string // folder of the programs
 	rows []row
-}
-
-// results is the JSON: what two runs on one machine can be compared by. It has no
-// date.
-type results struct {
-	Go         string `json:"go"`
-	Processors int    `json:"processors"`
-	Rows       []row  `json:"rows"`
-}
-
-func (b *bench) add(r ...row) {
-	for _, r := range r {
-		fmt.Fprintf(os.Stderr, "  %s: %.4g %s\n", r.What, r.Value, r.Unit)
-	}
-	b.rows = append(b.rows, r...)
 }
 
 func main() {
@@ -110,6 +52,7 @@ func run(ctx context.Context) error {
 	flag.StringVar(&b.bin, "bin", "bin", "folder of fastn and fastnd")
 	only := flag.String("only", "", "the one part to measure: calls, rates, command, streams, idle, peers, cold or messages")
 	out := flag.String("json", "", "write the rows to this file too")
+	strict := flag.Bool("check", false, "fail if a budget is not met")
 	flag.Parse()
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Minute)
 	defer cancel()
@@ -128,32 +71,18 @@ func run(ctx context.Context) error {
 		}
 	}
 	if *out != "" {
-		data, err := json.MarshalIndent(results{runtime.Version(), runtime.NumCPU(), b.rows}, "", "  ")
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(*out, append(data, '\n'), 0o644); err != nil {
+		if err := b.writeJSON(*out); err != nil {
 			return err
 		}
 	}
-	return b.print()
-}
-
-func (b *bench) print() error {
-	fmt.Printf("%s, %d processors\n", runtime.Version(), runtime.NumCPU())
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "WHAT\tVALUE\tBASELINE\tBESIDE\tRATIO\tBUDGET\tMET")
-	for _, r := range b.rows {
-		base, ratio, met := "", "", "yes"
-		if r.Baseline != 0 {
-			base, ratio = fmt.Sprintf("%.4g", r.Baseline), fmt.Sprintf("%.2f", r.Ratio)
-		}
-		if !r.Met {
-			met = "NO"
-		}
-		fmt.Fprintf(w, "%s\t%.4g %s\t%s\t%s\t%s\t%s\t%s\n", r.What, r.Value, r.Unit, base, r.Beside, ratio, r.Budget, met)
+	if err := b.print(os.Stdout); err != nil {
+		return err
 	}
-	return w.Flush()
+	b.tellUnmeasured(os.Stderr)
+	if *strict {
+		return b.check()
+	}
+	return nil
 }
 
 func median(v []float64) float64 {
