@@ -2,6 +2,7 @@ package messages
 
 import (
 	"context"
+	"runtime"
 	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
@@ -52,6 +53,9 @@ func (s *Store) takeAll(tx *sqlite.Tx, rows []inRow, refused []Taken) ([]Taken, 
 	taken := append([]Taken(nil), refused...)
 	var wait error
 	for i := range rows {
+		if i%8 == 7 {
+			runtime.Gosched() // who waits for something else need not wait for the whole frame
+		}
 		if taken[i].Err != nil {
 			continue
 		}

@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"net/netip"
+	"runtime"
 	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
@@ -85,6 +86,11 @@ func (m *Remote) delivered(ctx context.Context, node identity.ID, ip netip.Addr,
 	if err != nil {
 		return from, nil, err
 	}
+	leave, err := m.turns.take(ctx, from)
+	if err != nil {
+		return from, nil, err
+	}
+	defer leave()
 	mail := &router.Mail{From: from, To: to, Protocol: d.GetProtocol(), Instance: d.GetInstance(), Node: node}
 	if err := letters(mail, d, payload); err != nil {
 		return from, nil, err
@@ -112,7 +118,10 @@ func letters(mail *router.Mail, d *wire.Deliver, payload []byte) error {
 	if api.ValidProtocol(mail.Protocol) != nil || mail.Instance != "" && api.ValidName("instance", mail.Instance) != nil {
 		return api.Refusal()
 	}
-	for _, l := range d.GetLetters() {
+	for i, l := range d.GetLetters() {
+		if i%8 == 7 {
+			runtime.Gosched() // nobody waits for the whole frame
+		}
 		data := payload[:l.GetSize():l.GetSize()]
 		payload = payload[l.GetSize():]
 		if !api.ValidUUID(l.GetId()) || len(data) > 0 && api.Scan(data) != nil {

@@ -92,6 +92,7 @@ type Remote struct {
 	transport Transport
 	route     func(context.Context, *router.Request) (json.RawMessage, error)
 	post      Post
+	turns     turns
 
 	lately *recent
 

@@ -227,8 +227,9 @@ func (a *attacker) lieAboutLetters(y *process.Daemon, to identity.ID) {
 // this machine.
 func TestMailFloodOfAContact(t *testing.T) {
 	config := []string{"[budgets]", "per_peer_unread_messages = 20_000"}
-	x, y := victims(t, config...)
-	elsewhere := start(t, process.Options{Config: config, Env: eager, Stderr: quiet{}})
+	o := process.Options{Config: config, Stderr: quiet{}}
+	x, y := pair(t, o)
+	elsewhere := start(t, o)
 	a := newAttacker(t, quicLoopback)
 	a.befriend(y, "evil")
 	// To make somebody an identity of its own is what the first invitation does.
