@@ -48,7 +48,7 @@ func (n *node) openMail(ctx context.Context) error {
 	}
 	n.closers = append(n.closers, m.store.Close)
 	m.courier = messages.NewCourier(messages.CourierOptions{
-		Store: m.store, Deliver: n.router.Deliver, Takes: n.router.TakesMail, Announce: m.announce,
+		Store: m.store, Deliver: n.router.Deliver, Takes: n.router.TakesMail, Contact: n.contact, Announce: m.announce,
 		Near: m.near, Tell: m.tell, Now: n.d.o.clock(), Log: n.d.log,
 	})
 	n.mail = m
@@ -171,6 +171,11 @@ func (m *mail) listening(owner identity.ID, protocol, instance string, h router.
 
 // recheck has those told whose mail for owner waited and is taken now.
 func (m *mail) recheck(owner identity.ID) { m.courier.Recheck(context.Background(), owner) }
+
+func (n *node) contact(owner, id identity.ID) bool {
+	_, ok := n.store.Contact(owner, id)
+	return ok
+}
 
 // unread counts what waits to be read by uid, under all its identities.
 func (m *mail) unread(uid uint32) (n int64) {

@@ -47,13 +47,15 @@ type Notice struct {
 	Reason       string
 }
 
-// CourierOptions are all needed but Now, Timing and Log.
+// CourierOptions are all needed but Contact, Now, Timing and Log.
 type CourierOptions struct {
 	Store *Store
 	// Deliver brings mail to its receiver, here or on another node.
 	Deliver func(ctx context.Context, m *router.Mail) ([]error, error)
 	// Takes tells whether mail of this kind would be taken now.
 	Takes func(owner, from identity.ID, protocol, instance string) bool
+	// Contact tells whether id is a contact of owner's; all are if it is nil.
+	Contact func(owner, id identity.ID) bool
 	// Announce tells a peer that its mail for protocol is taken now.
 	Announce func(ctx context.Context, owner, to identity.ID, protocol, instance string) error
 	// Near tells that the peer was connected within the hour.
@@ -213,7 +215,7 @@ func (c *Courier) Available(from, to identity.ID, protocol, instance string) {
 func (c *Courier) carry(ctx context.Context, l *liveLane) {
 	for range batchesInTurn {
 		c.lanes.begin(l)
-		list, err := c.s.Head(ctx, l.Lane, maxLetters, api.MaxPayload)
+		list, more, err := c.s.Head(ctx, l.Lane, maxLetters, api.MaxPayload)
 		if err != nil {
 			c.lanes.wait(l, c.pause(l, err), err)
 			if ctx.Err() == nil {
@@ -221,13 +223,10 @@ func (c *Courier) carry(ctx context.Context, l *liveLane) {
 			}
 			return
 		}
-		if len(list) == 0 {
-			if c.lanes.done(l) {
-				return
-			}
-			continue
+		if len(list) > 0 && !c.batch(ctx, l, list) {
+			return
 		}
-		if !c.batch(ctx, l, list) {
+		if !more && c.lanes.done(l) {
 			return
 		}
 	}

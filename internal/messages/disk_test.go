@@ -53,7 +53,7 @@ func (b *box) fill(most int) (acknowledged []string, err error) {
 
 func (b *box) queued() []string {
 	b.t.Helper()
-	ms, err := b.Head(b.t.Context(), lane, 1<<20, 0)
+	ms, _, err := b.Head(b.t.Context(), lane, 1<<20, 0)
 	b.must(err)
 	return ids(ms)
 }

@@ -132,7 +132,7 @@ func (b *box) put(l Lane, ids ...string) []Message {
 
 func (b *box) head(l Lane) []Message {
 	b.t.Helper()
-	ms, err := b.Head(b.t.Context(), l, 256, 1<<20)
+	ms, _, err := b.Head(b.t.Context(), l, 256, 1<<20)
 	b.must(err)
 	return ms
 }

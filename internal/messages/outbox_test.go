@@ -145,7 +145,7 @@ func TestHeadIsBounded(t *testing.T) {
 		messages, bytes int
 		want            string
 	}{{256, 1000, "0 1"}, {256, 5, "0"}, {256, 0, "0 1 2 4"}, {2, 0, "0 1"}, {256, 1 << 20, "0 1 2 4"}} {
-		ms, err := b.Head(t.Context(), lane, c.messages, c.bytes)
+		ms, _, err := b.Head(t.Context(), lane, c.messages, c.bytes)
 		if got := strings.Join(ids(ms), " "); err != nil || got != c.want {
 			t.Errorf("%+v: %q, %v", c, got, err)
 		}

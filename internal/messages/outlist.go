@@ -6,7 +6,6 @@ import (
 	"math"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
-	"github.com/fastn-stack/fastnd/internal/sqlite"
 )
 
 const defaultLimit = 256
@@ -83,17 +82,13 @@ func waitOf(ctx context.Context, query *sql.Stmt, r *outRow) error {
 
 // Head gives the first messages of a lane, in order: at most maxMessages, and
 // at most maxBytes of data unless the first alone has more. Expired ones are
-// left out.
-func (s *Store) Head(ctx context.Context, l Lane, maxMessages, maxBytes int) ([]Message, error) {
+// left out. more tells that there are, or may be, others behind them.
+func (s *Store) Head(ctx context.Context, l Lane, maxMessages, maxBytes int) (list []Message, more bool, err error) {
 	p := Page{Limit: maxMessages, MaxBytes: maxBytes}
-	var list []Message
-	err := s.view(ctx, func(tx *sql.Tx) error {
-		list = nil
+	const query = "SELECT " + outColumns + " FROM outbox INDEXED BY outbox_lane WHERE state = 'queued' AND who = ? AND lane = ? ORDER BY seq"
+	err = s.read(ctx, func(rows *sql.Rows) error {
+		list, more = nil, false
 		size, now := 0, s.now()
-		rows, err := tx.QueryContext(ctx, "SELECT "+outColumns+" FROM outbox INDEXED BY outbox_lane WHERE state = 'queued' AND who = ? AND lane = ? ORDER BY seq", short(l.From), l.hash())
-		if err != nil {
-			return err
-		}
 		return each(rows, func(row []any) (bool, error) {
 			r, bad := decodeOut(row)
 			switch {
@@ -102,18 +97,44 @@ func (s *Store) Head(ctx context.Context, l Lane, maxMessages, maxBytes int) ([]
 			case !r.Expires.After(now) || r.Lane() != l:
 				return true, nil
 			case p.full(len(list), size, len(r.Data)):
+				more = true
 				return false, nil
 			}
 			list, size = append(list, r.Message), size+len(r.Data)
-			return len(list) < p.limit(), nil
+			more = len(list) == p.limit()
+			return !more, nil
 		})
-	})
-	return list, err
+	}, query, short(l.From), l.hash())
+	return list, more, err
 }
 
 // Outgoing gives one message; CodeNotFound if there is none.
 func (s *Store) Outgoing(ctx context.Context, from identity.ID, id string) (Outgoing, error) {
-	return s.change(ctx, from, id, func(*sqlite.Tx, *outRow) (refusal, err error) { return nil, nil })
+	const query = "SELECT " + outColumns + " FROM outbox WHERE key = ? AND sender = ? AND message_id = ?"
+	var found *outRow
+	err := s.read(ctx, func(rows *sql.Rows) error {
+		found = nil
+		return each(rows, func(row []any) (bool, error) {
+			r, bad := decodeOut(row)
+			if bad != nil {
+				return false, &damagedRow{boxOut, r.Seq, bad.reason}
+			}
+			found = &r
+			return false, nil
+		})
+	}, query, hash(from, id), from[:], id)
+	switch {
+	case err != nil:
+		return Outgoing{}, err
+	case found == nil:
+		return Outgoing{}, errNotFound(id)
+	case found.State != Queued:
+		return found.Outgoing, nil
+	}
+	err = s.read(ctx, func(rows *sql.Rows) error {
+		return each(rows, func(row []any) (bool, error) { return false, decodeWait(row, &found.Outgoing) })
+	}, "SELECT tries, next_try, code, reason FROM waits WHERE lane = ?", found.lane)
+	return found.Outgoing, err
 }
 
 // ListOut lists an identity's queued messages, with finalToo the others also.

@@ -83,11 +83,14 @@ func (c *Courier) Arrivals(owner identity.ID) <-chan struct{} { return c.waiters
 
 // Wanted implements router.Inbox: a contact has mail that is not taken so far.
 // Its owner is told once.
-func (c *Courier) Wanted(ctx context.Context, m *router.Mail) {
+func (c *Courier) Wanted(ctx context.Context, m *router.Mail) bool {
+	if m.From != m.To && c.o.Contact != nil && !c.o.Contact(m.To, m.From) {
+		return false
+	}
 	// What it waits for may have come to be before the want was on the disk.
 	defer c.Remind(m.To, m.From)
 	if !c.waiters.mayNote(m, c.o.Now()) {
-		return
+		return true
 	}
 	first, err := c.s.Want(ctx, m.To, m.From, m.Protocol, m.Instance)
 	switch {
@@ -96,6 +99,7 @@ func (c *Courier) Wanted(ctx context.Context, m *router.Mail) {
 	case err == nil && first:
 		c.o.Tell(Notice{Kind: api.EventProtocolWanted, Owner: m.To, Other: m.From, Protocol: m.Protocol, Instance: m.Instance})
 	}
+	return true
 }
 
 const (

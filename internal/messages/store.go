@@ -155,6 +155,12 @@ func (s *Store) view(ctx context.Context, fn func(tx *sql.Tx) error) error {
 	return s.sorted(ctx, func(h handle) error { return h.db.View(ctx, fn) })
 }
 
+// read runs one statement of constant text; see sqlite.DB.Read. fn may be run more
+// than once.
+func (s *Store) read(ctx context.Context, fn func(rows *sql.Rows) error, query string, args ...any) error {
+	return s.sorted(ctx, func(h handle) error { return h.db.Read(ctx, fn, query, args...) })
+}
+
 // sorted calls fn, again when damaged rows that it met were set aside.
 func (s *Store) sorted(ctx context.Context, fn func(h handle) error) error {
 	const most = 100 // a row that is set aside is not met again

@@ -25,7 +25,10 @@ const asFlood = "FASTN_TEST_FLOOD" // address to attack and name of the attack
 func floods(t *testing.T) map[string][]byte {
 	f := p2ptest.Open(wire.Kind_KIND_CALL)
 	f.Number = 1
+	mail := &wire.Frame{Number: 1, Body: &wire.Frame_Deliver{Deliver: &wire.Deliver{From: f.GetOpen().From, To: f.GetOpen().To,
+		Protocol: "Text", Letters: []*wire.Letter{{Id: "1", Size: megabyte}}}}}
 	return map[string][]byte{
+		"unfinished-mail": append([]byte(prelude), frameBytes(t, mail, make([]byte, megabyte))[:megabyte]...),
 		// All of a request but its last byte.
 		"unfinished-requests": append([]byte(prelude), frameBytes(t, f, make([]byte, megabyte))[:megabyte]...),
 		// A stream that is not negotiated, let alone opened.

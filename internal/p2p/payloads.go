@@ -170,7 +170,7 @@ func (h *holding) reserve(stranger bool, n int) bool {
 }
 
 // senderOf gives what tells senders apart: their delegation, which is opaque
-// here. Cancel and Reply are not counted.
+// here. Whatever may have a payload or wants an answer counts.
 func senderOf(f *wire.Frame) (from []byte, counts bool) {
 	switch b := f.Body.(type) {
 	case *wire.Frame_Open:
@@ -179,8 +179,14 @@ func senderOf(f *wire.Frame) (from []byte, counts bool) {
 		return b.Whois.From, true
 	case *wire.Frame_Redeem:
 		return b.Redeem.From, true
+	case *wire.Frame_Deliver:
+		return b.Deliver.From, true
+	case *wire.Frame_Available:
+		return b.Available.From, true
+	case *wire.Frame_Cancel, *wire.Frame_Reply, *wire.Frame_Aborted:
+		return nil, false
 	}
-	return nil, false
+	return nil, true // none that is known here is of another kind
 }
 
 // release gives back what h holds. Repeatable.

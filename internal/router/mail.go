@@ -39,8 +39,8 @@ type Inbox interface {
 	// TakesBuiltin tells whether every identity takes mail for protocol.
 	TakesBuiltin(protocol, instance string) bool
 	// Wanted notes that a contact has mail for a protocol that it may not use, or
-	// that nobody serves.
-	Wanted(ctx context.Context, m *Mail)
+	// that nobody serves. It is false for who is no contact, of whom nothing is noted.
+	Wanted(ctx context.Context, m *Mail) bool
 }
 
 // Post gives the router its two mailboxes. Without it no mail is taken. It is
@@ -62,12 +62,7 @@ func (rt *Router) Deliver(ctx context.Context, m *Mail) ([]error, error) {
 	r := &Request{From: m.From, To: m.To, Protocol: m.Protocol, Instance: m.Instance, Kind: Message, Node: m.Node}
 	here, online := rt.parts.Residence.Here(r.To)
 	_, far, err := rt.pick(r, here, online)
-	switch {
-	case waits(err):
-		rt.here.Wanted(ctx, m)
-		return nil, api.Errorf(api.CodePending, "the peer does not take %s from you so far", m.Protocol).
-			WithHint("it is sent when the other side serves and grants it")
-	case err != nil:
+	if err != nil && !waits(err) {
 		return nil, err
 	}
 	if !r.Local() {
@@ -77,10 +72,23 @@ func (rt *Router) Deliver(ctx context.Context, m *Mail) ([]error, error) {
 		}
 		defer release()
 	}
+	if err != nil {
+		return nil, rt.pending(ctx, m)
+	}
 	if far {
 		return rt.elsewhere.Deliver(ctx, m)
 	}
 	return rt.here.Deliver(ctx, m)
+}
+
+// pending is the answer to mail that may be taken later, if it is a contact's.
+// Others who may use what nobody serves are told no more than any stranger.
+func (rt *Router) pending(ctx context.Context, m *Mail) error {
+	if !rt.here.Wanted(ctx, m) {
+		return api.Refusal()
+	}
+	return api.Errorf(api.CodePending, "the peer does not take %s from you so far", m.Protocol).
+		WithHint("it is sent when the other side serves and grants it")
 }
 
 // TakesMail tells whether mail of from for protocol would be taken by owner now.

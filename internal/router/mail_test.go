@@ -24,7 +24,10 @@ func (b boxes) TakesBuiltin(protocol, instance string) bool {
 	return protocol == "Text" && instance == api.DefaultInstance
 }
 
-func (b boxes) Wanted(_ context.Context, m *router.Mail) { b.step("wanted " + m.Protocol) }
+func (b boxes) Wanted(_ context.Context, m *router.Mail) bool {
+	b.step("wanted " + m.Protocol)
+	return m.Protocol != "Anyone"
+}
 
 // TestMailGoesToOneMailbox is the map of mail: which parts are asked, until which
 // mailbox.
@@ -43,10 +46,11 @@ func TestMailGoesToOneMailbox(t *testing.T) {
 		"text, from a peer":     {router.Mail{From: carol, To: bob, Protocol: "Text", Node: carolNode}, nil, []string{in("Text/default"), "budget", "inbox"}, ""},
 		"another node":          {router.Mail{From: alice, To: carol, Protocol: "Text"}, nil, []string{"access out", "another node"}, ""},
 		"a program's":           {router.Mail{From: carol, To: bob, Protocol: "App", Node: carolNode}, nil, []string{in("App/default"), "budget", "inbox"}, ""},
-		"a program's for calls": {router.Mail{From: carol, To: bob, Protocol: "Calls", Node: carolNode}, nil, []string{in("Calls/default"), "wanted Calls"}, api.CodePending},
-		"built in for calls":    {router.Mail{From: carol, To: bob, Protocol: "Built", Node: carolNode}, nil, []string{in("Built/default"), "wanted Built"}, api.CodePending},
-		"nobody serves it":      {router.Mail{From: carol, To: bob, Protocol: "New", Node: carolNode}, nil, []string{in("New/default"), "wanted New"}, api.CodePending},
-		"not granted":           {router.Mail{From: carol, To: bob, Protocol: "App", Node: carolNode}, notGranted, []string{in("App/default"), "wanted App"}, api.CodePending},
+		"a program's for calls": {router.Mail{From: carol, To: bob, Protocol: "Calls", Node: carolNode}, nil, []string{in("Calls/default"), "budget", "wanted Calls"}, api.CodePending},
+		"built in for calls":    {router.Mail{From: carol, To: bob, Protocol: "Built", Node: carolNode}, nil, []string{in("Built/default"), "budget", "wanted Built"}, api.CodePending},
+		"nobody serves it":      {router.Mail{From: carol, To: bob, Protocol: "New", Node: carolNode}, nil, []string{in("New/default"), "budget", "wanted New"}, api.CodePending},
+		"granted to anyone":     {router.Mail{From: carol, To: bob, Protocol: "Anyone", Node: carolNode}, nil, []string{in("Anyone/default"), "budget", "wanted Anyone"}, api.CodeRefused},
+		"not granted":           {router.Mail{From: carol, To: bob, Protocol: "App", Node: carolNode}, notGranted, []string{in("App/default"), "budget", "wanted App"}, api.CodePending},
 		"from a stranger":       {router.Mail{From: carol, To: bob, Protocol: "App", Node: carolNode}, refuse, []string{in("App/default")}, api.CodeRefused},
 		"never forwards":        {router.Mail{From: nobody, To: carol, Protocol: "Text", Node: carolNode}, nil, nil, api.CodeRefused},
 		"to a local stranger":   {router.Mail{From: alice, To: bob, Protocol: "Text"}, refuse, []string{in("Text/default"), "access out", "another node"}, ""},

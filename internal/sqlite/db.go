@@ -58,6 +58,7 @@ type DB struct {
 	path     string
 	writer   *sql.DB // one connection
 	readers  *sql.DB
+	stmts    sync.Map // of Read, *sql.Stmt by text
 	recovery *Recovery
 	batch    *Batch // nil unless one was made
 
@@ -248,6 +249,36 @@ func (db *DB) Update(ctx context.Context, fn func(tx *sql.Tx) error) error {
 // View runs fn on a snapshot that may only be read. Errors as with Update.
 func (db *DB) View(ctx context.Context, fn func(tx *sql.Tx) error) error {
 	return transact(ctx, db.readers, true, fn)
+}
+
+// Read runs one statement on a snapshot of its own and gives fn its rows, of which
+// fn returns the Err; it need not close them. The text must be a constant: it is prepared once and kept. Errors
+// as with View.
+func (db *DB) Read(ctx context.Context, fn func(rows *sql.Rows) error, query string, args ...any) error {
+	stmt, err := db.prepared(ctx, query)
+	if err != nil {
+		return classify(err)
+	}
+	rows, err := stmt.QueryContext(ctx, args...)
+	if err != nil {
+		return classify(err)
+	}
+	defer func() { _ = rows.Close() }()
+	return classify(fn(rows))
+}
+
+func (db *DB) prepared(ctx context.Context, query string) (*sql.Stmt, error) {
+	if s, ok := db.stmts.Load(query); ok {
+		return s.(*sql.Stmt), nil
+	}
+	s, err := db.readers.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	if first, ok := db.stmts.LoadOrStore(query, s); ok {
+		return first.(*sql.Stmt), s.Close()
+	}
+	return s, nil
 }
 
 func transact(ctx context.Context, pool *sql.DB, readOnly bool, fn func(tx *sql.Tx) error) error {
