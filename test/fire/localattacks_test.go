@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -43,7 +42,6 @@ func attacks() map[string]attack {
 		"call-rate":           callRate,
 		"refused-line-rate":   refusedLineRate,
 		"pipelined-bad-lines": pipelinedBadLines,
-		"busy-elsewhere":      busyElsewhere,
 		"stream-bytes":        streamBytes,
 	}
 }
@@ -290,22 +288,6 @@ func pipelinedBadLines(s *siege) error {
 		}
 		return nil
 	})
-}
-
-// busyElsewhere uses the processors and leaves the daemon alone: what others notice
-// of that is not the daemon's doing.
-func busyElsewhere(s *siege) error {
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			for s.ctx.Err() == nil {
-				s.times.Add(1)
-			}
-		})
-	}
-	s.hold()
-	wg.Wait()
-	return nil
 }
 
 // streamBytes keeps as many streams busy as the user may have.

@@ -27,9 +27,7 @@ import (
 const (
 	userRole   = "FASTN_FIRE_ROLE"
 	userSocket = "FASTN_FIRE_SOCKET"
-	userIdle   = "FASTN_FIRE_IDLE"
 	bystander  = "bystander"
-	hog        = "busy-elsewhere"
 )
 
 // patience bounds every wait here; what it bounds takes milliseconds when nothing
@@ -50,9 +48,7 @@ func userMain(role string) int {
 		err = measureOnDemand(os.Stdin, os.Stdout)
 	} else if setting, ok := strings.CutPrefix(role, "fill "); ok {
 		err = answerWords(os.Stdin, os.Stdout, func(string) (any, error) { return fillBudget(setting, os.Getenv(userSocket)) })
-	} else if role == hog {
-		err = attackOnDemand(role, os.Stdin, os.Stdout)
-	} else if err = makeIdle(); err == nil {
+	} else if err = takeFiles(); err == nil {
 		err = attackOnDemand(role, os.Stdin, os.Stdout)
 	}
 	if err != nil {
@@ -62,24 +58,38 @@ func userMain(role string) int {
 	return 0
 }
 
-// makeIdle starts this program anew with processors that nobody else wants: the
-// kernel shares them among the users' own programs, what is measured is how the
-// daemon shares itself. It also has all the descriptors that it may have.
-func makeIdle() error {
-	if os.Getenv(userIdle) != "" {
-		var limit syscall.Rlimit
-		if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-			return err
-		}
-		limit.Cur = limit.Max
-		return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+// Real-time priorities of a bystander, the daemon and an attack: what else runs on
+// the machine does not show, and the kernel shares the processors among the users'
+// own programs. What is left to measure is how the daemon shares itself.
+const (
+	bystanderPriority = 30
+	daemonPriority    = 20
+	attackPriority    = 10
+)
+
+// atPriority starts a process at a real-time priority, or as it is where that is
+// not permitted.
+func atPriority(t *testing.T, priority uint32, start func() error) error {
+	runtime.LockOSThread() // what is set for a thread, the program that it starts inherits
+	defer runtime.UnlockOSThread()
+	set := func(policy, priority uint32) error {
+		return unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: policy, Priority: priority}, 0)
 	}
-	runtime.LockOSThread() // what is set for a thread, the program that it becomes inherits
-	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}
-	if err := unix.SchedSetAttr(0, &attr, 0); err != nil {
+	if err := set(unix.SCHED_RR, priority); err != nil {
+		t.Logf("no real-time priorities, so the work of all programs counts: %v", err)
+		return start()
+	}
+	return errors.Join(start(), set(unix.SCHED_NORMAL, 0))
+}
+
+// takeFiles lets this process have all the descriptors that it may have.
+func takeFiles() error {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return err
 	}
-	return syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), userIdle+"=1"))
+	limit.Cur = limit.Max
+	return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
 }
 
 // attackOnDemand begins the attack at "go", says "on" when it is under way and
@@ -180,7 +190,11 @@ func runUser(t *testing.T, d *process.Daemon, uid uint32, role string) *user {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	priority := uint32(attackPriority)
+	if role == bystander {
+		priority = bystanderPriority
+	}
+	if err := atPriority(t, priority, cmd.Start); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
