@@ -92,15 +92,25 @@ func (c *conn) longOnes() []ender {
 	return longs
 }
 
-// start does work aside, counted as one request in flight, and answers r with what
-// it returns.
-func (c *conn) start(r *api.Request, work func(ctx context.Context) (json.RawMessage, error)) {
+// begin counts r as a request in flight, until release; false if there is no place
+// for it, which is its answer.
+func (c *conn) begin(r *api.Request) (release func(), ok bool) {
 	release, err := c.s.backend.Acquire(c.caller, BudgetRequests)
 	if err != nil {
 		c.fail(r.ID, false, c.asError(r, err))
-		return
+		return nil, false
 	}
 	c.take(r.ID)
+	return release, true
+}
+
+// start does work aside, counted as one request in flight, and answers r with what
+// it returns.
+func (c *conn) start(r *api.Request, work func(ctx context.Context) (json.RawMessage, error)) {
+	release, ok := c.begin(r)
+	if !ok {
+		return
+	}
 	c.aside(func() {
 		data, err := work(c.ctx)
 		c.finishFlight(r, data, err, release)

@@ -44,12 +44,10 @@ func (c *conn) serveListen(r *api.Request, _ []*os.File) {
 		c.fail(r.ID, false, api.AsError(err))
 		return
 	}
-	release, err := c.s.backend.Acquire(c.caller, BudgetRequests)
-	if err != nil {
-		c.fail(r.ID, false, c.asError(r, err))
+	release, ok := c.begin(r)
+	if !ok {
 		return
 	}
-	c.take(r.ID)
 	c.wg.Go(func() {
 		if err := c.listen(r, kinds, release); err != nil {
 			c.finishFlight(r, nil, err, release)

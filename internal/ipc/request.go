@@ -135,15 +135,13 @@ func (c *conn) own(ctx context.Context, r *api.Request) (identity.ID, error) {
 }
 
 func (c *conn) serveVerb(r *api.Request, files []*os.File) {
-	release, err := c.s.backend.Acquire(c.caller, BudgetRequests)
-	if err != nil {
+	release, ok := c.begin(r)
+	if !ok {
 		for _, f := range files {
 			f.Close()
 		}
-		c.fail(r.ID, false, c.asError(r, err))
 		return
 	}
-	c.take(r.ID)
 	if r.Type == api.VerbDaemonDisconnect {
 		c.mu.Lock()
 		c.dismissing++

@@ -24,12 +24,10 @@ func (c *conn) serveSubscribe(r *api.Request, _ []*os.File) {
 		c.fail(r.ID, false, api.AsError(err))
 		return
 	}
-	release, err := c.s.backend.Acquire(c.caller, BudgetRequests)
-	if err != nil {
-		c.fail(r.ID, false, c.asError(r, err))
+	release, ok := c.begin(r)
+	if !ok {
 		return
 	}
-	c.take(r.ID)
 	c.wg.Go(func() {
 		ctx, cancel := context.WithCancel(c.ctx)
 		defer cancel()
