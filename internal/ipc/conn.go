@@ -226,7 +226,7 @@ func (c *conn) readLines() ending {
 			c.pause()
 			return broken
 		case errors.Is(err, errNoRoom):
-			c.fail(c.in.skipped.id, c.in.skipped.noID, nothingDone(c.in.skipped.why))
+			c.fail(c.in.skipped.id, c.in.skipped.noID, c.in.skipped.why)
 			c.refused += c.in.skipped.all
 			c.pause()
 		case errors.Is(err, os.ErrDeadlineExceeded):

@@ -97,7 +97,7 @@ func (c *conn) longOnes() []ender {
 func (c *conn) begin(r *api.Request) (release func(), ok bool) {
 	release, err := c.s.backend.Acquire(c.caller, BudgetRequests)
 	if err != nil {
-		c.fail(r.ID, false, c.asError(r, err))
+		c.respond(r, nil, err)
 		return nil, false
 	}
 	c.take(r.ID)
@@ -155,14 +155,14 @@ func (c *conn) queue(r *api.Request, data json.RawMessage, err error) (mustFlush
 	return mustFlush
 }
 
-// ok answers r, which was not taken.
-func (c *conn) ok(r *api.Request, data json.RawMessage) {
-	if c.queue(r, data, nil) {
+// respond answers r, which was not taken, with data or err.
+func (c *conn) respond(r *api.Request, data json.RawMessage, err error) {
+	if c.queue(r, data, err) {
 		c.out.flush()
 	}
 }
 
-// fail answers a request that was not taken, or a line that is none.
+// fail answers a line that is no request.
 func (c *conn) fail(id string, noID bool, e *api.Error) {
 	// Errors of writing end the connection where they happen.
 	if mustFlush, _ := c.out.fail(id, noID, e); mustFlush {

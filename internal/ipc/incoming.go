@@ -248,7 +248,7 @@ func (t *incomingTable) claim(uid uint32, id string, o *opening) bool {
 func (c *conn) serveAccept(r *api.Request, _ []*os.File) {
 	o, err := c.open(r)
 	if err != nil {
-		c.fail(r.ID, false, c.asError(r, err))
+		c.respond(r, nil, err)
 		return
 	}
 	c.wg.Go(func() { o.end(o.claim()) })

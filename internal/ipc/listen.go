@@ -41,7 +41,7 @@ type outcome struct {
 func (c *conn) serveListen(r *api.Request, _ []*os.File) {
 	kinds, err := listenKinds(r.Data)
 	if err != nil {
-		c.fail(r.ID, false, api.AsError(err))
+		c.respond(r, nil, err)
 		return
 	}
 	release, ok := c.begin(r)
@@ -187,24 +187,24 @@ func (c *conn) serveReply(r *api.Request, _ []*os.File) {
 	out := outcome{data: r.Data}
 	if r.Error != nil {
 		if len(r.Data) > 0 {
-			c.fail(r.ID, false, api.Errorf(api.CodeBadRequest, `"reply" has "data" or "error", not both`))
+			c.respond(r, nil, api.Errorf(api.CodeBadRequest, `"reply" has "data" or "error", not both`))
 			return
 		}
 		e, err := replyError(r.Error)
 		if err != nil {
-			c.fail(r.ID, false, api.AsError(err))
+			c.respond(r, nil, err)
 			return
 		}
 		out.err = e
 	}
 	answers := c.takeCall(r.Incoming)
 	if answers == nil {
-		c.fail(r.ID, false, api.Errorf(api.CodeNotFound, "no call with this id waits on this connection").
+		c.respond(r, nil, api.Errorf(api.CodeNotFound, "no call with this id waits on this connection").
 			WithHint("reply once, on the connection that was told of the call; callers may have gone away"))
 		return
 	}
 	answers <- out
-	c.ok(r, json.RawMessage("{}"))
+	c.respond(r, json.RawMessage("{}"), nil)
 }
 
 // maxReplyText bounds the message and hint of a program's error, in bytes: they

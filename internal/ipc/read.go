@@ -57,9 +57,9 @@ type batch struct {
 type lost struct {
 	id   string // if it could be read
 	noID bool
-	why  error // there was no room
-	n    int   // bytes that were thrown away so far
-	all  int   // bytes of the whole line
+	why  *api.Error // there was no room
+	n    int        // bytes that were thrown away so far
+	all  int        // bytes of the whole line
 }
 
 // attached are the descriptors of one line.
@@ -133,14 +133,14 @@ func (r *lineReader) next() ([]byte, attached, error) {
 // own makes part, of the line that next returned last, the caller's own. A large
 // one is given away with its buffer if nothing else is in there, which also keeps
 // idle connections small. held is how much of what is counted is the caller's now.
-// The error is that of a budget without room.
+// The error, that of a budget without room, is for the client.
 func (r *lineReader) own(part []byte) (owned []byte, held int, err error) {
 	switch {
 	case len(part) < idleBuffer:
 		return bytes.Clone(part), 0, nil
 	case r.buffered() > 0:
 		if err := r.bytes.takeBytes(len(part)); err != nil {
-			return nil, 0, err
+			return nil, 0, nothingDone(err)
 		}
 		return bytes.Clone(part), len(part), nil
 	}
@@ -195,7 +195,7 @@ func (r *lineReader) held() int { return max(0, len(r.buf)-idleBuffer) }
 // beginSkip throws away the line under way, and what will follow of it.
 func (r *lineReader) beginSkip(why error) {
 	_, id, ok, _ := api.ParseRequest(r.buf[r.start:r.end])
-	r.skipping, r.skipped = true, lost{id: id, noID: !ok, why: why}
+	r.skipping, r.skipped = true, lost{id: id, noID: !ok, why: nothingDone(why)}
 	r.skip()
 }
 

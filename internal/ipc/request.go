@@ -28,17 +28,14 @@ func (c *conn) request(line []byte, a attached) {
 		return
 	}
 	t, err := c.check(r, a)
+	if err == nil {
+		r.Data, c.held, err = c.in.own(r.Data)
+	}
 	if err != nil {
-		c.fail(r.ID, false, api.AsError(err))
+		c.respond(r, nil, err)
 		c.refused += len(line)
 		return
 	}
-	data, held, err := c.in.own(r.Data)
-	if err != nil {
-		c.fail(r.ID, false, nothingDone(err))
-		return
-	}
-	r.Data, c.held = data, held
 	defer c.giveHeld() // what is answered at once
 	files := a.files
 	a.files = nil // the type's now
@@ -78,20 +75,16 @@ func (c *conn) isDraining() bool {
 func (c *conn) serveHello(r *api.Request, _ []*os.File) {
 	var args api.HelloArgs
 	if err := api.DecodeArgs(r.Data, &args); err != nil {
-		c.fail(r.ID, false, api.AsError(err))
+		c.respond(r, nil, err)
 		return
 	}
 	if args.Version < 0 || args.Version > api.Version {
-		c.fail(r.ID, false, api.Errorf(api.CodeUnsupported, "the client speaks version %d of the control protocol, the daemon version %d", args.Version, api.Version).
+		c.respond(r, nil, api.Errorf(api.CodeUnsupported, "the client speaks version %d of the control protocol, the daemon version %d", args.Version, api.Version).
 			WithHint("install the same version of fastn and fastnd"))
 		return
 	}
 	data, err := marshal(c.s.backend.Hello(c.caller, args))
-	if err != nil {
-		c.fail(r.ID, false, c.asError(r, err))
-		return
-	}
-	c.ok(r, data)
+	c.respond(r, data, err)
 }
 
 func (c *conn) serveCall(r *api.Request, _ []*os.File) {

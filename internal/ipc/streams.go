@@ -156,7 +156,7 @@ func (t *streamTable) close() {
 func (c *conn) serveStream(r *api.Request, _ []*os.File) {
 	o, err := c.open(r)
 	if err != nil {
-		c.fail(r.ID, false, c.asError(r, err))
+		c.respond(r, nil, err)
 		return
 	}
 	c.wg.Go(func() { o.end(o.route()) })
@@ -196,7 +196,7 @@ func errNoStream() *api.Error {
 func (c *conn) serveStreamResult(r *api.Request, _ []*os.File) {
 	e := c.s.streams.get(c.caller.UID, r.Stream)
 	if e == nil {
-		c.fail(r.ID, false, errNoStream())
+		c.respond(r, nil, errNoStream())
 		return
 	}
 	c.start(r, func(ctx context.Context) (json.RawMessage, error) {
@@ -217,13 +217,13 @@ func (c *conn) serveStreamResult(r *api.Request, _ []*os.File) {
 func (c *conn) serveStreamReset(r *api.Request, _ []*os.File) {
 	e := c.s.streams.get(c.caller.UID, r.Stream)
 	if e == nil {
-		c.fail(r.ID, false, errNoStream())
+		c.respond(r, nil, errNoStream())
 		return
 	}
 	if reset := e.resetFunc(); reset != nil {
 		reset(api.Errorf(api.CodeAborted, "the client reset the stream"))
 	}
-	c.ok(r, json.RawMessage("{}"))
+	c.respond(r, json.RawMessage("{}"), nil)
 }
 
 // resetFunc is nil for a stream that has ended.

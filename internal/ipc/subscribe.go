@@ -21,7 +21,7 @@ func (s *subscription) drain() { s.cancel() }
 func (c *conn) serveSubscribe(r *api.Request, _ []*os.File) {
 	args, err := subscribeArgs(r.Data)
 	if err != nil {
-		c.fail(r.ID, false, api.AsError(err))
+		c.respond(r, nil, err)
 		return
 	}
 	release, ok := c.begin(r)
