@@ -36,7 +36,7 @@ const (
 type Backend interface {
 	// Admit decides whether the peer of conn may use the daemon, and counts the
 	// connection until release. Its error is answered as one line with id null,
-	// then the connection is closed. It may take its time: it holds up nobody else.
+	// then the connection is closed; c.UID is told with it if it is known. It may take its time: it holds up nobody else.
 	Admit(conn *net.UnixConn) (c Caller, release func(), err error)
 	// Hello answers hello, even to callers who never say it. It does not block.
 	Hello(c Caller, args api.HelloArgs) api.Hello

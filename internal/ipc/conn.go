@@ -91,7 +91,7 @@ func (c *conn) run() {
 	defer close(c.done)
 	caller, release, err := c.s.backend.Admit(c.uc)
 	if err != nil {
-		c.refuse(api.AsError(err))
+		c.refuse(caller, api.AsError(err))
 		c.finish()
 		return
 	}
@@ -100,6 +100,7 @@ func (c *conn) run() {
 	c.mu.Lock()
 	c.caller, c.admitted = caller, true
 	c.mu.Unlock()
+	c.pay(caller.UID, connCost)
 	switch c.readLines() {
 	case complete:
 		// Its error is that of a client that is gone.
@@ -298,10 +299,11 @@ func (c *conn) woken() (goOn bool, how ending) {
 
 // refuse tells a client that it may not use the daemon. Few at a time are given
 // the time to come and read it: each costs a descriptor.
-func (c *conn) refuse(e *api.Error) {
+func (c *conn) refuse(caller Caller, e *api.Error) {
 	select {
 	case c.s.lingering <- struct{}{}:
 		defer func() { <-c.s.lingering }()
+		c.pay(caller.UID, connCost)
 		c.fail("", true, e)
 		c.linger()
 		return

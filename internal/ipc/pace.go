@@ -13,6 +13,9 @@ const (
 	// whoever sends it, up to a thousand of them a second are answered at once.
 	refusalCost = time.Millisecond
 	refusalKiB  = refusalCost / 4
+	// connCost is what a connection uses up, refused or not: a program that does
+	// nothing but connect and leave costs the daemon more than itself too.
+	connCost = refusalCost / 4
 	// refusalBurst may be saved up.
 	refusalBurst = 200 * time.Millisecond
 	// longestPause bounds how long a connection that had lines refused is not read.
@@ -21,7 +24,7 @@ const (
 	mostPaced = 1024
 )
 
-// pace is how uids pay for lines that are refused: with time.
+// pace is how uids pay for connections and for lines that are refused: with time.
 type pace struct {
 	mu   sync.Mutex
 	paid *lru.Map[uint32, time.Time] // until when each has paid
@@ -52,7 +55,12 @@ func (c *conn) pause() {
 	}
 	cost := refusalCost + time.Duration(c.refused>>10)*refusalKiB
 	c.refused = 0
-	wait := c.s.pace.pay(c.caller.UID, time.Now(), cost)
+	c.pay(c.caller.UID, cost)
+}
+
+// pay waits until uid has paid. It runs on the reader.
+func (c *conn) pay(uid uint32, cost time.Duration) {
+	wait := c.s.pace.pay(uid, time.Now(), cost)
 	if wait <= 0 {
 		return
 	}

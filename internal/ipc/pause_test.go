@@ -1,6 +1,7 @@
 package ipc_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -33,4 +34,19 @@ func TestManyRefusedLines(t *testing.T) {
 	other := dial(t, path)
 	other.works()
 	other.want(other.ask("x"), "null", "bad_request")
+}
+
+// A new connection waits too until its uid has paid.
+func TestManyConnections(t *testing.T) {
+	path, _, _ := serve(t, ipc.Options{})
+	c := dial(t, path)
+	long := strings.Repeat("x", 900<<10)
+	for range 2 {
+		c.want(c.ask(long), "null", "bad_request")
+	}
+	begin := time.Now()
+	dial(t, path).works()
+	if took := time.Since(begin); took < 50*time.Millisecond {
+		t.Errorf("a connection was served after %v", took)
+	}
 }
