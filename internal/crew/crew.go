@@ -60,6 +60,13 @@ func (c *Crew) rest(more chan func()) bool {
 	return true
 }
 
+// Idle is how many goroutines wait for work.
+func (c *Crew) Idle() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.idle)
+}
+
 // Close waits for all that runs, and ends the goroutines. Go may be called
 // meanwhile by what still runs, but not afterwards.
 func (c *Crew) Close() {

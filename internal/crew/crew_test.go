@@ -88,13 +88,13 @@ func TestFewStay(t *testing.T) {
 	}
 	close(hold)
 	left.Wait()
-	c.mu.Lock()
-	n := len(c.idle)
-	c.mu.Unlock()
-	if n > mostIdle {
+	if n := c.Idle(); n > mostIdle {
 		t.Errorf("%d stay", n)
 	}
 	c.Close()
+	if n := c.Idle(); n != 0 {
+		t.Errorf("%d are idle after the end", n)
+	}
 }
 
 func BenchmarkGo(b *testing.B) {

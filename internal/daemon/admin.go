@@ -21,7 +21,7 @@ func (d *Daemon) Status(c ipc.Caller) api.Status {
 			Config: d.o.configPath(), PerUser: d.o.perUser()},
 	}
 	if c.Admin {
-		s.Daemon.Runtime = runtimeNow()
+		s.Daemon.Runtime = runtimeNow(d.idleGoroutines())
 	}
 	if p := d.locked.Load(); p != nil {
 		s.Node.Locked = true
@@ -51,6 +51,14 @@ func (d *Daemon) Status(c ipc.Caller) api.Status {
 	}
 	s.Problems = append(s.Problems, n.otherProblems(c.UID, c.Admin)...)
 	return s
+}
+
+func (d *Daemon) idleGoroutines() int {
+	idle := d.server.IdleGoroutines()
+	if n := d.node.Load(); n != nil {
+		idle += n.host.IdleGoroutines()
+	}
+	return idle
 }
 
 func (d *Daemon) requestStop() error {

@@ -8,9 +8,10 @@ import (
 	"github.com/fastn-stack/fastnd/service/api"
 )
 
-// runtimeNow counts what this process is made of. It stops nothing.
-func runtimeNow() *api.Runtime {
-	r := &api.Runtime{Goroutines: runtime.NumGoroutine()}
+// runtimeNow counts what this process is made of. It stops nothing: numbers that
+// belong together may differ by what changes meanwhile.
+func runtimeNow(idle int) *api.Runtime {
+	r := &api.Runtime{Goroutines: runtime.NumGoroutine(), IdleGoroutines: idle}
 	heap := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	if metrics.Read(heap); heap[0].Value.Kind() == metrics.KindUint64 {
 		r.HeapBytes = int64(heap[0].Value.Uint64())

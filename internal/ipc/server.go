@@ -157,6 +157,9 @@ func (s *Server) EndListeners(owner identity.ID) {
 	}
 }
 
+// IdleGoroutines is how many goroutines are kept for the next requests.
+func (s *Server) IdleGoroutines() int { return s.crew.Idle() }
+
 func (s *Server) connections() []*conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()

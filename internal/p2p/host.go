@@ -225,6 +225,9 @@ func (h *Host) addTransports() error {
 // Node is the id of this node.
 func (h *Host) Node() identity.ID { return h.node }
 
+// IdleGoroutines is how many goroutines are kept for the next requests.
+func (h *Host) IdleGoroutines() int { return h.crew.Idle() }
+
 // Close ends every connection and waits for every call of Server, AddressBook
 // and OnEvent to return. What waits for an answer fails. Repeatable.
 func (h *Host) Close() error {

@@ -302,9 +302,10 @@ type DaemonStatus struct {
 
 // Runtime is what the daemon's process is made of now.
 type Runtime struct {
-	Goroutines int   `json:"goroutines"`
-	HeapBytes  int64 `json:"heap_bytes"` // alive at the last garbage collection
-	OpenFiles  int   `json:"open_files"` // descriptors; 0 if /proc cannot be read
+	Goroutines     int   `json:"goroutines"`
+	IdleGoroutines int   `json:"idle_goroutines"` // of them, kept for the next requests
+	HeapBytes      int64 `json:"heap_bytes"`      // alive at the last garbage collection
+	OpenFiles      int   `json:"open_files"`      // descriptors; 0 if /proc cannot be read
 }
 
 type ReloadResult struct {

@@ -245,11 +245,14 @@ func rest(t testing.TB, d *process.Daemon, most footprint) footprint {
 	}
 }
 
-// within tells whether f is at most a tenth more than base, or a few more of
-// what there are few of: connections come and go.
+// busy is how many goroutines are not only kept for the next requests.
+func (f footprint) busy() int { return f.Goroutines - f.IdleGoroutines }
+
+// within tells whether f is no more than base, but for a tenth of the heap and a few
+// of what there are few of: connections come and go.
 func (f footprint) within(base footprint) bool {
-	return f.Goroutines <= base.Goroutines+max(base.Goroutines/10, 3) &&
-		f.OpenFiles <= base.OpenFiles+max(base.OpenFiles/10, 2) &&
+	return f.busy() <= base.busy()+3 &&
+		f.OpenFiles <= base.OpenFiles+2 &&
 		f.HeapBytes <= base.HeapBytes+base.HeapBytes/10
 }
 
@@ -258,11 +261,11 @@ const goroutineRest = 640
 
 // unharmed runs an attack on y, of which x is a contact, and checks that y holds
 // no more afterwards than before, but for what the runtime never gives back of the
-// goroutines that there were: in the long form a second attack adds nothing to it.
-// The attack calls look while it is at its worst.
+// goroutines that there were. In the long form the attack is made again and again,
+// and what is left may not be more each time. It calls look while it is at its worst.
 func unharmed(t *testing.T, x, y *process.Daemon, attack func(look func())) {
 	t.Helper()
-	// With all the idle goroutines that a daemon keeps (internal/crew).
+	// All that a daemon has only once it had much to do.
 	var crowd sync.WaitGroup
 	for range 200 {
 		crowd.Go(func() { echo(t, x) })
@@ -270,22 +273,49 @@ func unharmed(t *testing.T, x, y *process.Daemon, attack func(look func())) {
 	crowd.Wait()
 	before := settled(t, y)
 	peak := before
-	for range testutil.Rounds(1, 2) {
-		seen := peak.Goroutines
+	var left []footprint
+	for range testutil.Rounds(1, 6) {
 		attack(func() { peak.raise(measure(t, y)) })
 		peak.raise(measure(t, y))
 		most := before
-		most.HeapBytes += int64(peak.Goroutines-seen) * goroutineRest
+		most.HeapBytes += int64(peak.Goroutines-before.Goroutines) * goroutineRest
 		after := rest(t, y, most)
-		t.Logf("goroutines %d, under attack %d, then %d; files %d, %d, %d; heap %d, %d, %d KiB; rss %.0f, %.0f, %.0f KiB",
-			before.Goroutines, peak.Goroutines, after.Goroutines, before.OpenFiles, peak.OpenFiles, after.OpenFiles,
+		t.Logf("goroutines at work %d, under attack %d in all, then %d; files %d, %d, %d; heap %d, %d, %d KiB; rss %.0f, %.0f, %.0f KiB",
+			before.busy(), peak.Goroutines, after.busy(), before.OpenFiles, peak.OpenFiles, after.OpenFiles,
 			before.HeapBytes>>10, peak.HeapBytes>>10, after.HeapBytes>>10, before.rss, peak.rss, after.rss)
 		if !after.within(most) {
-			t.Errorf("more than a tenth is left of the attack: %+v, before it %+v", after, before)
+			t.Errorf("something is left of the attack: %+v, before it %+v", after, before)
 		}
 		echo(t, x)
-		before.HeapBytes = max(before.HeapBytes, after.HeapBytes)
+		left = append(left, settled(t, y))
 	}
+	if what := climbs(left); what != "" {
+		t.Errorf("each attack leaves more %s: %+v", what, left)
+	}
+}
+
+// climbs names what grew with each of many rounds, "" if nothing did. The first round
+// is left out, for what it leaves once.
+func climbs(rounds []footprint) string {
+	if len(rounds) < 5 {
+		return ""
+	}
+	rounds = rounds[1:]
+	for what, of := range map[string]func(footprint) int64{
+		"goroutines": func(f footprint) int64 { return int64(f.busy()) },
+		"open files": func(f footprint) int64 { return int64(f.OpenFiles) },
+		// Of the heap no two looks are the same.
+		"memory": func(f footprint) int64 { return f.HeapBytes / (32 << 10) },
+	} {
+		more := 1
+		for more < len(rounds) && of(rounds[more]) > of(rounds[more-1]) {
+			more++
+		}
+		if more == len(rounds) {
+			return what
+		}
+	}
+	return ""
 }
 
 // raise makes f the most of both.
@@ -300,7 +330,9 @@ func settled(t testing.TB, d *process.Daemon) footprint {
 	base := measure(t, d)
 	for range 50 {
 		now := measure(t, d)
-		base.Goroutines = min(base.Goroutines, now.Goroutines)
+		if now.busy() < base.busy() {
+			base.Goroutines, base.IdleGoroutines = now.Goroutines, now.IdleGoroutines
+		}
 		base.OpenFiles = min(base.OpenFiles, now.OpenFiles)
 		base.HeapBytes = min(base.HeapBytes, now.HeapBytes)
 		base.rss = now.rss
