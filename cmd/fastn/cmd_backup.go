@@ -33,7 +33,7 @@ is lost: its senders know it as delivered. Never run two machines with the same 
 for others, and each gets some of the messages.
 
 Example:
-  fastn daemon backup /root/fastn-$(date +%F).tar`
+  fastn daemon backup fastn.tar`
 }
 
 func (c *daemonBackupCmd) run(a *app) error {

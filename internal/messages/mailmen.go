@@ -151,6 +151,9 @@ func (s *mailmen) round(ctx context.Context, m *mailman, back map[identity.ID]he
 			return told, err
 		}
 		for _, one := range list {
+			if ctx.Err() != nil {
+				return told, nil // what it would be told now it could not answer
+			}
 			after = one.Seq
 			if h, ok := back[one.From]; skip[one.From] || ok && h.until.After(s.c.o.Now()) {
 				skip[one.From] = true

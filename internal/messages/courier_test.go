@@ -1,0 +1,305 @@
+package messages
+
+import (
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fastn-stack/fastnd/internal/router"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// What waited arrives in the order of sending, in batches, and what comes
+// meanwhile behind it.
+func TestOrderIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.is(refusedAll(api.CodePeerUnreachable))
+		const n = 600
+		var want []string
+		for i := range n {
+			want = append(want, number(i))
+		}
+		r.send(lane, want[:n-1]...)
+		r.since()
+		first := true
+		r.is(func(m *router.Mail) ([]error, error) {
+			if first {
+				first = false
+				r.send(lane, want[n-1])
+			}
+			return taken(m)
+		})
+		r.Reachable(lane.To)
+		var got []string
+		all := r.since()
+		for _, a := range all {
+			got = append(got, a.id...)
+			if len(a.id) > maxLetters {
+				t.Errorf("a batch of %d", len(a.id))
+			}
+		}
+		if !slices.Equal(got, want) || len(all) != 3 {
+			t.Errorf("%d messages in %d batches: %v", len(got), len(all), got)
+		}
+		if told := r.told(api.EventMessageDelivered); !slices.Equal(told, want) {
+			t.Errorf("told of %v", told)
+		}
+	})
+}
+
+func TestRefusedMessageBlocksNobody(t *testing.T) {
+	for _, code := range []api.Code{api.CodeRefused, api.CodeConflict, api.CodeExpired, api.CodeBadRequest, api.CodeTooLarge, api.CodeNotPermitted} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			r.is(refusedAll(api.CodePeerUnreachable))
+			r.send(lane, "1", "2", "3")
+			r.since()
+			r.is(func(m *router.Mail) ([]error, error) { return []error{nil, api.Errorf(code, "not this"), nil}, nil })
+			r.Reachable(lane.To)
+			r.wantStates("1 delivered", "2 refused", "3 delivered")
+			if m := r.state("2"); m.Code != code || m.Reason != "not this" {
+				t.Errorf("%+v", m)
+			}
+			if told := r.told(api.EventMessageRefused); !slices.Equal(told, []string{"2"}) {
+				t.Errorf("told of %q", told)
+			}
+			if a := r.since(); len(a) != 1 {
+				t.Errorf("%d attempts", len(a))
+			}
+		})
+	}
+}
+
+// What waits for something keeps those behind it waiting; a full receiver is such
+// a thing.
+func TestWaitKeepsOrder(t *testing.T) {
+	for _, code := range []api.Code{api.CodeOverBudget, api.CodeOffline, api.CodePending, api.CodePeerUnreachable, api.CodeTimeout,
+		api.CodeStorage, api.CodeInternal, api.CodeOutcomeUnknown, api.CodeClockSkew, "of a newer version"} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			r.is(refusedAll(code))
+			r.send(lane, "1", "2", "3")
+			r.since()
+			r.is(func(m *router.Mail) ([]error, error) { return []error{nil, api.Errorf(code, "wait"), nil}, nil })
+			if _, err := r.Retry(t.Context(), lane.From, "1"); err != nil {
+				t.Fatal(err)
+			}
+			r.wantStates("1 delivered", "2 queued", "3 queued")
+			if m := r.state("3"); m.Code != code || m.Reason != "wait" || m.NextTry.IsZero() || m.Tries != 1 {
+				t.Errorf("%+v", m)
+			}
+			r.since()
+			r.is(taken)
+			time.Sleep(2 * time.Hour)
+			if a := r.since(); len(a) != 1 || !slices.Equal(a[0].id, []string{"2", "3"}) {
+				t.Errorf("%v", a)
+			}
+			r.wantStates("1 delivered", "2 delivered", "3 delivered")
+		})
+	}
+}
+
+func TestBackOff(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		code  api.Code
+		near  bool
+		most  time.Duration
+		first time.Duration
+	}{
+		{"seen lately", api.CodePeerUnreachable, true, 10 * time.Second, time.Second},
+		{"long ago", api.CodePeerUnreachable, false, 10 * time.Minute, time.Second},
+		{"full", api.CodeOverBudget, false, 10 * time.Minute, time.Second},
+		{"pending", api.CodePending, true, time.Hour, time.Hour},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				r.set(func() { r.near = c.near })
+				r.is(refusedAll(c.code))
+				r.send(lane, "1")
+				time.Sleep(day)
+				a := r.since()
+				want := c.first
+				for i := 1; i < len(a); i++ {
+					if gap := a[i].at.Sub(a[i-1].at); gap < want*4/5 || gap > want*6/5+time.Millisecond {
+						t.Fatalf("the pause before try %d was %v, want %v give or take a fifth", i+1, gap, want)
+					}
+					want = min(2*want, c.most)
+				}
+				if want != c.most || len(a) < 20 {
+					t.Errorf("%d tries, the last pause was to be %v", len(a), want)
+				}
+				if m := r.state("1"); m.NextTry.Before(time.Now()) || m.NextTry.After(time.Now().Add(c.most*6/5)) || m.Tries != len(a) {
+					t.Errorf("after %d tries: %+v", len(a), m)
+				}
+			})
+		})
+	}
+}
+
+// What brings a waiting lane to be tried at once, and what does not.
+func TestKicks(t *testing.T) {
+	none := func(*rig) {}
+	for _, c := range []struct {
+		name string
+		code api.Code
+		do   func(r *rig)
+		want bool
+	}{
+		{"nothing", api.CodePeerUnreachable, none, false},
+		{"a node of the receiver connects", api.CodePeerUnreachable, func(r *rig) { r.Reachable(lane.To) }, true},
+		{"another's connects", api.CodePeerUnreachable, func(r *rig) { r.Reachable(id("c")) }, false},
+		{"a node connects of one who has to act", api.CodePending, func(r *rig) { r.Reachable(lane.To) }, false},
+		{"the receiver says that it takes it", api.CodePending, func(r *rig) { r.Available(lane.To, lane.From, lane.Protocol, "") }, true},
+		{"it says so of another protocol", api.CodePending, func(r *rig) { r.Available(lane.To, lane.From, "Other", "") }, false},
+		{"it says so where nobody waits for that", api.CodePeerUnreachable, func(r *rig) { r.Available(lane.To, lane.From, lane.Protocol, "") }, false},
+		{"its sender retries", api.CodePending, func(r *rig) {
+			if _, err := r.Retry(r.t.Context(), lane.From, "1"); err != nil {
+				r.t.Fatal(err)
+			}
+		}, true},
+		{"another message", api.CodePeerUnreachable, func(r *rig) { r.send(lane, "2") }, true},
+		{"another message to one who has to act", api.CodePending, func(r *rig) { r.send(lane, "2") }, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				r.is(refusedAll(c.code))
+				r.send(lane, "1")
+				for range 10 { // until the next try is far
+					time.Sleep(5 * time.Minute)
+				}
+				next := r.state("1").NextTry
+				if time.Until(next) < 30*time.Second {
+					time.Sleep(time.Until(next) + time.Second)
+				}
+				r.since()
+				c.do(r)
+				synctest.Wait()
+				if got := len(r.since()) > 0; got != c.want {
+					t.Errorf("tried at once: %v", got)
+				}
+			})
+		})
+	}
+}
+
+// A sender whose receivers do not answer holds up its own mail, not that of others.
+func TestFairness(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		var mu sync.Mutex
+		held, most := 0, 0
+		release := make(chan struct{})
+		r.is(func(m *router.Mail) ([]error, error) {
+			if m.From != lane.From {
+				return taken(m)
+			}
+			mu.Lock()
+			held++
+			most = max(most, held)
+			mu.Unlock()
+			<-release
+			mu.Lock()
+			held--
+			mu.Unlock()
+			return taken(m)
+		})
+		for i := range 3 * carriersEach {
+			l := lane
+			l.To = id("p" + number(i))
+			r.send(l, number(i))
+		}
+		synctest.Wait()
+		other := Lane{From: id("c"), To: id("b"), Protocol: "Text", Instance: "default"}
+		r.send(other, "1")
+		synctest.Wait()
+		if out, err := r.s.Outgoing(t.Context(), other.From, "1"); err != nil || out.State != Delivered {
+			t.Errorf("another's message: %v, %v", out.State, err)
+		}
+		close(release)
+		synctest.Wait()
+		if most != carriersEach || len(r.told(api.EventMessageDelivered)) != 3*carriersEach+1 {
+			t.Errorf("%d at once; %d delivered", most, len(r.told(api.EventMessageDelivered)))
+		}
+	})
+}
+
+func TestExpiry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.is(refusedAll(api.CodePeerUnreachable))
+		m := lane.message("1", "short")
+		m.Expires = time.Now().Add(time.Hour)
+		if _, err := r.Send(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+		r.send(lane, "2")
+		final := make(chan Outgoing, 1)
+		go func() {
+			out, _ := r.WaitFinal(t.Context(), lane.From, "1")
+			final <- out
+		}()
+		time.Sleep(time.Hour + 2*time.Minute)
+		if out := <-final; out.State != Expired || out.Code != api.CodePeerUnreachable {
+			t.Errorf("%+v", out)
+		}
+		if told := r.told(api.EventMessageExpired); !slices.Equal(told, []string{"1"}) {
+			t.Errorf("told of %q", told)
+		}
+		r.since()
+		r.is(taken)
+		r.Reachable(lane.To)
+		if a := r.since(); len(a) != 1 || !slices.Equal(a[0].id, []string{"2"}) {
+			t.Errorf("%v", a)
+		}
+		r.wantStates("1 expired", "2 delivered")
+	})
+}
+
+// A courier that ends in the middle of a batch has lost nothing for the next.
+func TestStopAndGoOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := memory(t)
+		r := newRigAt(t, dir)
+		inflight := make(chan struct{})
+		r.set(func() {
+			r.answer = func(*router.Mail) ([]error, error) {
+				<-inflight
+				return nil, api.Errorf(api.CodeOutcomeUnknown, "it ended")
+			}
+		})
+		r.send(lane, "1", "2")
+		synctest.Wait()
+		go func() {
+			time.Sleep(time.Second)
+			close(inflight)
+		}()
+		r.stop()
+		next := newRigAt(t, dir)
+		next.wantStates("1 delivered", "2 delivered")
+		if a := next.since(); len(a) != 1 || !slices.Equal(a[0].id, []string{"1", "2"}) {
+			t.Errorf("%v", a)
+		}
+	})
+}
+
+// A message that comes when a lane was just found empty is not forgotten.
+func TestQueuedWhileFoundEmpty(t *testing.T) {
+	var s lanes
+	s.init(time.Now)
+	s.queued(lane, time.Second)
+	l := s.pick()
+	s.begin(l)
+	s.queued(lane, time.Second)
+	if s.done(l) {
+		t.Error("the lane is gone with its message")
+	}
+	if s.begin(l); !s.done(l) {
+		t.Error("the lane stays without a message")
+	}
+}
