@@ -2,7 +2,7 @@ package main
 
 import "github.com/fastn-stack/fastnd/service/api"
 
-const description = "Peer-to-peer calls and streams for every user of this machine, through the fastn daemon."
+const description = "Peer-to-peer calls, streams and messages for every user of this machine, through the fastn daemon."
 
 // globals are the flags that every command takes, before or behind its name.
 type globals struct {

@@ -73,7 +73,7 @@ func (m *manPage) paragraphs(s string) {
 func (m *manPage) head() {
 	m.line(`.TH FASTN 1 "" "fastn %s" "fastn"`, roff(version))
 	m.section("Name")
-	m.line(`fastn \- peer\-to\-peer calls and streams for every user of this machine`)
+	m.line(`fastn \- peer\-to\-peer calls, streams and messages for every user of this machine`)
 	m.section("Synopsis")
 	m.line(`.B fastn`)
 	m.line(`[\fB\-\-home\fR \fIDIR\fR | \fB\-\-socket\fR \fIPATH\fR] [\fB\-\-as\fR \fIIDENTITY\fR]`)

@@ -117,7 +117,7 @@ func newPerson(t *testing.T, path, name string) person {
 // TestTour plays README's tour: the blocks alternate between the two.
 func TestTour(t *testing.T) {
 	blocks := sections(t)["A tour"]
-	if len(blocks) != 5 {
+	if len(blocks) != 7 {
 		t.Fatalf("the tour has %d blocks; say here who types each", len(blocks))
 	}
 	path := programs(t)
@@ -159,6 +159,15 @@ func TestTour(t *testing.T) {
 		}
 	}
 	for _, line := range blocks[4] {
+		alice.run(line)
+	}
+	waitFor(t, func() bool { return strings.Contains(bob.run("fastn inbox --json"), `"text"`) })
+	for _, line := range blocks[5] {
+		if out := bob.run(line); !strings.Contains(out, "the build is done") {
+			t.Errorf("$ %s\n%s", line, out)
+		}
+	}
+	for _, line := range blocks[6] {
 		bob.run(line)
 	}
 }
