@@ -3,6 +3,7 @@ package messages
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -155,6 +156,9 @@ func (c *Courier) Send(ctx context.Context, m Message) (Outgoing, error) {
 // Cancel ends a queued message. One that is on its way may be delivered still;
 // then that is what becomes of it in the end.
 func (c *Courier) Cancel(ctx context.Context, from identity.ID, id string) (Outgoing, error) {
+	if c.waiters.delivered(from, id) {
+		return Outgoing{}, errDelivered(id)
+	}
 	out, err := c.s.Cancel(ctx, from, id)
 	if err == nil {
 		c.waiters.signal(out)
@@ -164,6 +168,9 @@ func (c *Courier) Cancel(ctx context.Context, from identity.ID, id string) (Outg
 
 // Retry queues a refused or expired message anew, or tries a queued one at once.
 func (c *Courier) Retry(ctx context.Context, from identity.ID, id string) (Outgoing, error) {
+	if c.waiters.delivered(from, id) {
+		return Outgoing{}, errDelivered(id)
+	}
 	out, err := c.s.Retry(ctx, from, id)
 	if err == nil {
 		c.waiters.answer(out.Message, Outcome{}) // none so far
@@ -223,7 +230,7 @@ func (c *Courier) carry(ctx context.Context, l *liveLane) {
 			}
 			return
 		}
-		if len(list) > 0 && !c.batch(ctx, l, list) {
+		if len(list) > 0 && !c.batch(ctx, l, list, more) {
 			return
 		}
 		if !more && c.lanes.done(l) {
@@ -238,8 +245,9 @@ const (
 	batchesInTurn = 16
 )
 
-// batch delivers list and records what became of it; false if the lane waits.
-func (c *Courier) batch(ctx context.Context, l *liveLane, list []Message) bool {
+// batch delivers list and records what became of it; false if the lane waits. more
+// tells that the lane holds others.
+func (c *Courier) batch(ctx context.Context, l *liveLane, list []Message, more bool) bool {
 	mail := &router.Mail{From: l.From, To: l.To, Protocol: l.Protocol, Instance: l.Instance}
 	for _, m := range list {
 		mail.Letters = append(mail.Letters, router.Letter{ID: m.ID, Created: m.Created, Data: m.Data})
@@ -272,17 +280,21 @@ func (c *Courier) batch(ctx context.Context, l *liveLane, list []Message) bool {
 		c.waiters.answer(m, o)
 		c.finished(m, o)
 	}
-	return c.settle(ctx, l, list, outcomes, why)
+	return c.settle(ctx, l, list, outcomes, why, more)
 }
 
 // settle records outcomes, and why the rest of the lane waits.
-func (c *Courier) settle(ctx context.Context, l *liveLane, list []Message, outcomes []Outcome, why error) bool {
+func (c *Courier) settle(ctx context.Context, l *liveLane, list []Message, outcomes []Outcome, why error, more bool) bool {
 	var wait *Wait
 	if why != nil {
 		e := api.AsError(why)
 		wait = &Wait{Code: e.Code, Reason: e.Message, NextTry: c.o.Now().Add(c.pause(l, why))}
 	}
-	if err := c.s.Settle(ctx, l.Lane, outcomes, wait); err != nil {
+	record := func() error { return c.s.Settle(ctx, l.Lane, outcomes, wait) }
+	if wait == nil && !more && allDelivered(outcomes) {
+		record = func() error { return c.s.SettleSoon(ctx, l.Lane, outcomes) }
+	}
+	if err := record(); err != nil {
 		// It will be sent again, and is known there.
 		if ctx.Err() == nil {
 			c.o.Log.Error("cannot record what became of messages", "error", err)
@@ -300,6 +312,10 @@ func (c *Courier) settle(ctx context.Context, l *liveLane, list []Message, outco
 	}
 	c.lanes.went(l)
 	return true
+}
+
+func allDelivered(outcomes []Outcome) bool {
+	return !slices.ContainsFunc(outcomes, func(o Outcome) bool { return o.State != Delivered })
 }
 
 // final tells that a message with this answer needs no other try.

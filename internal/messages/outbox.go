@@ -157,8 +157,21 @@ func decodeWait(row []any, o *Outgoing) error {
 // one commit. A nil wait means that nothing keeps the lane from being tried.
 // Outcomes of messages that are not queued any more are ignored.
 func (s *Store) Settle(ctx context.Context, l Lane, outcomes []Outcome, wait *Wait) error {
+	return s.write(ctx, s.settling(l, outcomes, wait))
+}
+
+// settleSoon is how long SettleSoon waits for others.
+const settleSoon = 10 * time.Millisecond
+
+// SettleSoon is Settle, of a lane that is empty then, in no hurry: it shares the
+// commit of what is sent next, if that comes soon.
+func (s *Store) SettleSoon(ctx context.Context, l Lane, outcomes []Outcome) error {
+	return s.sorted(ctx, func(h handle) error { return h.batch.DoSoon(ctx, settleSoon, s.settling(l, outcomes, nil)) })
+}
+
+func (s *Store) settling(l Lane, outcomes []Outcome, wait *Wait) func(tx *sqlite.Tx) error {
 	lane := l.hash()
-	return s.write(ctx, func(tx *sqlite.Tx) error {
+	return func(tx *sqlite.Tx) error {
 		progress := false
 		for _, o := range outcomes {
 			if o.State != Delivered && o.State != Refused {
@@ -183,7 +196,7 @@ func (s *Store) Settle(ctx context.Context, l Lane, outcomes []Outcome, wait *Wa
 			return err
 		}
 		return dropIdleWait(tx, l.From, lane)
-	})
+	}
 }
 
 // settle ends one message. A delivered one's data is not needed again.

@@ -70,6 +70,12 @@ func (w *waiters) answered(m Message) (Outcome, bool) {
 	return o, ok && o.State != 0
 }
 
+// delivered tells that a message is known to be, recorded or not.
+func (w *waiters) delivered(from identity.ID, id string) bool {
+	o, ok := w.answered(Message{From: from, ID: id})
+	return ok && o.State == Delivered
+}
+
 func (w *waiters) signal(m Outgoing) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

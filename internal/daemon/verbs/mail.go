@@ -48,6 +48,7 @@ func (v *Verbs) send(c call, r *api.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	out = v.Courier.Latest(out)
 	return api.SendResult{MessageID: out.ID, State: out.State.String()}, nil
 }
 
