@@ -125,3 +125,14 @@ func TestFailingDisk(t *testing.T) {
 		t.Errorf("%+v", b.Recovery())
 	}
 }
+
+// A dead disk looks damaged to one and dead to who tries to mend it: all say that
+// it is the disk.
+func TestDeadDiskThatLooksDamaged(t *testing.T) {
+	b := newBox(t)
+	old := b.db
+	b.must(old.Close())
+	b.db, b.broken, b.reopened = nil, fmt.Errorf("open: %w", sqlite.ErrDisk), b.clock.Now()
+	err := b.failure(b.heal(t.Context(), old, sqlite.ErrDamaged))
+	wantCode(t, err, api.CodeStorage)
+}

@@ -29,6 +29,9 @@ func (s *Store) heal(ctx context.Context, damaged *sqlite.DB, cause error) error
 	case s.db != nil && s.db != damaged:
 		return nil // somebody else did it
 	case !s.reopened.IsZero() && now.Sub(s.reopened).Abs() < healEvery:
+		if s.db == nil {
+			cause = s.broken // somebody else found out more
+		}
 		return fmt.Errorf("damaged again: %w", cause)
 	}
 	s.reopened = now
