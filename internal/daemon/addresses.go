@@ -11,13 +11,15 @@ import (
 // node, as far as they were told.
 const addressesKey = "p2p.addresses"
 
-// addressesChanged is told by p2p; the kept ones are still those of before.
+// addressesChanged is told by p2p, of links too; the kept ones are still those of
+// before.
 func (n *node) addressesChanged() {
 	select {
 	case <-n.ready:
 	case <-n.closing:
 		return
 	}
+	n.mail.courier.Moved()
 	if err := n.keepAddresses(context.Background()); err != nil {
 		n.d.log.Warn("cannot note which addresses peers know", "error", err)
 	}

@@ -73,10 +73,6 @@ func (n *node) peerEvent(e p2p.Event) {
 	default:
 		return // so early that nobody subscribed yet
 	}
-	if e.Kind == p2p.EventMoved {
-		n.mail.courier.Moved()
-		return
-	}
 	if e.Kind == p2p.EventConnected {
 		if err := n.reach.connected(context.Background(), e.Node); err != nil {
 			n.d.log.Warn("cannot note that a node knows our port", "peer", e.Node.String(), "error", err)

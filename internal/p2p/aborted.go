@@ -18,8 +18,12 @@ type streamKey struct {
 	number uint64
 }
 
-// prelude is how a stream for our protocol begins (multistream-select 1.0.0).
-const prelude = hello + "\x0d" + string(Protocol) + "\n"
+const (
+	// hello is what every libp2p stream begins with (multistream-select 1.0.0).
+	hello = "\x13/multistream/1.0.0\n"
+	// prelude is how a stream for our protocol begins.
+	prelude = hello + "\x0d" + string(Protocol) + "\n"
+)
 
 // tellAborted tells the peer that this side reset a raw stream after it had ended
 // its own direction. The transports do not: QUIC has no RESET_STREAM after the end

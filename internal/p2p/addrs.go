@@ -91,14 +91,15 @@ func interfaceIPs() []netip.Addr {
 	if err != nil {
 		return nil
 	}
+	return slices.DeleteFunc(ipsOf(list), func(ip netip.Addr) bool { return ip.IsLinkLocalUnicast() || ip.IsMulticast() })
+}
+
+// ipsOf takes the masks off addresses of interfaces.
+func ipsOf(list []net.Addr) []netip.Addr {
 	var ips []netip.Addr
 	for _, a := range list {
-		p, err := netip.ParsePrefix(a.String())
-		if err != nil {
-			continue
-		}
-		if ip := p.Addr().Unmap(); !ip.IsLinkLocalUnicast() && !ip.IsMulticast() {
-			ips = append(ips, ip)
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			ips = append(ips, p.Addr().Unmap())
 		}
 	}
 	return ips

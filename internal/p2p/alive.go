@@ -3,9 +3,11 @@ package p2p
 import (
 	"context"
 	"fmt"
+	"sync"
 	"syscall"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/quic-go/quic-go"
 	"golang.org/x/sys/unix"
 )
@@ -52,22 +54,31 @@ func (r rawSocket) traffic() (t traffic, ok bool) {
 		pending: info.Unacked > 0 || info.Notsent_bytes > 0}, true
 }
 
-// pulse is what is remembered of a connection between two looks at it. Only
-// Host.watchAlive uses it.
+// pulse is what is remembered of a connection between two looks at it.
 type pulse struct {
+	mu    sync.Mutex
 	last  traffic
-	quiet int // looks since something came
+	quiet int    // looks since something came
+	doubt *doubt // nil: as long as something is awaited
+}
+
+// doubt is a reason to think that a connection is dead, though nothing may be
+// awaited from it.
+type doubt struct {
+	limit time.Duration // how long it may take to show that it lives
+	why   string        // it is closed, if it does not
 }
 
 // looksPerQuiet is how often a connection is looked at in Timing.Quiet.
 const looksPerQuiet = 2
 
-// watchAlive finds connections whose other end is gone without a word while
-// something is awaited from it. Time is counted in looks, so that this process
-// may itself be frozen for a while.
+func (h *Host) lookEvery() time.Duration { return h.o.Timing.Quiet / looksPerQuiet }
+
+// watchAlive finds connections whose other end is gone without a word, while
+// something is awaited from it or there is a doubt. Time is counted in looks, so
+// that this process may itself be frozen for a while.
 func (h *Host) watchAlive() {
-	every := h.o.Timing.Quiet / looksPerQuiet
-	tick := time.NewTicker(every)
+	tick := time.NewTicker(h.lookEvery())
 	defer tick.Stop()
 	for {
 		select {
@@ -76,45 +87,85 @@ func (h *Host) watchAlive() {
 			return
 		}
 		for _, c := range h.conns.list() {
-			c.look(int(h.o.Timing.Dead / every))
+			c.look()
 		}
 	}
 }
 
 // look asks for a sign of life if nothing came for a while, and gives up the
-// connection after dead looks without one.
-func (c *connState) look(dead int) {
+// connection if none comes in time.
+func (c *connState) look() {
+	h, p := c.table.h, &c.pulse
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	awaited := c.asking.Load() > 0
-	if !awaited && c.raw.count() == 0 {
-		c.pulse.quiet = 0
+	if !awaited && c.raw.count() == 0 && p.doubt == nil {
+		p.quiet = 0
 		return
 	}
-	p := &c.pulse
 	now, ok := c.traffic()
 	if !ok || now.lives(p.last) {
-		*p = pulse{last: now}
+		p.last, p.quiet, p.doubt = now, 0, nil
 		return
 	}
-	if !awaited && p.quiet == 0 && now.sent == p.last.sent {
+	if !awaited && p.doubt == nil && p.quiet == 0 && now.sent == p.last.sent {
 		return // idle streams: QUIC's and yamux's own keep-alives do
 	}
 	p.last, p.quiet = now, p.quiet+1
+	limit, why := h.o.Timing.Dead, fmt.Sprintf("nothing came from it for %v", h.o.Timing.Dead)
+	if p.doubt != nil {
+		limit, why = p.doubt.limit, p.doubt.why
+	}
 	switch {
-	case p.quiet == looksPerQuiet:
-		h := c.table.h
-		h.tasks.run(c.ask)
+	case p.quiet >= max(1, int(limit/h.lookEvery())):
+		h.tasks.run(func() { c.giveUp(why) })
+	case p.doubt == nil && p.quiet == looksPerQuiet:
+		h.tasks.run(c.greet)
 		h.tasks.run(c.knock)
-	case p.quiet >= dead:
-		c.giveUp(fmt.Sprintf("nothing came from it for %v", c.table.h.o.Timing.Dead))
 	}
 }
 
-// ask makes the other end say something. What it says is not looked at: it
-// shows in the traffic.
-func (c *connState) ask() {
+// suspect asks for a sign of life now, and has the connection given up if none
+// comes in time.
+func (c *connState) suspect(d doubt) {
+	p := &c.pulse
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.doubt != nil {
+		return // else one that is renewed for ever would keep the connection
+	}
+	p.last, _ = c.traffic()
+	p.quiet, p.doubt = 0, &d
+	c.table.h.tasks.run(c.greet)
+}
+
+// suspectOlder looks after the older connections to the node of a new one. A
+// node that crashed and came back connects anew, while the old connection would
+// swallow requests until it times out; anything sent over it is answered with a
+// reset at once, unless the node came back elsewhere.
+func (t *connTable) suspectOlder(fresh *connState) {
+	for _, c := range t.list() {
+		if c != fresh && c.peer.Node == fresh.peer.Node {
+			c.suspect(doubt{2 * time.Second, "the node has connected anew, and the old connection answers no more"})
+		}
+	}
+}
+
+// greet makes the other end say something, on a stream of libp2p's. What it says
+// is not looked at: it shows in the traffic.
+func (c *connState) greet() {
 	ctx, cancel := context.WithTimeout(c.ctx, c.table.h.o.Timing.Dead)
 	defer cancel()
-	c.greet(ctx)
+	s, err := c.conn.NewStream(network.WithAllowLimitedConn(ctx, "sign of life"))
+	if err != nil {
+		return // it is closed, or full
+	}
+	defer func() { _ = s.Reset() }()
+	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
+	defer stop()
+	if _, err = s.Write([]byte(hello)); err == nil {
+		_, _ = s.Read(make([]byte, 1))
+	}
 }
 
 // knock gives the connection up if the other machine says that nobody listens
@@ -136,12 +187,11 @@ func (c *connState) knock() {
 	}
 }
 
-// giveUp closes a connection that is dead.
+// giveUp closes a connection that is dead, and returns when it is closed.
 func (c *connState) giveUp(why string) {
 	if !c.why.CompareAndSwap(nil, &why) {
 		return
 	}
-	h := c.table.h
-	h.o.Log.Info("a dead connection is closed", "peer", c.peer.Node.String(), "address", c.peer.RemoteAddr, "reason", why)
-	h.tasks.run(func() { _ = c.conn.Close() })
+	c.table.h.o.Log.Info("a dead connection is closed", "peer", c.peer.Node.String(), "address", c.peer.RemoteAddr, "reason", why)
+	_ = c.conn.Close()
 }

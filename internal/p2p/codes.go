@@ -47,7 +47,7 @@ func fromResetCode(n network.StreamErrorCode) api.Code {
 // streamError turns an error of a raw stream into an *api.Error. io.EOF itself,
 // and only that, is a clean end: a lost connection may wrap it.
 func streamError(err error) error {
-	if err == nil || err == io.EOF {
+	if err == nil || streamEnded(err) {
 		return err
 	}
 	var se *network.StreamError

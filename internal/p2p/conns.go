@@ -25,8 +25,8 @@ type connState struct {
 
 	raw      rawStreams
 	numbers  atomic.Uint64 // of the raw streams opened here
-	requests counter       // incoming request streams
-	opening  counter       // incoming streams without a first frame yet
+	requests requestStreams
+	opening  counter // incoming streams without a first frame yet
 	budget   budget
 
 	place   place        // guarded by table.mu
@@ -128,7 +128,7 @@ func (t *connTable) connected(c network.Conn) {
 	if first {
 		t.h.events.add(eventOf(EventConnected, s))
 	} else {
-		t.probeOthers(s)
+		t.suspectOlder(s)
 	}
 	t.h.nodes.connected(s.peer.Node)
 }

@@ -137,7 +137,7 @@ func (n *node) startDial() (*dial, *failure, *api.Error) {
 	})
 	if !ok {
 		n.dialling = nil
-		return nil, nil, api.Errorf(api.CodePeerUnreachable, "this node is stopping")
+		return nil, nil, stopping()
 	}
 	return d, nil, nil
 }
@@ -189,8 +189,23 @@ const unreachablePrefix = "peer not reachable: "
 // maxReasons bounds the addresses that an error names.
 const maxReasons = 4
 
+// stopping is the error of a request that is not sent since this node stops.
+func stopping() *api.Error {
+	return api.Errorf(api.CodePeerUnreachable, unreachablePrefix+"this node is stopping").
+		WithHint("nothing was sent: try again when the daemon runs again")
+}
+
+// brokeTwice is the error of a request that would have been sent over two
+// connections which were dead.
+func (n *node) brokeTwice() *api.Error {
+	return n.unreachable("the connection broke twice before the request was sent", nil)
+}
+
 // unreachable makes the error of a request that was never sent.
 func (n *node) unreachable(why string, addrs []ma.Multiaddr) *api.Error {
+	if n.h.ctx.Err() != nil {
+		return stopping() // which broke whatever it was
+	}
 	if why == "" {
 		var tried []string
 		for _, m := range addrs[:min(len(addrs), maxReasons)] {

@@ -38,26 +38,51 @@ type written struct {
 // write sends one frame. A frame that is started and not complete leaves the
 // stream unusable. ctx is for the wait until the frame is begun.
 func (w *frameWriter) write(ctx context.Context, f *wire.Frame, payload []byte) (written, error) {
-	return w.send(ctx, time.Time{}, f, payload)
+	return w.send(ctx, time.Time{}, f, payload, nil)
+}
+
+// writeAnswer is write for the answer to a request, whose place is given back
+// before any of it leaves.
+func (w *frameWriter) writeAnswer(ctx context.Context, f *wire.Frame, payload []byte, held *holding) (written, error) {
+	return w.send(ctx, time.Time{}, f, payload, held)
 }
 
 // writeSoon is write for those who leave at the deadline of ctx. A frame that
 // is not begun by then is not sent.
 func (w *frameWriter) writeSoon(ctx context.Context, f *wire.Frame, payload []byte) (written, error) {
 	leave, _ := ctx.Deadline()
-	return w.send(ctx, leave, f, payload)
+	return w.send(ctx, leave, f, payload, nil)
 }
 
-func (w *frameWriter) send(ctx context.Context, leave time.Time, f *wire.Frame, payload []byte) (out written, err error) {
+// end writes nothing more, once it is its turn.
+func (w *frameWriter) end(ctx context.Context) error {
+	if err := w.await(ctx); err != nil {
+		return err
+	}
+	defer func() { <-w.turn }()
+	return w.s.CloseWrite()
+}
+
+// await takes the turn.
+func (w *frameWriter) await(ctx context.Context) error {
 	select {
 	case w.turn <- struct{}{}:
+		return nil
 	default:
-		select {
-		case w.turn <- struct{}{}:
-		case <-ctx.Done():
-			return out, ctx.Err()
-		}
 	}
+	select {
+	case w.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (w *frameWriter) send(ctx context.Context, leave time.Time, f *wire.Frame, payload []byte, held *holding) (out written, err error) {
+	if err := w.await(ctx); err != nil {
+		return out, err
+	}
+	held.leave() // not before: what waits for its turn costs memory
 	if !w.begun {
 		// With the first one go libp2p's own words, which it cannot go on with
 		// once they were cut short.

@@ -228,7 +228,8 @@ func (h *Host) Node() identity.ID { return h.node }
 // IdleGoroutines is how many goroutines are kept for the next requests.
 func (h *Host) IdleGoroutines() int { return h.crew.Idle() }
 
-// Close ends every connection and waits for every call of Server, AddressBook
+// Close lets peers have the answers under way, for a moment, then ends every
+// connection and waits for every call of Server, AddressBook
 // and OnEvent to return. What waits for an answer fails. Repeatable.
 func (h *Host) Close() error {
 	h.closeOnce.Do(func() { h.closeErr = h.close() })
@@ -236,6 +237,7 @@ func (h *Host) Close() error {
 }
 
 func (h *Host) close() error {
+	h.drain()
 	h.tasks.close()
 	h.cancel()
 	var err error

@@ -126,13 +126,11 @@ func (h *Host) networkChanged(ips []netip.Addr) {
 	var closing sync.WaitGroup
 	for _, c := range h.conns.list() {
 		if c.source.IsValid() && !c.source.IsLoopback() && !c.source.IsLinkLocalUnicast() && !slices.Contains(ips, c.source) {
-			why := "this machine's address on it is gone"
-			c.why.CompareAndSwap(nil, &why)
-			closing.Go(func() { _ = c.conn.Close() })
+			closing.Go(func() { c.giveUp("this machine's address on it is gone") })
 			continue
 		}
 		if slices.Contains(usable, c.source) {
-			h.tasks.run(func() { c.probe(movedTime, "it does not answer since this machine's links changed") })
+			c.suspect(doubt{4 * time.Second, "it does not answer since this machine's links changed"})
 		}
 	}
 	closing.Wait()
@@ -140,7 +138,6 @@ func (h *Host) networkChanged(ips []netip.Addr) {
 		h.sw.Backoff().Clear(n.id.PeerID())
 		n.kick(true)
 	}
-	h.events.add(Event{Kind: EventMoved})
 }
 
 // usableIPs gives the addresses of links that are up.
@@ -156,11 +153,7 @@ func usableIPs() []netip.Addr {
 			continue
 		}
 		addrs, _ := i.Addrs()
-		for _, a := range addrs {
-			if p, err := netip.ParsePrefix(a.String()); err == nil {
-				ips = append(ips, p.Addr().Unmap())
-			}
-		}
+		ips = append(ips, ipsOf(addrs)...)
 	}
 	return ips
 }

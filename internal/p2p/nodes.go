@@ -2,6 +2,7 @@ package p2p
 
 import (
 	"sync"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 
@@ -28,11 +29,11 @@ type node struct {
 
 	mu       sync.Mutex
 	dialling *dial
-	why      string          // the last dial failed; "" if it did not
-	failed   *failure        // of the last dial, while it is held against the node
-	tags     map[string]bool // that protect it
-	wake     chan struct{}   // of the re-dialler; nil if there is none
-	urgent   bool            // the network changed: no more pause
+	why      string               // the last dial failed; "" if it did not
+	failed   *failure             // of the last dial, while it is held against the node
+	tags     map[string]time.Time // that protect it, with their ends; zero: none
+	wake     chan struct{}        // of the re-dialler; nil if there is none
+	urgent   bool                 // the network changed: no more pause
 }
 
 func (t *nodeTable) init(h *Host) {

@@ -83,6 +83,8 @@ type Timing struct {
 	Stranger   time.Duration // a connection of a stranger is closed when so long of no use: 15 s
 	Patience   time.Duration // how long large requests of one sender wait for another one to end: 2 s
 	Memory     time.Duration // between looks at the memory in use: 1 s
+	Drain      time.Duration // at most for answers under way, at Close: 1 s
+	SeekMax    time.Duration // longest pause between dials of a node that is sought: 1 h
 	RequestCap int           // requests of a connection in flight at once: 8,192
 }
 
@@ -117,7 +119,6 @@ type Server interface {
 const (
 	EventConnected    = "connected"    // the first connection to a node
 	EventDisconnected = "disconnected" // the last one is gone
-	EventMoved        = "moved"        // this machine's addresses or links changed; of no node
 )
 
 // Event tells of a node that came or went.
@@ -186,6 +187,8 @@ func (o Options) withDefaults() (Options, error) {
 	t.Stranger = orDefault(t.Stranger, 15*time.Second)
 	t.Patience = orDefault(t.Patience, 2*time.Second)
 	t.Memory = orDefault(t.Memory, time.Second)
+	t.Drain = orDefault(t.Drain, time.Second)
+	t.SeekMax = orDefault(t.SeekMax, time.Hour)
 	t.RequestCap = orDefault(t.RequestCap, 8192)
 	return o, nil
 }

@@ -65,6 +65,13 @@ func (b *budget) take(l limits, sender uint64, n int) *api.Error {
 	return nil
 }
 
+// leave ends a request; what it holds stays.
+func (b *budget) leave() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.requests--
+}
+
 // takeAnswer counts the answer of a request that was taken.
 func (b *budget) takeAnswer(l limits, sender uint64, n int) bool {
 	b.mu.Lock()
@@ -79,7 +86,6 @@ func (b *budget) takeAnswer(l limits, sender uint64, n int) bool {
 func (b *budget) give(sender uint64, n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.requests--
 	b.add(sender, -n)
 }
 
@@ -100,12 +106,14 @@ func overBudget(what string) *api.Error {
 		WithHint("wait for answers, then repeat what was refused")
 }
 
-// holding is what one request holds of its connection's budget. The zero value
+// holding is what one request holds of its connection's budget: a place, and
+// bytes, first those of its payload, then those of its answer. The zero value
 // holds nothing.
 type holding struct {
 	c        *connState
 	scope    network.StreamScope
 	sender   uint64
+	place    bool
 	bytes    int
 	reserved int // of these, at the resource manager
 	strange  int // of these, in what strangers hold together
@@ -123,7 +131,7 @@ func (c *connState) hold(h *holding, s network.Stream, f *wire.Frame) *api.Error
 	if err := c.budget.take(c.limits(stranger), sender, n); err != nil {
 		return err
 	}
-	*h = holding{c: c, scope: s.Scope(), sender: sender, bytes: n}
+	*h = holding{c: c, scope: s.Scope(), sender: sender, place: true, bytes: n}
 	if !h.reserve(stranger, n) {
 		h.release()
 		return overBudget("payloads of all nodes' requests")
@@ -131,18 +139,22 @@ func (c *connState) hold(h *holding, s network.Stream, f *wire.Frame) *api.Error
 	return nil
 }
 
-// answer counts the answer to the request, which is held until it is written:
-// a peer decides by how fast it reads how long that is. If it is false, there is
-// no room for it.
+// answer counts the answer to the request, instead of the payload. It is held
+// until it is written: a peer decides by how fast it reads how long that is. If
+// it is false, there is no room for it.
 func (h *holding) answer(n int) bool {
-	if n == 0 || h.c == nil {
+	if h.c == nil {
+		return true
+	}
+	h.drop()
+	if n == 0 {
 		return true
 	}
 	stranger := !h.c.table.h.trusted(h.c.peer.Node)
 	if !h.c.budget.takeAnswer(h.c.limits(stranger), h.sender, n) {
 		return false
 	}
-	h.bytes += n
+	h.bytes = n
 	return h.reserve(stranger, n)
 }
 
@@ -158,13 +170,13 @@ func (h *holding) reserve(stranger bool, n int) bool {
 		if !h.c.table.h.strangers.takePayload(n) {
 			return false
 		}
-		h.strange += n
+		h.strange = n
 	}
 	if n > bulky {
 		if h.scope.ReserveMemory(n, network.ReservationPriorityAlways) != nil {
 			return false
 		}
-		h.reserved += n
+		h.reserved = n
 	}
 	return true
 }
@@ -189,9 +201,18 @@ func senderOf(f *wire.Frame) (from []byte, counts bool) {
 	return nil, true // none that is known here is of another kind
 }
 
-// release gives back what h holds. Repeatable.
-func (h *holding) release() {
-	if h.c == nil {
+// leave gives the place back: the request is answered as soon as the bytes leave,
+// and whoever has an answer may send the next request. Repeatable; h may be nil.
+func (h *holding) leave() {
+	if h != nil && h.place {
+		h.place = false
+		h.c.budget.leave()
+	}
+}
+
+// drop gives the bytes back.
+func (h *holding) drop() {
+	if h.bytes == 0 {
 		return
 	}
 	h.c.budget.give(h.sender, h.bytes)
@@ -201,6 +222,16 @@ func (h *holding) release() {
 	if h.reserved > 0 {
 		h.scope.ReleaseMemory(h.reserved)
 	}
+	h.bytes, h.strange, h.reserved = 0, 0, 0
+}
+
+// release gives back what h holds. Repeatable.
+func (h *holding) release() {
+	if h.c == nil {
+		return
+	}
+	h.leave()
+	h.drop()
 	*h = holding{}
 }
 

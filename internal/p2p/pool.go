@@ -101,7 +101,7 @@ func (p *pool) open(ctx context.Context) (*reqStream, *api.Error) {
 		p.mu.Unlock()
 		_ = st.Reset()
 		n.h.conns.forget(state)
-		return nil, api.Errorf(api.CodePeerUnreachable, "this node is stopping")
+		return nil, stopping()
 	}
 	p.streams = append(p.streams, r)
 	p.mu.Unlock()
@@ -132,7 +132,7 @@ func (n *node) newStream(ctx context.Context) (network.Stream, *connState, *api.
 		}
 		_ = st.Reset()
 	}
-	return nil, nil, n.unreachable("the connection broke twice before the request was sent", nil)
+	return nil, nil, n.brokeTwice()
 }
 
 func (p *pool) remove(r *reqStream) {

@@ -2,6 +2,7 @@ package p2p
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
 	"time"
 
@@ -12,7 +13,13 @@ import (
 
 // Protect keeps a node connected: it is dialled now, and again with growing
 // pauses whenever the connection is lost, until every tag is taken away.
-func (h *Host) Protect(id identity.ID, tag string) {
+func (h *Host) Protect(id identity.ID, tag string) { h.keep(id, tag, time.Time{}) }
+
+// Seek is Protect for a node that may never come back: the pauses grow to an
+// hour, and at until it ends.
+func (h *Host) Seek(id identity.ID, tag string, until time.Time) { h.keep(id, tag, until) }
+
+func (h *Host) keep(id identity.ID, tag string, until time.Time) {
 	if id == h.node {
 		return
 	}
@@ -21,14 +28,16 @@ func (h *Host) Protect(id identity.ID, tag string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.tags == nil {
-		n.tags = make(map[string]bool)
+		n.tags = make(map[string]time.Time)
 	}
-	n.tags[tag] = true
+	n.tags[tag] = until
 	if n.wake == nil {
 		n.wake = make(chan struct{}, 1)
 		if !h.tasks.run(n.keep) {
 			n.wake = nil
 		}
+	} else if until.IsZero() {
+		n.hurry() // it may be in a pause of an hour
 	}
 }
 
@@ -49,9 +58,20 @@ func (n *node) kick(urgent bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if urgent {
-		n.forgive()
-		n.urgent = true
+		n.hurry()
+	} else {
+		n.awaken()
 	}
+}
+
+// hurry ends the pause. n.mu is held, as for awaken.
+func (n *node) hurry() {
+	n.forgive()
+	n.urgent = true
+	n.awaken()
+}
+
+func (n *node) awaken() {
 	if n.wake == nil {
 		return
 	}
@@ -84,7 +104,7 @@ func (n *node) keep() {
 			pause = n.h.o.Timing.RedialMin
 			continue
 		}
-		pause = min(2*pause, n.h.o.Timing.RedialMax)
+		pause = min(2*pause, n.longestPause())
 	}
 }
 
@@ -92,11 +112,25 @@ func (n *node) keep() {
 func (n *node) wanted() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	now := time.Now()
+	maps.DeleteFunc(n.tags, func(_ string, until time.Time) bool { return !until.IsZero() && !now.Before(until) })
 	if len(n.tags) > 0 {
 		return true
 	}
 	n.wake = nil
 	return false
+}
+
+// longestPause is between dials, if the node is only sought or is to be kept.
+func (n *node) longestPause() time.Duration {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, until := range n.tags {
+		if until.IsZero() {
+			return n.h.o.Timing.RedialMax
+		}
+	}
+	return n.h.o.Timing.SeekMax
 }
 
 // redial connects, whatever failed before.
@@ -130,19 +164,13 @@ func (n *node) sleep(d time.Duration) bool {
 			return false
 		case <-n.wake:
 		}
-		if n.idleUnwanted() {
+		if !n.protected() {
 			return true
 		}
 		if d >= 0 && n.takeUrgent() {
 			return true
 		}
 	}
-}
-
-func (n *node) idleUnwanted() bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return len(n.tags) == 0
 }
 
 func (n *node) takeUrgent() bool {

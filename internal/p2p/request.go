@@ -44,14 +44,14 @@ func (h *Host) Request(ctx context.Context, node identity.ID, f *wire.Frame, pay
 		}
 		return res.reply, res.payload, nil
 	}
-	return nil, nil, n.unreachable("the connection broke twice before the request was sent", nil)
+	return nil, nil, n.brokeTwice()
 }
 
 // OpenStream sends an Open of a stream. The Conn is nil if the Reply carries an
 // error. Errors are those of Request; ctx is for the opening only.
 func (h *Host) OpenStream(ctx context.Context, node identity.ID, f *wire.Frame, payload []byte) (router.Conn, *wire.Reply, []byte, error) {
 	if !h.tasks.begin() {
-		return nil, nil, nil, api.Errorf(api.CodePeerUnreachable, "this node is stopping")
+		return nil, nil, nil, stopping()
 	}
 	defer h.tasks.end()
 	n := h.nodes.get(node)
@@ -69,12 +69,12 @@ func (h *Host) OpenStream(ctx context.Context, node identity.ID, f *wire.Frame, 
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		if conn == nil {
+		if conn == nil { // not a router.Conn that holds nil
 			return nil, reply, answer, nil
 		}
 		return conn, reply, answer, nil
 	}
-	return nil, nil, nil, n.unreachable("the connection broke twice before the request was sent", nil)
+	return nil, nil, nil, n.brokeTwice()
 }
 
 // opening is an outgoing stream that is not accepted yet.

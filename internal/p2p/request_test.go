@@ -240,6 +240,38 @@ func TestOwnCloseDuringACall(t *testing.T) {
 	wantCode(t, recv(t, got, "error"), api.CodeOutcomeUnknown)
 	_, _, err := a.Request(t.Context(), b.Node(), p2ptest.Open(wire.Kind_KIND_CALL), nil)
 	wantCode(t, err, api.CodePeerUnreachable)
+	if e := api.AsError(err); !strings.Contains(e.Message, "this node is stopping") || strings.Contains(e.Hint, "port") {
+		t.Errorf("%s (%s)", e.Message, e.Hint)
+	}
+}
+
+// What was answered before Close is told, and what is being served is waited for.
+func TestAnswersLeaveBeforeClose(t *testing.T) {
+	testutil.LeakCheck(t)
+	for name, only := range map[string]p2ptest.Option{"quic": p2ptest.QUICOnly, "tcp": p2ptest.TCPOnly} {
+		t.Run(name, func(t *testing.T) {
+			for range testutil.Rounds(10, 100) {
+				serving := make(chan bool, 1)
+				s := p2ptest.ServeFunc(func(_ context.Context, _ p2p.Peer, _ *wire.Frame, payload []byte, _ func(*wire.Reply) (router.Conn, error)) (*wire.Reply, []byte) {
+					serving <- true
+					return &wire.Reply{}, payload
+				})
+				a, b := p2ptest.NewPairOf(t, s, s, only, func(o *p2p.Options) { o.Timing.Drain = 20 * time.Second })
+				got := make(chan error, 1)
+				go func() {
+					r, _, err := a.Request(timeout(t, 20*time.Second), b.Node(), p2ptest.Open(wire.Kind_KIND_CALL), []byte("hello"))
+					got <- errors.Join(err, r.Err())
+				}()
+				recv(t, serving, "request")
+				if err := b.Close(); err != nil {
+					t.Fatal(err)
+				}
+				if err := recv(t, got, "answer"); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
 }
 
 func TestUnreachableIsToldQuickly(t *testing.T) {

@@ -104,7 +104,7 @@ func (h *Host) serveRaw(c *connState, s network.Stream, in *frameReader, m *inco
 	defer cancel()
 	out := newFrameWriter(s, h.o.Timing.Write)
 	if m.refused != nil {
-		finishRaw(ctx, s, out, m.f.Number, wire.ReplyError(m.refused), nil)
+		finishRaw(ctx, s, out, m, wire.ReplyError(m.refused), nil)
 		return
 	}
 	var raw *rawStream
@@ -119,7 +119,7 @@ func (h *Host) serveRaw(c *connState, s network.Stream, in *frameReader, m *inco
 		}
 		// Before the peer knows of it, and may abort it.
 		raw = newRawStream(s, streamKey{number: m.f.Number}, in.br, &c.raw)
-		if err := writeReply(ctx, out, m.f.Number, r, nil); err != nil {
+		if err := writeReply(ctx, out, m.f.Number, r, nil, &m.held); err != nil {
 			return nil, c.streamError(err)
 		}
 		proven(s)
@@ -140,12 +140,12 @@ func (h *Host) serveRaw(c *connState, s network.Stream, in *frameReader, m *inco
 	if !m.held.answer(len(answer)) {
 		answer = nil // a refusal says enough without
 	}
-	finishRaw(ctx, s, out, m.f.Number, reply, answer)
+	finishRaw(ctx, s, out, m, reply, answer)
 }
 
 // finishRaw ends a stream that was not accepted.
-func finishRaw(ctx context.Context, s network.Stream, out *frameWriter, number uint64, reply *wire.Reply, answer []byte) {
-	if ctx.Err() != nil || writeReply(ctx, out, number, reply, answer) != nil {
+func finishRaw(ctx context.Context, s network.Stream, out *frameWriter, m *incoming, reply *wire.Reply, answer []byte) {
+	if ctx.Err() != nil || writeReply(ctx, out, m.f.Number, reply, answer, &m.held) != nil {
 		_ = s.ResetWithError(toResetCode(api.CodeAborted))
 		return
 	}
@@ -165,9 +165,7 @@ func watchReset(in *frameReader, gone func()) *resetWatch {
 	go func() {
 		defer close(w.done)
 		// Data or a clean end before the answer is allowed, if odd.
-		if err := in.wait(); err != nil && !isTimeout(err) && streamError(err) == err {
-			return
-		} else if err != nil && !isTimeout(err) {
+		if err := in.wait(); err != nil && !isTimeout(err) && !streamEnded(err) {
 			gone()
 		}
 	}()
@@ -183,13 +181,11 @@ func (w *resetWatch) stop() {
 	})
 }
 
-func writeReply(ctx context.Context, out *frameWriter, number uint64, r *wire.Reply, payload []byte) error {
+// writeReply answers the request that holds held; nil if it holds nothing.
+func writeReply(ctx context.Context, out *frameWriter, number uint64, r *wire.Reply, payload []byte, held *holding) error {
 	f := &wire.Frame{Number: number, Body: &wire.Frame_Reply{Reply: r}}
-	done, err := out.write(ctx, f, payload)
-	if err == nil || done.started {
-		return err
-	}
-	if !errors.Is(err, wire.ErrTooLarge) {
+	_, err := out.writeAnswer(ctx, f, payload, held)
+	if !errors.Is(err, wire.ErrTooLarge) { // of which nothing was written
 		return err
 	}
 	f.Body = &wire.Frame_Reply{Reply: wire.ReplyError(api.Errorf(api.CodeTooLarge, "the answer is longer than a frame may be"))}

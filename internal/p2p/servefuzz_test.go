@@ -226,8 +226,8 @@ func (sv *served) checkNothingHeld(t *testing.T) {
 	}
 	for _, c := range sv.h.conns.list() {
 		b := &c.budget
-		if b.requests != 0 || b.bytes != 0 || b.capped != 0 || len(b.senders) != 0 || c.requests.n != 0 || c.opening.n != 0 || c.serving.Load() != 0 || c.raw.count() != 0 {
-			t.Errorf("held: %+v, %d streams of requests, %d opening, %d served, %d raw", b, c.requests.n, c.opening.n, c.serving.Load(), c.raw.count())
+		if b.requests != 0 || b.bytes != 0 || b.capped != 0 || len(b.senders) != 0 || len(c.requests.open) != 0 || c.opening.n != 0 || c.serving.Load() != 0 || c.raw.count() != 0 {
+			t.Errorf("held: %+v, %d streams of requests, %d opening, %d served, %d raw", b, len(c.requests.open), c.opening.n, c.serving.Load(), c.raw.count())
 		}
 		c.end()
 	}

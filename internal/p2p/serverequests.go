@@ -27,13 +27,16 @@ type requestStream struct {
 	in  *intake
 	out *frameWriter
 
-	ctx      context.Context
-	cancel   context.CancelFunc
-	wg       sync.WaitGroup
+	ctx    context.Context
+	cancel context.CancelFunc
+	over   chan struct{} // closed when the stream is
+
 	mu       sync.Mutex
 	inFlight map[uint64]context.CancelFunc
-	refused  []refusal // to be written
-	refusing bool      // a goroutine writes them
+	refused  []refusal     // to be written
+	refusing bool          // a goroutine writes them
+	working  int           // goroutines that serve or write
+	rest     chan struct{} // closed, and nil, when there are none; nil if nobody waits
 }
 
 type refusal struct {
@@ -45,26 +48,53 @@ type refusal struct {
 // peer ends it, breaks the protocol, or the connection is lost.
 func (h *Host) serveRequests(in *intake, m incoming) {
 	c, s := in.c, in.s
-	if !c.requests.take(maxRequestStreams) {
+	r := &requestStream{h: h, c: c, s: s, in: in, out: newFrameWriter(s, h.o.Timing.Write),
+		over: make(chan struct{}), inFlight: make(map[uint64]context.CancelFunc)}
+	r.ctx, r.cancel = context.WithCancel(c.ctx)
+	defer r.cancel()
+	if !c.requests.add(r) {
 		m.held.release()
 		_ = s.ResetWithError(toResetCode(api.CodeOverBudget))
 		return
 	}
-	defer c.requests.give()
+	defer close(r.over)
+	defer c.requests.remove(r)
 	proven(s)
-	r := &requestStream{h: h, c: c, s: s, in: in, out: newFrameWriter(s, h.o.Timing.Write),
-		inFlight: make(map[uint64]context.CancelFunc)}
-	r.ctx, r.cancel = context.WithCancel(c.ctx)
 	err := r.loop(m)
 	if err == nil { // the peer wants no more answers than those under way
-		r.wg.Wait()
-		r.cancel()
+		<-r.idle()
 		_ = s.Close()
 		return
 	}
 	r.cancel()
 	_ = s.ResetWithError(toResetCode(closeCode(err)))
-	r.wg.Wait()
+	<-r.idle()
+}
+
+// idle is closed when nothing is served or written, if only for a moment.
+func (r *requestStream) idle() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rest := r.rest
+	if rest == nil {
+		rest = make(chan struct{})
+	}
+	if r.working == 0 {
+		close(rest)
+	} else {
+		r.rest = rest
+	}
+	return rest
+}
+
+// done ends the work of a goroutine.
+func (r *requestStream) done() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.working--; r.working == 0 && r.rest != nil {
+		close(r.rest)
+		r.rest = nil
+	}
 }
 
 // loop returns nil at the stream's clean end.
@@ -112,12 +142,12 @@ func (r *requestStream) dispatch(m incoming) error {
 	if cancel == nil {
 		return wire.ErrMalformed // the number is in use
 	}
-	r.wg.Add(1)
 	r.h.crew.Go(func() { r.serve(ctx, cancel, m) })
 	return nil
 }
 
-// begin makes the context of a request, nil if its number is taken.
+// begin makes the context of a request, nil if its number is taken; done must
+// follow.
 func (r *requestStream) begin(f *wire.Frame) (context.Context, context.CancelFunc) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -132,11 +162,12 @@ func (r *requestStream) begin(f *wire.Frame) (context.Context, context.CancelFun
 		ctx, cancel = context.WithCancel(r.ctx)
 	}
 	r.inFlight[f.Number] = cancel
+	r.working++
 	return ctx, cancel
 }
 
 func (r *requestStream) serve(ctx context.Context, cancel context.CancelFunc, m incoming) {
-	defer r.wg.Done()
+	defer r.done()
 	defer m.held.release()
 	reply, answer := r.c.serve(ctx, &m, refuseAccept)
 	if reply == nil {
@@ -153,7 +184,7 @@ func (r *requestStream) serve(ctx context.Context, cancel context.CancelFunc, m 
 	delete(r.inFlight, m.f.Number)
 	r.mu.Unlock()
 	cancel()
-	r.answer(m.f.Number, reply, answer)
+	r.answer(m.f.Number, reply, answer, &m.held)
 }
 
 // serve asks the server.
@@ -164,11 +195,11 @@ func (c *connState) serve(ctx context.Context, m *incoming, accept func(*wire.Re
 }
 
 // answer writes a reply. If it cannot the stream is given up.
-func (r *requestStream) answer(number uint64, reply *wire.Reply, payload []byte) {
+func (r *requestStream) answer(number uint64, reply *wire.Reply, payload []byte, held *holding) {
 	if r.ctx.Err() != nil {
 		return // this node is stopping: what was cut short is no answer
 	}
-	if err := writeReply(r.ctx, r.out, number, reply, payload); err != nil {
+	if err := writeReply(r.ctx, r.out, number, reply, payload, held); err != nil {
 		r.cancel()
 		_ = r.s.ResetWithError(toResetCode(closeCode(err)))
 	}
@@ -188,7 +219,7 @@ func (r *requestStream) refuse(number uint64, why *api.Error) error {
 	r.refused = append(r.refused, refusal{number, why})
 	if !r.refusing {
 		r.refusing = true
-		r.wg.Add(1)
+		r.working++
 		go r.writeRefusals()
 	}
 	return nil
@@ -196,7 +227,7 @@ func (r *requestStream) refuse(number uint64, why *api.Error) error {
 
 // writeRefusals ends when there are no more.
 func (r *requestStream) writeRefusals() {
-	defer r.wg.Done()
+	defer r.done()
 	for {
 		r.mu.Lock()
 		list := r.refused
@@ -207,7 +238,7 @@ func (r *requestStream) writeRefusals() {
 			return
 		}
 		for _, x := range list {
-			r.answer(x.number, wire.ReplyError(x.why), nil)
+			r.answer(x.number, wire.ReplyError(x.why), nil, nil)
 		}
 	}
 }

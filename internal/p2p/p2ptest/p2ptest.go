@@ -69,6 +69,7 @@ func Key(t testing.TB) identity.Key {
 func New(t testing.TB, s p2p.Server, opts ...Option) *p2p.Host {
 	t.Helper()
 	o := p2p.Options{Key: Key(t), Listen: []string{"127.0.0.1"}, QUIC: true, TCP: true, Book: NewBook()}
+	o.Timing.Drain = 100 * time.Millisecond // the other ends of many tests never answer
 	for _, opt := range opts {
 		opt(&o)
 	}

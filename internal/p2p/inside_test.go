@@ -1,0 +1,75 @@
+package p2p
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/wire"
+)
+
+// writes is a stream that tells when something is written.
+type writes struct {
+	network.Stream
+	told func()
+}
+
+func (w writes) Write(p []byte) (int, error) {
+	w.told()
+	return len(p), nil
+}
+
+// Whoever has an answer may send the next request: the place is free by then.
+func TestPlaceIsFreeOnceAnswered(t *testing.T) {
+	c := new(connState)
+	c.budget.init()
+	if err := c.budget.take(limits{1, 100, 100, 100}, 1, 10); err != nil {
+		t.Fatal(err)
+	}
+	h := &holding{c: c, place: true, bytes: 10, sender: 1}
+	written := 0
+	out := newFrameWriter(writes{told: func() {
+		written++
+		if c.budget.requests != 0 {
+			t.Error("the request counts while it is being answered")
+		}
+		if c.budget.bytes != 10 {
+			t.Error("the answer does not count while it is written")
+		}
+	}}, time.Second)
+	if err := writeReply(t.Context(), out, 1, &wire.Reply{}, []byte("answer"), h); err != nil || written == 0 {
+		t.Fatal(err, written)
+	}
+	h.release()
+	if b := &c.budget; b.requests != 0 || b.bytes != 0 {
+		t.Errorf("left: %d requests, %d bytes", b.requests, b.bytes)
+	}
+}
+
+// What fails because this node stops is not the peer's fault.
+func TestStoppingIsNotThePeersFault(t *testing.T) {
+	key, err := identity.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := New(Options{Key: key, Listen: []string{"127.0.0.1"}, TCP: true}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := h.nodes.get(identity.ID{1})
+	defer n.done()
+	if e := n.unreachable("the dial was cancelled", nil); !strings.Contains(e.Hint, "its port") {
+		t.Errorf("while it runs: %s (%s)", e.Message, e.Hint)
+	}
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if e := n.unreachable("the dial was cancelled", nil); !strings.Contains(e.Message, "stopping") || strings.Contains(e.Hint, "port") {
+		t.Errorf("%s (%s)", e.Message, e.Hint)
+	}
+}
+
+func (w writes) SetWriteDeadline(time.Time) error { return nil }
