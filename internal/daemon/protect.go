@@ -2,8 +2,11 @@ package daemon
 
 import (
 	"context"
+	"fmt"
+	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
 )
@@ -13,6 +16,8 @@ const (
 	movedTag = "moved"
 	// untoldKey is where the store keeps which nodes are still to be told.
 	untoldKey = "p2p.untold"
+	// tellWithin is how long a node is looked for that is to be told.
+	tellWithin = 30 * 24 * time.Hour
 )
 
 // reach is which nodes are kept connected, and why: programs that serve a
@@ -22,8 +27,8 @@ type reach struct {
 	n *node
 
 	mu     sync.Mutex
-	served map[string]*registration // by tag
-	untold map[identity.ID]bool
+	served map[string]*registration  // by tag
+	untold map[identity.ID]time.Time // until when they are looked for
 }
 
 // registration is a protocol that a program serves.
@@ -33,7 +38,7 @@ type registration struct {
 }
 
 func newReach(n *node) *reach {
-	return &reach{n: n, served: make(map[string]*registration), untold: make(map[identity.ID]bool)}
+	return &reach{n: n, served: make(map[string]*registration), untold: make(map[identity.ID]time.Time)}
 }
 
 // serve keeps the nodes of owner's contacts connected until release is called.
@@ -97,10 +102,11 @@ func (r *reach) refresh(tag string, s *registration) {
 func (r *reach) moved(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	until := time.Now().Add(tellWithin)
 	for _, id := range r.n.store.KnownNodes() {
 		if id != r.n.host.Node() {
-			r.untold[id] = true
-			r.n.host.Protect(id, movedTag)
+			r.untold[id] = until
+			r.n.host.Seek(id, movedTag, until)
 		}
 	}
 	return r.keepUntold(ctx)
@@ -111,21 +117,35 @@ func (r *reach) resume() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	kept, _ := r.n.store.Meta(untoldKey)
-	for _, s := range strings.Fields(kept) {
-		if id, err := identity.ParseID(s); err == nil && r.n.store.NodeKnown(id) {
-			r.untold[id] = true
+	for id, until := range parseUntold(kept, time.Now()) {
+		if r.n.store.NodeKnown(id) {
+			r.untold[id] = until
+			r.n.host.Seek(id, movedTag, until)
 		}
 	}
-	for id := range r.untold {
-		r.n.host.Protect(id, movedTag)
+}
+
+// parseUntold reads what keepUntold wrote, without those whose time is over.
+func parseUntold(kept string, now time.Time) map[identity.ID]time.Time {
+	out := make(map[identity.ID]time.Time)
+	for _, s := range strings.Fields(kept) {
+		text, at, _ := strings.Cut(s, "@")
+		until := now.Add(tellWithin) // earlier versions kept no time
+		if sec, err := strconv.ParseInt(at, 10, 64); err == nil {
+			until = time.Unix(sec, 0)
+		}
+		if id, err := identity.ParseID(text); err == nil && now.Before(until) {
+			out[id] = until
+		}
 	}
+	return out
 }
 
 // connected notes that a node was told.
 func (r *reach) connected(ctx context.Context, id identity.ID) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.untold[id] {
+	if _, ok := r.untold[id]; !ok {
 		return nil
 	}
 	r.n.host.Unprotect(id, movedTag)
@@ -135,8 +155,8 @@ func (r *reach) connected(ctx context.Context, id identity.ID) error {
 
 func (r *reach) keepUntold(ctx context.Context) error {
 	var ids []string
-	for id := range r.untold {
-		ids = append(ids, id.String())
+	for id, until := range r.untold {
+		ids = append(ids, fmt.Sprintf("%s@%d", id, until.Unix()))
 	}
 	return r.n.store.SetMeta(ctx, untoldKey, strings.Join(ids, " "))
 }

@@ -2,7 +2,10 @@ package daemon
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"testing"
+	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/testutil"
@@ -39,6 +42,47 @@ func TestServedContactsAreKeptConnected(t *testing.T) {
 	verb[struct{}](t, bob.c, api.VerbContactRemove, api.NameArgs{Name: bob.contacts()[0]})
 	eventually(t, "the removed contact's node is let go", func() bool { return !protects() })
 	stop()
+}
+
+// Nodes that are to be told of other addresses are looked for until their time is
+// over; those that an earlier version noted have all of it.
+func TestUntoldNodesAreGivenUp(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	var ids [3]identity.ID
+	for i := range ids {
+		key, err := identity.GenerateKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[i] = key.ID()
+	}
+	old, due, over := ids[0], ids[1], ids[2]
+	got := parseUntold(fmt.Sprintf("%s %s@%d %s@%d nonsense", old, due, now.Unix()+5, over, now.Unix()-5), now)
+	want := map[identity.ID]time.Time{old: now.Add(tellWithin), due: time.Unix(now.Unix()+5, 0)}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// What is noted is found at the next start, and goes when the node was told.
+func TestUntoldNodesAreKept(t *testing.T) {
+	testutil.LeakCheck(t)
+	alice, bob := start(t, opts{}), start(t, opts{})
+	meet(t, alice, bob)
+	n, bobs := alice.node.Load(), nodeOf(t, bob)
+	if err := n.reach.moved(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	kept, _ := n.store.Meta(untoldKey)
+	if until, ok := parseUntold(kept, time.Now())[bobs]; !ok || time.Until(until) > tellWithin || time.Until(until) < tellWithin-time.Hour {
+		t.Errorf("kept %q", kept)
+	}
+	if err := n.reach.connected(t.Context(), bobs); err != nil {
+		t.Fatal(err)
+	}
+	if kept, _ := n.store.Meta(untoldKey); kept != "" {
+		t.Errorf("kept %q", kept)
+	}
 }
 
 func nodeOf(t *testing.T, d *testDaemon) identity.ID {
