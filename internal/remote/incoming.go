@@ -13,7 +13,7 @@ import (
 )
 
 // ServeFrame answers one frame that node sent from ip, and that is valid as
-// wire.ReadFrame makes sure. accept answers an Open of a stream and returns its
+// p2p makes sure. accept answers an Open of a stream and returns its
 // bytes; it is called at most once.
 func (m *Remote) ServeFrame(ctx context.Context, node identity.ID, ip netip.Addr, f *wire.Frame, payload []byte,
 	accept func(*wire.Reply) (router.Conn, error)) (*wire.Reply, []byte) {

@@ -37,16 +37,15 @@ func (m *Remote) Deliver(ctx context.Context, mail *router.Mail) ([]error, error
 	var out []error
 	err := m.eachNode(ctx, mail.From, mail.To, func(own *identity.Delegation, c candidate) (err error) {
 		d.From, d.HaveIssuedUs = own.Raw, c.held.Issued.UnixMicro()
-		if deadline, ok := ctx.Deadline(); ok {
-			d.TimeoutMs = uint32(min(max(time.Until(deadline), time.Millisecond), api.MaxTimeout) / time.Millisecond)
-		}
-		out, err = m.post1(ctx, mail, c.node, d, payload)
+		d.TimeoutMs = millisLeft(ctx, 0)
+		out, err = m.send(ctx, mail, c.node, d, payload)
 		return err
 	})
 	return out, err
 }
 
-func (m *Remote) post1(ctx context.Context, mail *router.Mail, node identity.ID, d *wire.Deliver, payload []byte) ([]error, error) {
+// send sends mail to one node.
+func (m *Remote) send(ctx context.Context, mail *router.Mail, node identity.ID, d *wire.Deliver, payload []byte) ([]error, error) {
 	reply, _, err := m.transport.Request(ctx, node, &wire.Frame{Body: &wire.Frame_Deliver{Deliver: d}}, payload)
 	if err != nil {
 		return nil, err

@@ -65,9 +65,7 @@ func (m *Remote) try(ctx context.Context, r *router.Request, own *identity.Deleg
 		Kind: kinds[r.Kind], Trace: r.Trace, HaveIssuedUs: c.held.Issued.UnixMicro(),
 	}}}
 	open := f.GetOpen()
-	if left := timeLeft(ctx, r); left > 0 {
-		open.TimeoutMs = uint32(max(1, left/time.Millisecond))
-	}
+	open.TimeoutMs = millisLeft(ctx, r.Timeout)
 	if r.Kind == router.Stream {
 		return nil, m.stream(ctx, r, c.node, f)
 	}
@@ -81,14 +79,16 @@ func (m *Remote) try(ctx context.Context, r *router.Request, own *identity.Deleg
 	return data, checkJSON(data)
 }
 
-// timeLeft is what remains of the time allowed for r; a node that was tried
-// before may have taken some of it.
-func timeLeft(ctx context.Context, r *router.Request) time.Duration {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		return r.Timeout
+// millisLeft is what remains until the deadline of ctx, of which a node that was
+// tried before may have taken some; without one it is allowed. 0 is no limit.
+func millisLeft(ctx context.Context, allowed time.Duration) uint32 {
+	if deadline, ok := ctx.Deadline(); ok {
+		allowed = min(max(time.Until(deadline), time.Millisecond), api.MaxTimeout)
 	}
-	return min(max(time.Until(deadline), time.Millisecond), api.MaxTimeout)
+	if allowed <= 0 {
+		return 0
+	}
+	return uint32(max(1, allowed/time.Millisecond))
 }
 
 var kinds = map[router.Kind]wire.Kind{
