@@ -30,6 +30,7 @@ func testRestarts(t *testing.T, s suite) {
 	step("an activation for each first client", activations)
 	step("a frozen daemon is killed and started again", frozen)
 	step("a daemon whose main loop hangs is killed and started again", hungMainLoop)
+	step("a daemon that systemd has given up is brought back by what clients are told", givenUp)
 	step("disconnect ends calls, streams, listeners and subscriptions", disconnectAll)
 	step("calls, streams, listeners and broken connections leave nothing behind", func(t *testing.T, m *nspawn.Machine) {
 		worn(t, m, "alice", api.TargetSelf)
