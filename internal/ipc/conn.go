@@ -21,9 +21,6 @@ var past = time.Unix(1, 0)
 // already arrived, so that they are answered and not dropped.
 const sweepTime = 5 * time.Millisecond
 
-// mostLingering is how many refused connections are lingered on at once.
-const mostLingering = 64
-
 // conn is one connection. Its own goroutine reads; each request that may take
 // time has a goroutine of its own, counted by wg.
 //
@@ -298,18 +295,16 @@ func (c *conn) woken() (goOn bool, how ending) {
 }
 
 // refuse tells a client that it may not use the daemon. Few at a time are given
-// the time to come and read it: each costs a descriptor.
+// the time to come and read it.
 func (c *conn) refuse(caller Caller, e *api.Error) {
-	select {
-	case c.s.lingering <- struct{}{}:
-		defer func() { <-c.s.lingering }()
-		c.pay(caller.UID, connCost)
-		c.fail("", true, e)
-		c.linger()
+	if !c.s.lingering.take(caller.UID) {
+		c.tell(e)
 		return
-	default:
 	}
-	c.tell(e)
+	defer c.s.lingering.give(caller.UID)
+	c.pay(caller.UID, connCost)
+	c.fail("", true, e)
+	c.linger()
 }
 
 // tell writes e about the connection as a whole, if it can be done at once.

@@ -146,24 +146,33 @@ func TestRefusedConnection(t *testing.T) {
 	c.eof()
 }
 
-// A crowd that is refused costs few descriptors, though each is told why.
+// A crowd that is refused costs few descriptors, though each is told why, and leaves
+// others the time to read why they are refused.
 func TestRefusedCrowd(t *testing.T) {
 	testutil.LeakCheck(t)
 	b := ipctest.NewBackend()
 	b.Refuse = api.Errorf(api.CodeNotPermitted, "you are not in the group")
 	path, _ := serveBackend(t, b, ipc.Options{LingerTimeout: time.Hour})
-	before := descriptors(t)
-	const n = 300
-	for range n {
-		c := dial(t, path)
-		_, _ = io.WriteString(c.UnixConn, `{"id":"1","type":"hello"}`+"\n") // may be lost, the answer not
-		c.want(c.answer(), "null", "not_permitted")
+	refused := func(uid uint32, n, most int) (kept int) {
+		b.As.Store(uid)
+		before := descriptors(t)
+		for range n {
+			c := dial(t, path)
+			_, _ = io.WriteString(c.UnixConn, `{"id":"1","type":"hello"}`+"\n") // may be lost, the answer not
+			c.want(c.answer(), "null", "not_permitted")
+		}
+		eventually(t, "the daemon has closed most", func() bool {
+			kept = descriptors(t) - before - n
+			return kept <= most
+		})
+		return kept
 	}
-	const most, some = n + 70, n + 10
-	eventually(t, "the daemon has closed most", func() bool { return descriptors(t)-before <= most })
-	if descriptors(t)-before < some {
-		t.Error("none is lingered on, the test proved nothing")
+	for uid := range uint32(8) {
+		if kept := refused(1+uid, 60, 8); kept < 8 {
+			t.Errorf("of user %d, who is one of 8, %d connections are lingered on", uid, kept)
+		}
 	}
+	refused(100, 60, 0)
 }
 
 func descriptors(t *testing.T) int {

@@ -19,16 +19,15 @@ import (
 //	answers in flight finish, programs reply to the calls that they were
 //	told of) ──all done, or DrainTimeout──▶ closed
 type Server struct {
-	backend  Backend
-	log      *slog.Logger
-	o        Options
-	types    map[string]requestType
-	streams  streamTable
-	incoming incomingTable
-	pace     *pace
-	crew     crew.Crew // does the requests
-	// lingering holds one for each refused connection that is lingered on.
-	lingering chan struct{}
+	backend   Backend
+	log       *slog.Logger
+	o         Options
+	types     map[string]requestType
+	streams   streamTable
+	incoming  incomingTable
+	pace      *pace
+	crew      crew.Crew // does the requests
+	lingering lingering
 
 	// wg counts connections and accept loops.
 	wg sync.WaitGroup
@@ -41,7 +40,7 @@ type Server struct {
 
 // New makes a Server that answers by b.
 func New(b Backend, log *slog.Logger, o Options) *Server {
-	s := &Server{backend: b, log: log, o: o.withDefaults(), types: requestTypes(), pace: newPace(), lingering: make(chan struct{}, mostLingering),
+	s := &Server{backend: b, log: log, o: o.withDefaults(), types: requestTypes(), pace: newPace(),
 		listeners: make(map[net.Listener]struct{}), conns: make(map[*conn]struct{})}
 	s.streams.init(s.o.StreamResults, api.StreamResultTTL)
 	return s

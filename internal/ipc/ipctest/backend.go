@@ -93,7 +93,7 @@ func (b *Backend) InUse(what string) int {
 // Admit takes everybody.
 func (b *Backend) Admit(conn *net.UnixConn) (ipc.Caller, func(), error) {
 	if b.Refuse != nil {
-		return ipc.Caller{}, nil, b.Refuse
+		return ipc.Caller{UID: b.As.Load()}, nil, b.Refuse
 	}
 	release, err := b.acquire("connections", 0)
 	if err != nil {
