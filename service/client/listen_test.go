@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"os"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/fastn-stack/fastnd/internal/ipc"
+	"github.com/fastn-stack/fastnd/internal/router"
 	"github.com/fastn-stack/fastnd/service/api"
 	"github.com/fastn-stack/fastnd/service/client"
 )
@@ -175,4 +177,57 @@ func TestCallerGivesUp(t *testing.T) {
 	<-in.Done()
 	wantCode(t, <-failed, api.CodeTimeout)
 	wantCode(t, in.Reply(limited(t), json.RawMessage("1")), api.CodeNotFound)
+}
+
+// A message is taken by Reply, which ends it, and told as failed by Fail.
+func TestListenForMessages(t *testing.T) {
+	c, b, _ := start(t, ipc.Options{})
+	l, err := c.Listen(limited(t), client.ListenOptions{Protocol: "Mine", Kinds: []string{"message"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	self, err := b.Identity(limited(t), ipc.Caller{UID: uint32(os.Geteuid())}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tell := func() chan error {
+		answered := make(chan error, 1)
+		go func() {
+			_, err := b.Route(limited(t), &router.Request{From: self, To: self, Protocol: "Mine", Instance: api.DefaultInstance,
+				Kind: router.Message, Payload: json.RawMessage(`{"n":1}`), MessageID: "123e4567-e89b-42d3-a456-426614174000"})
+			answered <- err
+		}()
+		return answered
+	}
+	next := func() *client.Incoming {
+		t.Helper()
+		i, err := l.Next(limited(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i.Kind != "message" || string(i.Data) != `{"n":1}` || i.MessageID != "123e4567-e89b-42d3-a456-426614174000" {
+			t.Errorf("told of %+v", i.Incoming)
+		}
+		return i
+	}
+	answered := tell()
+	i := next()
+	if err := i.Fail(limited(t), &api.Error{Message: "not now"}); err != nil {
+		t.Error(err)
+	}
+	wantCode(t, <-answered, api.CodeHandlerFailed)
+	answered = tell()
+	i = next()
+	if err := i.Reply(limited(t), nil); err != nil {
+		t.Error(err)
+	}
+	if err := <-answered; err != nil {
+		t.Errorf("taken: %v", err)
+	}
+	select {
+	case <-i.Done():
+	default:
+		t.Error("a message that was taken is not done")
+	}
 }
