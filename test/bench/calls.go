@@ -32,12 +32,12 @@ func benchCalls(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, x.Close(), y.Close()) }()
-	raw, err := startRaw(ctx, quicLoopback)
+	raw, err := startRaw(ctx, quicLoopback, "")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, raw.stop()) }()
-	relay, err := relayed(ctx, raw)
+	relay, err := relayed(ctx, raw, rawEcho)
 	if err != nil {
 		return err
 	}

@@ -9,8 +9,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/p2p/p2ptest"
@@ -19,7 +22,7 @@ import (
 // relayServer is a process between a client and a raw server, as a daemon is, that
 // does nothing but carry bytes: each connection to the Unix socket is one stream
 // to the server. It serves until its standard input ends.
-func relayServer(socket, server string) error {
+func relayServer(socket, server, name string) error {
 	info, err := peer.AddrInfoFromString(server)
 	if err != nil {
 		return err
@@ -47,23 +50,74 @@ func relayServer(socket, server string) error {
 			if err != nil {
 				return // the process ends
 			}
-			s, err := h.NewStream(ctx, info.ID, rawEcho)
+			s, err := h.NewStream(ctx, info.ID, protocol.ID(name))
 			if err != nil {
 				_ = c.Close()
 				continue
 			}
-			go func() { _, _ = io.Copy(s, c); _ = s.CloseWrite() }()
-			go func() { _, _ = io.Copy(c, s); _ = c.CloseWrite() }()
+			go carry(c, s)
 		}
 	}()
 	_, err = io.Copy(io.Discard, os.Stdin)
 	return errors.Join(err, l.Close(), done())
 }
 
+// carry copies both ways until both have ended.
+func carry(c *net.UnixConn, s network.Stream) {
+	var back sync.WaitGroup
+	back.Go(func() { copyEnd(c, s) })
+	copyEnd(s, c)
+	back.Wait()
+	_ = c.Close()
+	_ = s.Close()
+}
+
+// copyEnd copies all there is and its end. What breaks is seen by who measures.
+func copyEnd(to interface {
+	io.Writer
+	CloseWrite() error
+}, from io.Reader) {
+	_, _ = io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, make([]byte, 64<<10))
+	_ = to.CloseWrite()
+}
+
+// servePrograms serves what serveBulk does, on sockets in dir.
+func servePrograms(dir string) (stop func() error, err error) {
+	var all []io.Closer
+	stop = func() (err error) {
+		for _, l := range all {
+			err = errors.Join(err, l.Close())
+		}
+		return err
+	}
+	for name, serve := range bulk {
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, name)})
+		if err != nil {
+			return nil, errors.Join(err, stop())
+		}
+		all = append(all, l)
+		go func() {
+			for {
+				c, err := l.AcceptUnix()
+				if err != nil {
+					return // it is closed
+				}
+				go func() {
+					if err := serve(c); err != nil {
+						fmt.Fprintln(os.Stderr, "bench:", name, err)
+					}
+					_ = c.Close()
+				}()
+			}
+		}()
+	}
+	return stop, nil
+}
+
 // onlyCarry names the baseline of relayed.
 const onlyCarry = "two processes that only carry bytes"
 
-// relay is a connection through a relay to an echo of a raw server.
+// relay is a connection through a relay to a protocol of a raw server.
 type relay struct {
 	*net.UnixConn
 	stop func() error
@@ -71,13 +125,13 @@ type relay struct {
 
 func (r *relay) Close() error { return errors.Join(r.UnixConn.Close(), r.stop()) }
 
-func relayed(ctx context.Context, raw *rawPair) (*relay, error) {
+func relayed(ctx context.Context, raw *rawPair, protocol string) (*relay, error) {
 	dir, err := os.MkdirTemp("", "fastn-bench")
 	if err != nil {
 		return nil, err
 	}
 	socket := filepath.Join(dir, "socket")
-	_, end, err := startSelf(ctx, "relay", socket, raw.address)
+	_, end, err := startSelf(ctx, "relay", socket, raw.address, protocol)
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}

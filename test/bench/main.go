@@ -39,10 +39,10 @@ func main() {
 // server is what this program does as another process of a measurement.
 func server(args []string) func() error {
 	switch {
-	case len(args) == 2 && args[0] == "raw":
-		return func() error { return rawServer(args[1]) }
-	case len(args) == 3 && args[0] == "relay":
-		return func() error { return relayServer(args[1], args[2]) }
+	case len(args) == 3 && args[0] == "raw":
+		return func() error { return rawServer(args[1], args[2]) }
+	case len(args) == 4 && args[0] == "relay":
+		return func() error { return relayServer(args[1], args[2], args[3]) }
 	}
 	return nil
 }

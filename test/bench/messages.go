@@ -202,7 +202,7 @@ func delivered(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, x.Close(), y.Close()) }()
-	raw, err := startRaw(ctx, quicLoopback)
+	raw, err := startRaw(ctx, quicLoopback, "")
 	if err != nil {
 		return err
 	}

@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/p2p/p2ptest"
@@ -22,6 +25,8 @@ const (
 	rawEcho   = "/bench/echo"
 	rawSink   = "/bench/sink"
 	rawSource = "/bench/source"
+	// rawCarry and the name of a Unix socket: each stream is a connection to it.
+	rawCarry = "/bench/carry/"
 )
 
 const (
@@ -30,8 +35,8 @@ const (
 )
 
 // rawServer is the other process of the baseline: it serves until its standard
-// input ends.
-func rawServer(listen string) error {
+// input ends. In programs are the sockets of the programs that it carries for.
+func rawServer(listen, programs string) error {
 	key, err := identity.GenerateKey()
 	if err != nil {
 		return err
@@ -55,6 +60,16 @@ func rawServer(listen string) error {
 		}
 		_ = s.Close()
 	})
+	for _, name := range []string{"sink", "source"} {
+		h.SetStreamHandler(protocol.ID(rawCarry+name), func(s network.Stream) {
+			c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: filepath.Join(programs, name)})
+			if err != nil {
+				_ = s.Reset()
+				return
+			}
+			carry(c, s)
+		})
+	}
 	fmt.Printf("%s/p2p/%s\n", h.Addrs()[0], h.ID())
 	_, err = io.Copy(io.Discard, os.Stdin)
 	return errors.Join(err, done())
@@ -81,8 +96,8 @@ type rawPair struct {
 	stop    func() error
 }
 
-func startRaw(ctx context.Context, listen string) (*rawPair, error) {
-	line, end, err := startSelf(ctx, "raw", listen)
+func startRaw(ctx context.Context, listen, programs string) (*rawPair, error) {
+	line, end, err := startSelf(ctx, "raw", listen, programs)
 	if err != nil {
 		return nil, err
 	}

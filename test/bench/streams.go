@@ -42,7 +42,17 @@ func benchTransport(ctx context.Context, b *bench, name, listen, config string) 
 		return err
 	}
 	defer func() { err = errors.Join(err, x.Close(), y.Close()) }()
-	raw, err := startRaw(ctx, listen)
+	programs, err := os.MkdirTemp("", "fastn-bench")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(programs)) }()
+	served, err := servePrograms(programs)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, served()) }()
+	raw, err := startRaw(ctx, listen, programs)
 	if err != nil {
 		return err
 	}
@@ -60,19 +70,22 @@ func benchTransport(ctx context.Context, b *bench, name, listen, config string) 
 	rawOpen := func(protocol string) func() (stream, error) {
 		return func() (stream, error) { return raw.open(ctx, protocol) }
 	}
+	carried := func(protocol string) func() (stream, error) {
+		return func() (stream, error) { return relayed(ctx, raw, protocol) }
+	}
 	const rounds = 7
 	for _, way := range []struct {
 		name, mine, raw string
 		f               func(stream) error
 	}{{"out", "sink", rawSink, push}, {"in", "source", rawSource, pull}} {
-		mine, base, err := inTurn(rounds, rate(open(way.mine), way.f), rate(rawOpen(way.raw), way.f))
+		m, err := interleaved(rounds, rate(open(way.mine), way.f), rate(rawOpen(way.raw), way.f), rate(carried(rawCarry+way.mine), way.f))
 		if err != nil {
 			return fmt.Errorf("%s: %w", way.name, err)
 		}
-		b.add(atLeast("stream "+way.name+", "+name, mine, "MiB/s", base, "raw libp2p", 0.7))
+		what := "stream " + way.name + ", " + name
+		b.add(atLeast(what, m[0], "MiB/s", m[1], "raw libp2p", 0.7), beside(what, m[0], "MiB/s", m[2], onlyCarry))
 	}
-	carried := func() (stream, error) { return relayed(ctx, raw) }
-	m, err := interleaved(rounds, trips(open(api.ProtocolEcho)), trips(rawOpen(rawEcho)), trips(carried))
+	m, err := interleaved(rounds, trips(open(api.ProtocolEcho)), trips(rawOpen(rawEcho)), trips(carried(rawEcho)))
 	if err != nil {
 		return err
 	}
@@ -187,6 +200,9 @@ func listen(ctx context.Context, c *client.Client, protocol string, serve func(s
 	return func() { cancel(); _ = l.Close(); <-done }, nil
 }
 
+// bulk are the programs that take and give bytes.
+var bulk = map[string]func(stream) error{"sink": sink, "source": source}
+
 // serveBulk serves "sink" and "source" at y and grants them to its contacts.
 func serveBulk(ctx context.Context, y *process.Daemon) (stop func(), err error) {
 	var stops []func()
@@ -195,7 +211,7 @@ func serveBulk(ctx context.Context, y *process.Daemon) (stop func(), err error) 
 			f()
 		}
 	}
-	for name, serve := range map[string]func(stream) error{"sink": sink, "source": source} {
+	for name, serve := range bulk {
 		if err := y.Client.Verb(ctx, api.VerbGrantAdd, api.GrantArgs{Who: api.WhoContacts, Protocol: name}, nil); err != nil {
 			return stop, err
 		}
