@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"fmt"
 	"strings"
 
 	"github.com/fastn-stack/fastnd/service/api"
@@ -130,8 +131,8 @@ type idRemoveCmd struct {
 }
 
 func (*idRemoveCmd) Help() string {
-	return `The key is deleted, with the identity's contacts and grants; without an export nobody can bring it back. One that has contacts
-is removed behind a question on the terminal, or with --force.
+	return `The key is deleted, with the identity's contacts, grants and messages; without an export nobody can bring it back. One that has
+contacts or messages is removed behind a question on the terminal, or with --force.
 
 Example:
   fastn id export work work.pem
@@ -139,8 +140,8 @@ Example:
 }
 
 func (c *idRemoveCmd) run(a *app) error {
-	if n := c.contacts(a); n > 0 && !c.Force && !a.confirm("remove %s, its key and its contacts (%d)?", c.Name, n) {
-		return api.Errorf(api.CodeConflict, "%s was not removed: it has contacts (%d)", c.Name, n).
+	if what := c.lost(a); what != "" && !c.Force && !a.confirm("remove %s, its key and its %s?", c.Name, what) {
+		return api.Errorf(api.CodeConflict, "%s was not removed: it has %s", c.Name, what).
 			WithHint("export its key if it may be needed again, or give --force")
 	}
 	raw, err := a.verb(api.VerbIdentityRemove, api.IdentityArgs{Identity: c.Name})
@@ -150,21 +151,24 @@ func (c *idRemoveCmd) run(a *app) error {
 	return a.done(raw, "removed identity %s", c.Name)
 }
 
-// contacts counts those of the identity; 0 if that cannot be told, since a key
-// that is refused must be removable.
-func (c *idRemoveCmd) contacts(a *app) int {
+// lost tells what goes with the identity, "" if that is nothing.
+func (c *idRemoveCmd) lost(a *app) string {
 	p, err := a.locate()
 	if err != nil {
-		return 0
+		return ""
 	}
 	d := dial(p.socket, c.Name)
 	defer d.Close()
-	raw, err := d.Verb(a.ctx, api.VerbContactList, struct{}{})
+	var what []string
 	var list []api.Contact
-	if err != nil || decode(raw, &list) != nil {
-		return 0
+	if raw, err := d.Verb(a.ctx, api.VerbContactList, struct{}{}); err == nil && decode(raw, &list) == nil && len(list) > 0 {
+		what = append(what, fmt.Sprintf("contacts (%d)", len(list)))
 	}
-	return len(list)
+	var inbox api.InboxPage
+	if raw, err := d.Verb(a.ctx, api.VerbInboxList, api.InboxListArgs{Limit: 1}); err == nil && decode(raw, &inbox) == nil && len(inbox.Messages) > 0 {
+		what = append(what, "messages")
+	}
+	return strings.Join(what, " and ")
 }
 
 type idOnlineCmd struct {

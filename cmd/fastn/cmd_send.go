@@ -93,6 +93,9 @@ func (c *sendCmd) data(a *app) (json.RawMessage, error) {
 		}
 		text = strings.TrimSuffix(string(b), "\n")
 	}
+	if text == "" {
+		return nil, usage("there is no text on standard input").WithHint(`"fastn send --help" shows how to give it`)
+	}
 	if !utf8.ValidString(text) {
 		return nil, usage("the text is not UTF-8").WithHint(`send bytes over a stream: "fastn stream --help"`)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"time"
 
@@ -23,14 +24,37 @@ type clientDaemon struct {
 }
 
 func (d clientDaemon) Verb(ctx context.Context, verb string, args any, files ...*os.File) (json.RawMessage, error) {
+	ctx, cancel := context.WithTimeout(ctx, api.DefaultTimeout+grace)
+	defer cancel()
 	var raw json.RawMessage
 	err := d.Client.Verb(ctx, verb, args, &raw, files...)
-	return raw, answer(err)
+	return raw, frozen(ctx, answer(err))
+}
+
+// grace is how much longer than the daemon's own time for a request its answer may
+// take.
+const grace = 5 * time.Second
+
+// frozen tells that no answer came though the time for it has passed.
+func frozen(ctx context.Context, err error) error {
+	if err == nil || !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return err
+	}
+	return api.Errorf(api.CodeTimeout, "the fastn daemon took the request but does not answer").
+		WithHint(`"fastn daemon status" tells whether it hangs; what was asked for may be done`)
 }
 
 func (d clientDaemon) Call(ctx context.Context, r api.Request) (json.RawMessage, error) {
+	limit := api.DefaultTimeout
+	if r.TimeoutMS > 0 {
+		limit = time.Duration(r.TimeoutMS) * time.Millisecond
+	} else {
+		r.TimeoutMS = limit.Milliseconds()
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit+grace)
+	defer cancel()
 	raw, err := d.Client.Call(ctx, clientRequest(r))
-	return raw, answer(err)
+	return raw, frozen(ctx, answer(err))
 }
 
 func (d clientDaemon) Stream(ctx context.Context, r api.Request) (stream, error) {
@@ -55,9 +79,11 @@ func (d clientDaemon) Listen(ctx context.Context, r api.Request, kinds ...string
 }
 
 func (d clientDaemon) Send(ctx context.Context, r api.Request) (api.SendResult, error) {
+	ctx, cancel := context.WithTimeout(ctx, api.DefaultTimeout+grace)
+	defer cancel()
 	sent, err := d.Client.Send(ctx, client.Message{Target: r.Target, Protocol: r.Protocol, Instance: r.Instance, From: r.From,
 		Data: r.Data, ID: r.MessageID, Life: time.Duration(r.ExpiresS) * time.Second})
-	return sent, answer(err)
+	return sent, frozen(ctx, answer(err))
 }
 
 func (d clientDaemon) Subscribe(ctx context.Context, args api.SubscribeArgs, each func(api.Event) error) error {

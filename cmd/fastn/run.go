@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/alecthomas/kong"
 
@@ -56,6 +57,12 @@ func (a *app) dispatch(args []string) error {
 			return a.writeMan()
 		case "--version":
 			args = append([]string{"version"}, args[1:]...)
+		}
+	}
+	// The parser would replace what is not UTF-8, in texts as well as in paths.
+	for i, arg := range args {
+		if !utf8.ValidString(arg) {
+			return usage("argument %d is not UTF-8: %q", i+1, arg).WithHint("bytes are read from standard input where a command takes -")
 		}
 	}
 	parser, err := newParser(&a.flags, a.std, topCommand(args))

@@ -89,7 +89,8 @@ type place struct {
 	dir      string
 	socket   string
 	listener net.Listener
-	lock     *os.File // per-user only
+	lock     *os.File    // per-user only
+	made     os.FileInfo // the socket that this daemon made, per-user only
 }
 
 func (o Options) open(ctx context.Context) (*place, error) {
@@ -159,6 +160,13 @@ func openHome(ctx context.Context, home string) (_ *place, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
+	// Its name may be another daemon's by the time it is closed: see Close.
+	if l, ok := p.listener.(*net.UnixListener); ok {
+		l.SetUnlinkOnClose(false)
+	}
+	if p.made, err = os.Lstat(p.socket); err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
 	return p, nil
 }
 
@@ -183,6 +191,11 @@ func private(home string) error {
 // Close releases the socket and lets another daemon in.
 func (p *place) Close() error {
 	var errs []error
+	if p.made != nil { // a home that was removed and made anew has another's socket
+		if now, err := os.Lstat(p.socket); err == nil && os.SameFile(now, p.made) {
+			errs = append(errs, os.Remove(p.socket))
+		}
+	}
 	if p.listener != nil {
 		if err := p.listener.Close(); !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)

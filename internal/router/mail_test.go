@@ -47,7 +47,7 @@ func TestMailGoesToOneMailbox(t *testing.T) {
 		"another node":          {router.Mail{From: alice, To: carol, Protocol: "Text"}, nil, []string{"access out", "another node"}, ""},
 		"a program's":           {router.Mail{From: carol, To: bob, Protocol: "App", Node: carolNode}, nil, []string{in("App/default"), "budget", "inbox"}, ""},
 		"a program's for calls": {router.Mail{From: carol, To: bob, Protocol: "Calls", Node: carolNode}, nil, []string{in("Calls/default"), "budget", "wanted Calls"}, api.CodePending},
-		"built in for calls":    {router.Mail{From: carol, To: bob, Protocol: "Built", Node: carolNode}, nil, []string{in("Built/default"), "budget", "wanted Built"}, api.CodePending},
+		"built in for calls":    {router.Mail{From: carol, To: bob, Protocol: "Built", Node: carolNode}, nil, []string{in("Built/default")}, api.CodeBadRequest},
 		"nobody serves it":      {router.Mail{From: carol, To: bob, Protocol: "New", Node: carolNode}, nil, []string{in("New/default"), "budget", "wanted New"}, api.CodePending},
 		"granted to anyone":     {router.Mail{From: carol, To: bob, Protocol: "Anyone", Node: carolNode}, nil, []string{in("Anyone/default"), "budget", "wanted Anyone"}, api.CodeRefused},
 		"not granted":           {router.Mail{From: carol, To: bob, Protocol: "App", Node: carolNode}, notGranted, []string{in("App/default"), "budget", "wanted App"}, api.CodePending},

@@ -150,6 +150,9 @@ func (rt *Router) handler(r *Request) (Handler, error) {
 		if rt.here.TakesBuiltin(r.Protocol, r.Instance) {
 			return nil, nil
 		}
+		if rt.parts.Builtin[r.Protocol] != nil && r.Instance == api.DefaultInstance {
+			return nil, api.Errorf(api.CodeBadRequest, "%s answers calls and takes no messages", r.Protocol)
+		}
 	} else if h := rt.parts.Builtin[r.Protocol]; h != nil && r.Instance == api.DefaultInstance {
 		return h, nil
 	}

@@ -2,6 +2,7 @@ package verbs
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
@@ -41,6 +42,10 @@ func (v *Verbs) send(c call, r *api.Request) (any, error) {
 		life = time.Duration(min(r.ExpiresS, int64(api.MaxMessageLife/time.Second))) * time.Second
 	}
 	m.Expires = m.Created.Add(life)
+	if slices.Contains(v.Builtin, m.Protocol) && m.Instance == api.DefaultInstance {
+		return nil, api.Errorf(api.CodeBadRequest, "%s answers calls and takes no messages", m.Protocol).
+			WithHint(`"fastn call %s %s" calls it; a text goes to the protocol Text`, r.Target, m.Protocol)
+	}
 	if err := v.Courier.CheckData(m.Protocol, m.Instance, m.Data); err != nil {
 		return nil, err
 	}
@@ -68,9 +73,12 @@ func (v *Verbs) outboxList(c call, a api.OutboxListArgs) (any, error) {
 	out := api.OutboxPage{Messages: make([]api.OutboxMessage, 0, len(list)), Cursor: a.After}
 	size := 0
 	for _, m := range list {
-		out.Messages = append(out.Messages, v.sent(own, m))
 		out.Cursor = m.Seq
 		size += len(m.Data)
+		// One that is delivered may not be recorded as such yet.
+		if shown := v.sent(own, m); a.All || shown.State != api.StateDelivered {
+			out.Messages = append(out.Messages, shown)
+		}
 	}
 	if mayBeMore(p, len(list), size) {
 		next, err := v.Messages.ListOut(c.ctx, own.ID, messages.Page{After: out.Cursor, Limit: 1}, a.All)
