@@ -255,7 +255,7 @@ func clocked() (b *Budgets, pass func(time.Duration)) {
 	return b, func(d time.Duration) { now = now.Add(d) }
 }
 
-var ip4 = netip.MustParseAddr("2.0.0.1")
+var ip4 = netip.MustParsePrefix("2.0.0.1/32")
 
 func TestRefusedPerIdentity(t *testing.T) {
 	b, pass := clocked()
@@ -292,7 +292,7 @@ func TestRefusedPerIdentity(t *testing.T) {
 // Fresh identities are of no use to a node, nor fresh nodes to an address.
 func TestRefusedPerNodeAndAddress(t *testing.T) {
 	b, _ := clocked()
-	over := func(from, node int, ip netip.Addr) bool {
+	over := func(from, node int, ip netip.Prefix) bool {
 		return b.Refused(identity.ID{1, byte(from), byte(from >> 8)}, identity.ID{2, byte(node)}, ip)
 	}
 	for n := range 20 {
@@ -300,7 +300,7 @@ func TestRefusedPerNodeAndAddress(t *testing.T) {
 			t.Fatalf("the node is over its rate after %d", n)
 		}
 	}
-	if !over(20, 0, ip4) || !b.Throttled(identity.ID{9}, identity.ID{2, 0}, netip.MustParseAddr("2.0.0.2")) {
+	if !over(20, 0, ip4) || !b.Throttled(identity.ID{9}, identity.ID{2, 0}, netip.MustParsePrefix("2.0.0.2/32")) {
 		t.Error("a node is not limited over all its identities and addresses")
 	}
 	for n := 21; n < 50; n++ {
@@ -308,10 +308,10 @@ func TestRefusedPerNodeAndAddress(t *testing.T) {
 			t.Fatalf("the address is over its rate after %d", n)
 		}
 	}
-	if !over(50, 50, ip4) || !b.Throttled(identity.ID{9}, identity.ID{9}, netip.MustParseAddr("::ffff:2.0.0.1")) {
+	if !over(50, 50, ip4) || !b.Throttled(identity.ID{9}, identity.ID{9}, netip.MustParsePrefix("2.0.0.1/32")) {
 		t.Error("an address is not limited over all its nodes")
 	}
-	if b.Throttled(identity.ID{9}, identity.ID{9}, netip.MustParseAddr("2.0.0.2")) {
+	if b.Throttled(identity.ID{9}, identity.ID{9}, netip.MustParsePrefix("2.0.0.2/32")) {
 		t.Error("the neighbour of an IPv4 address suffers")
 	}
 	if got := b.RefusedOpens(identity.ID{2, 0}); got != 21 {
@@ -322,17 +322,17 @@ func TestRefusedPerNodeAndAddress(t *testing.T) {
 	}
 }
 
-func TestIPv6IsLimitedBySubnet(t *testing.T) {
+// Those whose address is not known do not pay for one another.
+func TestNoAddressIsNotLimited(t *testing.T) {
 	b, _ := clocked()
-	for n := range 50 {
-		ip := netip.MustParseAddr(fmt.Sprintf("2001:db9::%x%%eth0", n))
-		b.Refused(identity.ID{1, byte(n)}, identity.ID{2, byte(n)}, ip)
+	var none netip.Prefix
+	for n := range 100 {
+		if b.Refused(identity.ID{1, byte(n)}, identity.ID{2, byte(n)}, none) {
+			t.Fatalf("over its rate after %d", n)
+		}
 	}
-	if !b.Throttled(identity.ID{9}, identity.ID{9}, netip.MustParseAddr("2001:db9::ffff:0:1")) {
-		t.Error("a /64 is not one customer")
-	}
-	if b.Throttled(identity.ID{9}, identity.ID{9}, netip.MustParseAddr("2001:db9:0:1::1")) {
-		t.Error("the next /64 suffers")
+	if b.Throttled(identity.ID{}, identity.ID{9}, none) {
+		t.Error("a node without an address suffers from others")
 	}
 }
 
@@ -341,7 +341,7 @@ func TestStrangersAreBounded(t *testing.T) {
 	b, pass := clocked()
 	for n := range 3 * remembered {
 		who := identity.ID{byte(n), byte(n >> 8)}
-		ip := netip.AddrFrom4([4]byte{2, byte(n >> 16), byte(n >> 8), byte(n)})
+		ip := netip.PrefixFrom(netip.AddrFrom4([4]byte{2, byte(n >> 16), byte(n >> 8), byte(n)}), 32)
 		b.Refused(who, who, ip)
 		b.Throttled(identity.ID{byte(n), byte(n >> 8), 1}, who, ip)
 		pass(time.Millisecond)

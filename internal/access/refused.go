@@ -29,8 +29,9 @@ func newStrangers() strangers {
 
 // Refused counts an open that was refused because its sender is a stranger. It
 // tells whether the sender's identity, node or address is over its rate with
-// this one. Contacts are not to be counted, nor to suffer from it.
-func (b *Budgets) Refused(from, node identity.ID, ip netip.Addr) (over bool) {
+// this one. Contacts are not to be counted, nor to suffer from it. network is
+// what counts as one address; a zero one is not limited.
+func (b *Budgets) Refused(from, node identity.ID, network netip.Prefix) (over bool) {
 	l, s := b.limits.Load(), &b.strangers
 	now := s.now()
 	s.mu.Lock()
@@ -40,21 +41,21 @@ func (b *Budgets) Refused(from, node identity.ID, ip netip.Addr) (over bool) {
 	// Each is counted, whatever the others say.
 	byNode := n.take(now, l.PerNodeRefusedOpens)
 	byID := s.identities.get(from, now, l.PerPeerRefusedOpens).take(now, l.PerPeerRefusedOpens)
-	byNet := s.networks.get(network(ip), now, l.PerAddressRefusedOpens).take(now, l.PerAddressRefusedOpens)
+	byNet := !network.IsValid() || s.networks.get(network, now, l.PerAddressRefusedOpens).take(now, l.PerAddressRefusedOpens)
 	return !byNode || !byID || !byNet
 }
 
 // Throttled tells whether opens of this stranger are over their rate, so that
 // the constant refusal can be given without any work. It counts nothing. from
-// may be zero where the identity is not proven yet.
-func (b *Budgets) Throttled(from, node identity.ID, ip netip.Addr) bool {
+// and network may be zero where the identity is not proven yet.
+func (b *Budgets) Throttled(from, node identity.ID, network netip.Prefix) bool {
 	l, s := b.limits.Load(), &b.strangers
 	now := s.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.nodes.empty(node, now, l.PerNodeRefusedOpens) ||
 		s.identities.empty(from, now, l.PerPeerRefusedOpens) ||
-		s.networks.empty(network(ip), now, l.PerAddressRefusedOpens)
+		network.IsValid() && s.networks.empty(network, now, l.PerAddressRefusedOpens)
 }
 
 // RefusedOpens tells how many opens of strangers at node were refused, since the
@@ -67,20 +68,6 @@ func (b *Budgets) RefusedOpens(node identity.ID) uint64 {
 		return b.refusals
 	}
 	return 0
-}
-
-// network is what one customer has: an IPv4 address, or an IPv6 /64.
-func network(ip netip.Addr) netip.Prefix {
-	ip = ip.Unmap().WithZone("")
-	bits := ip.BitLen()
-	if ip.Is6() {
-		bits = 64
-	}
-	p, err := ip.Prefix(bits)
-	if err != nil {
-		return netip.Prefix{} // no address: all of them together
-	}
-	return p
 }
 
 // bucket is a token bucket that holds the tokens of one second.

@@ -78,7 +78,7 @@ func (g *gate) Limited(from, node identity.ID, ip netip.Addr) bool {
 	if from.IsZero() {
 		ip = netip.Addr{}
 	}
-	if !g.d.budgets.Throttled(from, node, ip) {
+	if !g.d.budgets.Throttled(from, node, p2p.Network(ip)) {
 		return false
 	}
 	g.refused.Add(1)
@@ -94,7 +94,7 @@ func (g *gate) Refused(from, node identity.ID, ip netip.Addr) {
 	if from.IsZero() {
 		from = node // else all that were not proven would share one rate
 	}
-	if g.d.budgets.Refused(from, node, ip) {
+	if g.d.budgets.Refused(from, node, p2p.Network(ip)) {
 		g.d.log.Debug("a stranger's opens are over their rate", "peer", node.String(), "refused", g.d.budgets.RefusedOpens(node))
 	}
 }

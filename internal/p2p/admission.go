@@ -163,17 +163,23 @@ func (s *connState) watchIdle() {
 	})
 }
 
-// sourcePrefix is what counts as one address; zero for loopback and what is no
-// IP address.
+// sourcePrefix is the Network of ip, zero for loopback.
 func sourcePrefix(ip netip.Addr) netip.Prefix {
-	if !ip.IsValid() || ip.IsLoopback() {
+	if ip.IsLoopback() {
 		return netip.Prefix{}
 	}
-	bits := 32
+	return Network(ip)
+}
+
+// Network is what counts as one address, what one customer has: an IPv4 address,
+// or an IPv6 /56. It is zero for what is no IP address.
+func Network(ip netip.Addr) netip.Prefix {
+	ip = ip.Unmap().WithZone("")
+	bits := ip.BitLen()
 	if ip.Is6() {
 		bits = 56
 	}
-	p, err := ip.WithZone("").Prefix(bits)
+	p, err := ip.Prefix(bits)
 	if err != nil {
 		return netip.Prefix{}
 	}

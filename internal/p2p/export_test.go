@@ -1,6 +1,15 @@
 package p2p
 
-import "github.com/fastn-stack/fastnd/internal/identity"
+import (
+	"net"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+)
+
+// Patient is a socket as QUIC has it.
+func Patient(c *net.UDPConn) quic.OOBCapablePacketConn { return patientConn{c} }
 
 // FromResetCode is for tests of what a peer sees.
 var FromResetCode = fromResetCode

@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"net/netip"
 	"sync"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -25,31 +26,43 @@ const (
 // to make: a sixteenth of the memory for unread streams, and one for payloads.
 type strangers struct {
 	maxUnproven int
+	maxFrom     int // of these, from one address: one host cannot shut out all others
 	maxPayloads int
 
 	mu       sync.Mutex
 	nodes    map[peer.ID]strangerCount
+	from     map[netip.Prefix]int // unproven, by address
 	unproven int
 	payloads int // bytes
 }
 
 // strangerCount counts the streams that one stranger opened.
-type strangerCount struct{ streams, unproven int }
+type strangerCount struct {
+	streams, unproven int
+	from              netip.Prefix // all are counted there, wherever it connects from meanwhile
+}
 
 func (s *strangers) init(o Options) {
 	share := o.MemoryLimit / 16
 	s.maxUnproven = int(max(share/o.WindowInitial, 2*strangerUnproven))
+	s.maxFrom = s.maxUnproven / 4
 	s.maxPayloads = int(max(share, 2*strangerPayloads))
 	s.nodes = make(map[peer.ID]strangerCount)
+	s.from = make(map[netip.Prefix]int)
 }
 
-func (s *strangers) takeStream(p peer.ID) bool {
+func (s *strangers) takeStream(p peer.ID, from netip.Prefix) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.nodes[p]
-	if n.streams >= strangerStreams || n.unproven >= strangerUnproven || s.unproven >= s.maxUnproven {
+	if n.streams == 0 {
+		n.from = from
+	}
+	if n.streams >= strangerStreams || n.unproven >= strangerUnproven ||
+		s.from[n.from] >= s.maxFrom || s.unproven >= s.maxUnproven {
 		return false
 	}
+	s.from[n.from]++
 	n.streams++
 	n.unproven++
 	s.unproven++
@@ -65,6 +78,9 @@ func (s *strangers) changeStream(p peer.ID, streams, unproven int) {
 	n.streams -= streams
 	n.unproven -= unproven
 	s.unproven -= unproven
+	if s.from[n.from] -= unproven; s.from[n.from] == 0 {
+		delete(s.from, n.from)
+	}
 	if s.nodes[p] = n; n.streams == 0 {
 		delete(s.nodes, p)
 	}
@@ -114,11 +130,21 @@ func (g guard) OpenStream(p peer.ID, dir network.Direction) (network.StreamManag
 	if node, err := identity.FromPeerID(p); err == nil && g.h.trusted(node) {
 		return scope, nil
 	}
-	if !g.h.strangers.takeStream(p) {
+	if !g.h.strangers.takeStream(p, g.h.addressOf(p)) {
 		scope.Done()
 		return nil, network.ErrResourceLimitExceeded
 	}
 	return &strangerStream{StreamManagementScope: scope, all: &g.h.strangers, peer: p}, nil
+}
+
+// addressOf is where a connected node is.
+func (h *Host) addressOf(p peer.ID) netip.Prefix {
+	for _, c := range h.sw.ConnsToPeer(p) {
+		if from := Network(ipOf(c.RemoteMultiaddr())); from.IsValid() {
+			return from
+		}
+	}
+	return netip.Prefix{}
 }
 
 // strangerStream is the scope of a stream that a stranger opened.

@@ -3,12 +3,15 @@ package p2p_test
 import (
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	ma "github.com/multiformats/go-multiaddr"
 	"github.com/quic-go/quic-go"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
@@ -111,17 +114,30 @@ func TestStrangersHaveFewRequests(t *testing.T) {
 	})
 }
 
-// All strangers together have a share of the memory, however many they are.
+// All strangers at one address have a quarter of a share of the memory, however
+// many they are: others are still served.
 func TestStrangersShareOneBudget(t *testing.T) {
 	overEach(t, func(t *testing.T, only p2ptest.Option, listen string) {
 		var c circle
-		h := p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), only, c.trusts, func(o *p2p.Options) { o.MemoryLimit = 16 << 20 })
+		h := p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), only, c.trusts, func(o *p2p.Options) {
+			o.MemoryLimit, o.Listen = 16<<20, []string{"127.0.0.1", "::1"}
+		})
+		elsewhere := rawHost(t, strings.Replace(listen, "/ip4/127.0.0.1", "/ip6/::1", 1))
+		addrs := addrInfo(h)
+		addrs.Addrs = slices.DeleteFunc(addrs.Addrs, func(m ma.Multiaddr) bool { return !strings.Contains(m.String(), "::1") })
+		if err := elsewhere.Connect(t.Context(), addrs); err != nil {
+			t.Fatal(err)
+		}
 		refused := make(chan bool, 48)
 		var streams []network.Stream
 		var all sync.WaitGroup
 		for range 6 {
 			raw := rawHost(t, listen)
-			rawConnect(t, raw, h)
+			addrs := addrInfo(h)
+			addrs.Addrs = slices.DeleteFunc(addrs.Addrs, func(m ma.Multiaddr) bool { return strings.Contains(m.String(), "::1") })
+			if err := raw.Connect(t.Context(), addrs); err != nil {
+				t.Fatal(err)
+			}
 			for range 8 {
 				s, err := raw.Network().NewStream(t.Context(), h.Node().PeerID())
 				if err != nil {
@@ -136,15 +152,18 @@ func TestStrangersShareOneBudget(t *testing.T) {
 			}
 		}
 		// Those that are kept are given up by libp2p after 10 s.
-		for late := time.After(8 * time.Second); len(refused) < 48-16; {
+		for late := time.After(8 * time.Second); len(refused) < 48-4; {
 			select {
 			case <-late:
-				t.Fatalf("%d streams of strangers are open, want at most 16", 48-len(refused))
+				t.Fatalf("%d streams of strangers at one address are open, want at most 4", 48-len(refused))
 			case <-time.After(10 * time.Millisecond):
 			}
 		}
-		if len(refused) > 48-16 {
-			t.Error("fewer than 16 streams of strangers may be open")
+		if len(refused) > 48-4 {
+			t.Error("fewer than 4 streams of strangers may be open")
+		}
+		if _, err := rawAccepted(t, elsewhere, h); err != nil {
+			t.Errorf("one host shuts out a stranger at another address: %v", err)
 		}
 		for _, s := range streams {
 			_ = s.Reset()

@@ -25,7 +25,7 @@ type rawStream struct {
 
 	rmu      sync.Mutex    // one Read, or one look whether data waits
 	head     *bufio.Reader // may hold the first bytes; nil once it is empty
-	lastRead atomic.Int64  // when a Read last began or ended, Unix nanoseconds
+	lastRead atomic.Int64  // when a Read last ended, or the stream began, Unix nanoseconds
 
 	readEnded  atomic.Bool // io.EOF was read
 	writeEnded atomic.Bool // CloseWrite was called
