@@ -75,6 +75,9 @@ func (s *lanes) load(list []Waiting) {
 			continue // something was sent already
 		}
 		l.tries, l.code, l.next = w.Tries, w.Code, w.NextTry
+		if l.code == api.CodePending {
+			l.next = s.now() // the word that it is taken now may have come just before the end
+		}
 		heap.Push(&s.waiting, l)
 	}
 }

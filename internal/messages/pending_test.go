@@ -87,3 +87,13 @@ func TestAnnouncementThatFailed(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// The receiver's word may have been the last thing before a restart.
+func TestPendingIsTriedAfterARestart(t *testing.T) {
+	var s lanes
+	s.init(time.Now)
+	s.load([]Waiting{{Lane: lane, Code: api.CodePending, NextTry: time.Now().Add(time.Hour), Tries: 1}})
+	if l := s.waiting[0]; l.next.After(time.Now()) {
+		t.Errorf("it waits until %v", l.next)
+	}
+}

@@ -22,7 +22,7 @@ func TestMailSurvivesKills(t *testing.T) {
 	for i := range pairs {
 		t.Run(fmt.Sprint("pair ", i), func(t *testing.T) {
 			t.Parallel()
-			x, y := pair(t, process.Options{Stderr: quiet{}})
+			x, y := pair(t, process.Options{Stderr: newComplaints(t)})
 			o := newOffice(t, x, y)
 			left, kills, arrived := testutil.Rounds(50, 3000)/pairs, 0, 0
 			began := time.Now()

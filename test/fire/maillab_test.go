@@ -37,6 +37,7 @@ type line struct {
 	sizes []int  // of the messages that were tried
 	acked []bool // what the daemon acknowledged
 	codes map[api.Code]int
+	done  int // so many were compared already
 }
 
 func (l *line) id(n int) string {
@@ -245,13 +246,18 @@ func (o *office) settle(t *testing.T) (arrived, missing int) {
 		arrived, missing = arrived+a, missing+m
 		delete(got, l.name)
 	}
+	if missing > 0 {
+		for _, d := range []*process.Daemon{o.x, o.y} {
+			t.Logf("%s: problems %+v", d.Home, problems(t, d))
+		}
+	}
 	if len(got) > 0 {
 		o.wrong("messages of nobody: %.500v", got)
 	}
 	return arrived, missing
 }
 
-// compare checks one line, and has its ledger begin anew.
+// compare checks one line, from where it ended before.
 func (l *line) compare(texts []string, wrong func(string, ...any)) (arrived, missing int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -266,23 +272,28 @@ func (l *line) compare(texts []string, wrong func(string, ...any)) (arrived, mis
 		if want := l.text(n, l.sizes[n]); text != want {
 			wrong("%s: message %d arrived as %.100q, %d bytes instead of %d", l.name, n, text, len(text), len(want))
 		}
-		if there[n] {
+		if there[n] || n < l.done {
 			wrong("%s: message %d is there twice", l.name, n)
 		} else if n < last {
 			wrong("%s: message %d came behind %d", l.name, n, last)
 		}
 		there[n], last = true, n
 	}
-	for n, acked := range l.acked {
+	firstLost, lastLost := -1, -1
+	for n := l.done; n < len(l.acked); n++ {
 		if there[n] {
 			arrived++
-		} else if acked {
+		} else if l.acked[n] {
 			missing++
+			if lastLost = n; firstLost < 0 {
+				firstLost = n
+			}
 		}
 	}
 	if missing > 0 {
-		wrong("%s: %d of %d messages that were acknowledged are lost", l.name, missing, len(l.acked))
+		wrong("%s: %d of %d messages that were acknowledged are lost, the first is %d, the last %d", l.name, missing, len(l.acked)-l.done, firstLost, lastLost)
 	}
+	l.done = len(l.acked)
 	return arrived, missing
 }
 
@@ -415,4 +426,35 @@ func (o *office) codes() map[api.Code]int {
 		}
 	}
 	return sum
+}
+
+// complaints keeps the last lines that daemons log of what goes wrong, and shows
+// them if the test fails.
+type complaints struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func newComplaints(t *testing.T) *complaints {
+	c := &complaints{}
+	t.Cleanup(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if t.Failed() {
+			t.Logf("the daemons said last:\n%s", strings.Join(c.lines, ""))
+		}
+	})
+	return c
+}
+
+func (c *complaints) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for line := range strings.Lines(string(p)) {
+		if !strings.Contains(line, "level=INFO") {
+			c.lines = append(c.lines, fmt.Sprintf("%.600s", line))
+		}
+	}
+	c.lines = c.lines[max(0, len(c.lines)-50):]
+	return len(p), nil
 }
