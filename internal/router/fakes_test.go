@@ -164,7 +164,12 @@ func (w *world) open(ctx context.Context, t *testing.T, r *router.Request) *open
 	select {
 	case <-accepted:
 	case err := <-o.end:
-		t.Fatalf("ended before it was accepted: %v", err)
+		select {
+		case <-accepted: // both, before this goroutine ran
+			o.end <- err
+		default:
+			t.Fatalf("ended before it was accepted: %v", err)
+		}
 	}
 	return o
 }
