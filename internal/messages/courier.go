@@ -292,7 +292,7 @@ func (c *Courier) settle(ctx context.Context, l *liveLane, list []Message, outco
 	}
 	record := func() error { return c.s.Settle(ctx, l.Lane, outcomes, wait) }
 	if wait == nil && !more && allDelivered(outcomes) {
-		record = func() error { return c.s.SettleSoon(ctx, l.Lane, outcomes) }
+		record = func() error { return c.s.SettleSoon(context.WithoutCancel(ctx), l.Lane, outcomes) }
 	}
 	if err := record(); err != nil {
 		// It will be sent again, and is known there.

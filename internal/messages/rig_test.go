@@ -144,7 +144,7 @@ func (r *rig) since() []attempt {
 
 func (r *rig) state(id string) Outgoing {
 	r.t.Helper()
-	synctest.Wait()
+	recorded()
 	out, err := r.s.Outgoing(r.t.Context(), lane.From, id)
 	if err != nil {
 		r.t.Fatal(err)
@@ -154,7 +154,7 @@ func (r *rig) state(id string) Outgoing {
 
 func (r *rig) wantStates(want ...string) {
 	r.t.Helper()
-	synctest.Wait()
+	recorded()
 	list, err := r.s.ListOut(r.t.Context(), lane.From, Page{}, true)
 	if err != nil {
 		r.t.Fatal(err)
@@ -170,7 +170,7 @@ func (r *rig) wantStates(want ...string) {
 
 // told lists the notices of a kind, by message.
 func (r *rig) told(kind string) (ids []string) {
-	synctest.Wait()
+	recorded()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, n := range r.notices {
@@ -182,3 +182,10 @@ func (r *rig) told(kind string) (ids []string) {
 }
 
 func number(i int) string { return fmt.Sprintf("%04d", i) }
+
+// recorded returns when what was answered is on the disk as well.
+func recorded() {
+	synctest.Wait()
+	time.Sleep(settleSoon)
+	synctest.Wait()
+}
