@@ -167,7 +167,7 @@ func TestCallerGivesUp(t *testing.T) {
 	defer l.Close()
 	failed := make(chan error, 1)
 	go func() {
-		_, err := c.Call(context.Background(), client.Request{Target: "self", Protocol: "Mine", Timeout: 1e6})
+		_, err := c.Call(context.Background(), client.Request{Target: "self", Protocol: "Mine", Timeout: 300 * time.Millisecond})
 		failed <- err
 	}()
 	in, err := l.Next(limited(t))
