@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"hash/crc32"
 	"reflect"
 	"regexp"
 	"slices"
@@ -94,17 +95,12 @@ func variants(v api.Verb, identity, contact object) (list []variant, ok bool) {
 	return list, true
 }
 
-const (
-	hersToCarl     = "123e4567-e89b-42d3-a456-426614174001" // alice's own message, in both her boxes
-	nobodysMessage = "123e4567-e89b-42d3-a456-426614174000"
-)
+const nobodysMessage = "123e4567-e89b-42d3-a456-426614174000"
 
-// messageTo is the message of the contact's owner, or one that nobody has.
+// messageTo names a message by a contact; alice sends the one of hers, so that it
+// lies in both her boxes.
 func messageTo(contact object) string {
-	if contact.name == "carl" {
-		return hersToCarl
-	}
-	return nobodysMessage
+	return fmt.Sprintf("123e4567-e89b-42d3-a456-%012x", crc32.ChecksumIEEE([]byte(contact.name)))
 }
 
 // ownership generates, from the table of verbs, every way in which bob could
@@ -116,11 +112,11 @@ func ownership(t *testing.T, m *nspawn.Machine) {
 	get[api.Contact](t, m, "alice", api.VerbContactAdd, api.ContactAddArgs{Name: "carl", ID: friend.ID52})
 	get[api.Grant](t, m, "alice", api.VerbGrantAdd, api.GrantArgs{Who: "carl", Protocol: "Notes"})
 	sent := ask(t, m, "alice", question{Request: api.Request{Type: api.TypeSend, Target: api.TargetSelf, Protocol: api.ProtocolText,
-		MessageID: hersToCarl, Data: json.RawMessage(`{"text":"private"}`)}})[0]
+		MessageID: messageTo(object{"carl", friend.ID52}), Data: json.RawMessage(`{"text":"private"}`)}})[0]
 	if err := sent.Err(); err != nil {
 		t.Fatal(err)
 	}
-	get[api.OutboxMessage](t, m, "alice", api.VerbOutboxWait, api.OutboxArgs{MessageID: hersToCarl})
+	get[api.OutboxMessage](t, m, "alice", api.VerbOutboxWait, api.OutboxArgs{MessageID: messageTo(object{"carl", friend.ID52})})
 	before := belongings(t, m, "alice")
 	for _, what := range []string{`"atelier"`, `"carl"`, `"Notes"`, `"private"`} {
 		if !strings.Contains(before, what) {
