@@ -302,7 +302,7 @@ func drained(ctx context.Context, b *bench) (err error) {
 		if err := x.Client.Verb(ctx, api.VerbOutboxList, api.OutboxListArgs{Limit: 1}, &page); err != nil {
 			return err
 		}
-		if len(page.Messages) == 0 {
+		if len(page.Messages) == 0 && !page.More {
 			break
 		}
 		if err := pause(ctx, 20*time.Millisecond); err != nil {
