@@ -41,6 +41,9 @@ type Verbs struct {
 
 	files     fileTurns
 	backingUp sync.Mutex
+
+	made  sync.Once // of table, which is handlers: not made anew for each request
+	table map[string]func(call) (any, error)
 }
 
 // call is one request under way.
@@ -108,7 +111,8 @@ func (v *Verbs) Do(ctx context.Context, caller ipc.Caller, r *api.Request, files
 			_ = f.Close()
 		}
 	}()
-	do := v.handlers()[r.Type]
+	v.made.Do(func() { v.table = v.handlers() })
+	do := v.table[r.Type]
 	if r.Type == api.TypeSend {
 		do = func(c call) (any, error) { return v.send(c, r) }
 	}
