@@ -40,3 +40,23 @@ func hungUp(fd int32) bool {
 		return err != nil || n > 0 && p[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
 	}
 }
+
+// hangUp closes uc so that its peer sees an end of file, as PROTOCOL.md promises: to
+// close a socket with bytes unread is a reset to the other side. Once both
+// directions are shut down nothing new can come in, so what has come is at most
+// what a socket holds.
+func hangUp(uc *net.UnixConn) {
+	if raw, err := uc.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { // fails only if it is closed
+			_ = unix.Shutdown(int(fd), unix.SHUT_RDWR)
+			drop := make([]byte, 4<<10)
+			for {
+				n, err := unix.Read(int(fd), drop) // never waits: it is shut down
+				if n <= 0 && !errors.Is(err, unix.EINTR) {
+					return
+				}
+			}
+		})
+	}
+	_ = uc.Close()
+}

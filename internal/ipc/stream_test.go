@@ -268,6 +268,24 @@ func TestHandlerResets(t *testing.T) {
 	}
 }
 
+// What the client has sent and nobody read does not make its end of file a
+// failed read.
+func TestResetWithBytesUnread(t *testing.T) {
+	path, b, _ := serve(t, ipc.Options{})
+	onStream(b, func(_ context.Context, conn router.Conn) error {
+		if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+			t.Error(err)
+		}
+		conn.Reset(api.CodeStalled)
+		return nil
+	})
+	c := openTest(t, path)
+	c.send("some")
+	if rest, err := io.ReadAll(c.r); err != nil || len(rest) > 0 {
+		t.Errorf("read %q and %v, want the end of file", rest, err)
+	}
+}
+
 func hex12() string {
 	const digits = "0123456789abcdef"
 	b := make([]byte, 12)

@@ -48,7 +48,7 @@ func (s *streamConn) sawEnd() error {
 	defer s.mu.Unlock()
 	if s.why == nil && !s.writeEnd && peerClosed(s.uc) {
 		s.why = errClosedEarly()
-		s.uc.Close()
+		hangUp(s.uc)
 	}
 	if s.why != nil {
 		return s.why
@@ -101,7 +101,7 @@ func (s *streamConn) abort(why *api.Error) error {
 	if s.why == nil {
 		s.why = why
 	}
-	s.uc.Close()
+	hangUp(s.uc)
 	return s.why
 }
 
@@ -112,7 +112,7 @@ func (s *streamConn) Close() error {
 	if s.why == nil && !(s.readEnd && s.writeEnd) {
 		s.why, s.left = api.Errorf(api.CodeAborted, "%s", resetText(api.CodeAborted)), true
 	}
-	s.uc.Close()
+	hangUp(s.uc)
 	return nil
 }
 
