@@ -28,8 +28,8 @@ func (d *Daemon) confined() []api.Problem {
 		return nil
 	}
 	if d.policy.Namespaced {
-		add("fastnd.service sets PrivateUsers=: fastnd sees users as number 65534, which could be anybody, and refuses them",
-			"remove PrivateUsers= from the unit")
+		add("fastnd runs in a user namespace (PrivateUsers= or a container): it sees the users that are not mapped there as number 65534, which could be anybody, and refuses them",
+			"in a container, map all users into it; else remove PrivateUsers= from the unit")
 	}
 	if missing := missingFamilies(); len(missing) > 0 {
 		list := strings.Join(missing, " ")

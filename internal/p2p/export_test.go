@@ -34,3 +34,10 @@ func (h *Host) Protected(id identity.ID) bool {
 
 // CloseNode closes all connections to a node.
 func (h *Host) CloseNode(node identity.ID) { _ = h.sw.ClosePeer(node.PeerID()) }
+
+// Unproven counts the streams of strangers of which nothing was read.
+func (h *Host) Unproven() int {
+	h.strangers.mu.Lock()
+	defer h.strangers.mu.Unlock()
+	return h.strangers.unproven
+}

@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"container/list"
 	"net/netip"
 	"sync"
 
@@ -26,21 +27,19 @@ const (
 // to make: a sixteenth of the memory for unread streams, and one for payloads.
 type strangers struct {
 	maxUnproven int
-	maxFrom     int // of these, from one address: one host cannot shut out all others
+	maxFrom     int // of these, from one address
 	maxPayloads int
 
 	mu       sync.Mutex
 	nodes    map[peer.ID]strangerCount
-	from     map[netip.Prefix]int // unproven, by address
+	from     map[netip.Prefix]*list.List // unproven ones (*strangerStream), oldest first; no list is empty
 	unproven int
-	payloads int // bytes
+	opened   uint64 // streams so far
+	payloads int    // bytes
 }
 
 // strangerCount counts the streams that one stranger opened.
-type strangerCount struct {
-	streams, unproven int
-	from              netip.Prefix // all are counted there, wherever it connects from meanwhile
-}
+type strangerCount struct{ streams, unproven int }
 
 func (s *strangers) init(o Options) {
 	share := o.MemoryLimit / 16
@@ -48,42 +47,69 @@ func (s *strangers) init(o Options) {
 	s.maxFrom = s.maxUnproven / 4
 	s.maxPayloads = int(max(share, 2*strangerPayloads))
 	s.nodes = make(map[peer.ID]strangerCount)
-	s.from = make(map[netip.Prefix]int)
+	s.from = make(map[netip.Prefix]*list.List)
 }
 
-func (s *strangers) takeStream(p peer.ID, from netip.Prefix) bool {
+// takeStream counts t, unless its node has enough. Where all places are taken, of
+// t's address or of all, the oldest unproven stream has lost its own, and must be
+// reset: of that address, or of the one that has most. So nobody is kept out by
+// who only holds places, however many addresses that one has.
+func (s *strangers) takeStream(t *strangerStream) (loser *strangerStream, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := s.nodes[p]
-	if n.streams == 0 {
-		n.from = from
+	if n := s.nodes[t.peer]; n.streams >= strangerStreams || n.unproven >= strangerUnproven {
+		return nil, false
 	}
-	if n.streams >= strangerStreams || n.unproven >= strangerUnproven ||
-		s.from[n.from] >= s.maxFrom || s.unproven >= s.maxUnproven {
-		return false
+	switch own := s.from[t.from]; {
+	case own != nil && own.Len() >= s.maxFrom:
+		loser = own.Front().Value.(*strangerStream)
+	case s.unproven >= s.maxUnproven:
+		loser = s.oldestOfMost()
 	}
-	s.from[n.from]++
-	n.streams++
-	n.unproven++
+	if loser != nil {
+		s.settle(loser)
+	}
+	if s.from[t.from] == nil {
+		s.from[t.from] = list.New()
+	}
+	s.opened++
+	t.number = s.opened
+	t.unproven = s.from[t.from].PushBack(t)
 	s.unproven++
-	s.nodes[p] = n
-	return true
+	n := s.nodes[t.peer]
+	s.nodes[t.peer] = strangerCount{n.streams + 1, n.unproven + 1}
+	return loser, true
 }
 
-// changeStream takes a stream away, or only from those unproven.
-func (s *strangers) changeStream(p peer.ID, streams, unproven int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := s.nodes[p]
-	n.streams -= streams
-	n.unproven -= unproven
-	s.unproven -= unproven
-	if s.from[n.from] -= unproven; s.from[n.from] == 0 {
-		delete(s.from, n.from)
+// oldestOfMost is the oldest unproven stream of the address that has most of them.
+// s.mu is held.
+func (s *strangers) oldestOfMost() *strangerStream {
+	var worst *strangerStream
+	most := 0
+	for _, l := range s.from {
+		t := l.Front().Value.(*strangerStream)
+		if l.Len() > most || l.Len() == most && t.number < worst.number {
+			worst, most = t, l.Len()
+		}
 	}
-	if s.nodes[p] = n; n.streams == 0 {
-		delete(s.nodes, p)
+	return worst
+}
+
+// settle takes t from those unproven. s.mu is held.
+func (s *strangers) settle(t *strangerStream) {
+	if t.unproven == nil {
+		return
 	}
+	l := s.from[t.from]
+	l.Remove(t.unproven)
+	if l.Len() == 0 {
+		delete(s.from, t.from)
+	}
+	t.unproven = nil
+	s.unproven--
+	n := s.nodes[t.peer]
+	n.unproven--
+	s.nodes[t.peer] = n
 }
 
 func (s *strangers) takePayload(n int) bool {
@@ -130,11 +156,29 @@ func (g guard) OpenStream(p peer.ID, dir network.Direction) (network.StreamManag
 	if node, err := identity.FromPeerID(p); err == nil && g.h.trusted(node) {
 		return scope, nil
 	}
-	if !g.h.strangers.takeStream(p, g.h.addressOf(p)) {
+	t := &strangerStream{StreamManagementScope: scope, all: &g.h.strangers, peer: p, from: g.h.addressOf(p)}
+	loser, ok := t.all.takeStream(t)
+	if !ok {
 		scope.Done()
 		return nil, network.ErrResourceLimitExceeded
 	}
-	return &strangerStream{StreamManagementScope: scope, all: &g.h.strangers, peer: p}, nil
+	if loser != nil {
+		g.h.tasks.run(func() { g.h.resetStranger(loser) })
+	}
+	return t, nil
+}
+
+// resetStranger resets the stream of a scope. libp2p has a scope before it has the
+// stream; one that is not there yet is given up by libp2p if it stays silent.
+func (h *Host) resetStranger(t *strangerStream) {
+	for _, c := range h.sw.ConnsToPeer(t.peer) {
+		for _, s := range c.GetStreams() {
+			if s.Scope() == network.StreamScope(t) {
+				_ = s.ResetWithError(network.StreamResourceLimitExceeded)
+				return
+			}
+		}
+	}
 }
 
 // addressOf is where a connected node is.
@@ -152,35 +196,37 @@ type strangerStream struct {
 	network.StreamManagementScope
 	all  *strangers
 	peer peer.ID
+	from netip.Prefix
 
-	mu     sync.Mutex
-	proven bool
-	done   bool
+	// Guarded by all.mu.
+	number   uint64
+	unproven *list.Element // nil: proven, or it lost its place
+	done     bool
 }
 
-func (s *strangerStream) prove() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.proven && !s.done {
-		s.proven = true
-		s.all.changeStream(s.peer, 0, 1)
-	}
+func (t *strangerStream) prove() {
+	t.all.mu.Lock()
+	defer t.all.mu.Unlock()
+	t.all.settle(t)
 }
 
 // Done is libp2p's word that the stream is over.
-func (s *strangerStream) Done() {
-	s.StreamManagementScope.Done()
+func (t *strangerStream) Done() {
+	t.StreamManagementScope.Done()
+	s := t.all
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.done {
+	if t.done {
 		return
 	}
-	s.done = true
-	unproven := 1
-	if s.proven {
-		unproven = 0
+	t.done = true
+	s.settle(t)
+	n := s.nodes[t.peer]
+	if n.streams--; n.streams == 0 {
+		delete(s.nodes, t.peer)
+		return
 	}
-	s.all.changeStream(s.peer, 1, unproven)
+	s.nodes[t.peer] = n
 }
 
 // proven tells that s is read from now on.

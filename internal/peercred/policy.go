@@ -106,8 +106,9 @@ func (p *Policy) errUnmapped(uid uint32) error {
 	if p.Namespaced && !p.PerUser {
 		return &api.Error{
 			Code:    api.CodeNotPermitted,
-			Message: fmt.Sprintf("the daemon sees you as user %d, which could be anybody: its unit sets PrivateUsers=", uid),
-			Hint: `an administrator can remove PrivateUsers= from the unit ("systemctl cat fastnd" shows which file has it), ` +
+			Message: fmt.Sprintf("the daemon sees you as user %d, which could be anybody: it runs in a user namespace (PrivateUsers= or a container)", uid),
+			Hint: "in a container, an administrator can map your user id into it; " +
+				`else remove PrivateUsers= from the unit ("systemctl cat fastnd" shows which file has it), ` +
 				"then: systemctl daemon-reload && systemctl restart fastn.socket fastnd.service",
 		}
 	}

@@ -35,6 +35,7 @@ func TestCheck(t *testing.T) {
 	noGroups := func() *Policy {
 		return &Policy{Group: "fastn", AdminGroup: "fastn-admin", lookup: func(string) (uint32, error) { return 0, errors.New("down") }}
 	}
+	inNamespace := func() *Policy { return &Policy{Namespaced: true, Group: "fastn", lookup: systemPolicy().lookup} }
 	unnamed := func() *Policy { return &Policy{lookup: systemPolicy().lookup} }
 	for _, tt := range []struct {
 		name   string
@@ -53,6 +54,7 @@ func TestCheck(t *testing.T) {
 		{"nobody", systemPolicy, Cred{UID: 65534, GID: gidFastn}, false, "user 65534"},
 		{"nobody as admin", systemPolicy, Cred{UID: 65534, GID: gidAdmin}, false, "user 65534"},
 		{"invalid", systemPolicy, Cred{UID: 0xFFFFFFFF, GID: gidFastn}, false, "user 4294967295"},
+		{"nobody, in a user namespace", inNamespace, Cred{UID: 65534, GID: gidFastn}, false, "runs in a user namespace (PrivateUsers= or a container)"},
 		{"no such groups", noGroups, Cred{UID: 1000, GID: 0, Groups: []uint32{0}}, false, "not in group"},
 		{"no such groups, root", noGroups, Cred{UID: 0}, true, ""},
 		{"no groups configured", unnamed, Cred{UID: 1000}, false, "not in group"},
