@@ -158,7 +158,7 @@ func restoreFailed(err error, why string) error {
 }
 
 func (c *daemonRestoreCmd) systemCommands(a *app, file string) error {
-	commands := []string{"systemctl stop fastn.socket fastnd.service", "fastnd --restore " + api.ShellQuote(file), "systemctl start fastn.socket fastnd.service"}
+	commands := []string{"systemctl stop fastn.socket fastnd.service", "fastnd --restore " + api.ShellQuote(file), "systemctl enable --now fastn.socket fastnd.service"}
 	if a.flags.JSON {
 		return a.printValue(map[string][]string{"commands": commands})
 	}

@@ -1,10 +1,7 @@
 package e2e
 
 import (
-	"fmt"
-	"path/filepath"
 	"regexp"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -44,7 +41,9 @@ func testPackage(t *testing.T, s suite) {
 	step("reload with a bad file keeps serving and says so", badReload)
 	step("one who left the group is cut off by daemon disconnect", disconnect)
 	step("a backup is restored on an empty machine", backupAndRestore)
-	step("an upgrade refuses no client", func(t *testing.T, m *nspawn.Machine) { upgradeUnderLoad(t, m, s) })
+	step("an upgrade refuses no client", func(t *testing.T, m *nspawn.Machine) {
+		upgradeUnderLoad(t, m, "alice", upgraded, putIn(m, nextPackage(t, s)))
+	})
 	step("a reboot brings it back without a client", reboot)
 	step("remove keeps everything, reinstall resumes", removeAndReinstall)
 	step("purge keeps the keystore and says where", purge)
@@ -344,68 +343,4 @@ func gone(t *testing.T, m *nspawn.Machine) {
 			t.Errorf("%s is still there", path)
 		}
 	}
-}
-
-func upgradeUnderLoad(t *testing.T, m *nspawn.Machine, s suite) {
-	newer := nextVersion(t, m, s)
-	socket := m.Must("stat", "--format=%i %Z", "/run/fastn/daemon.sock")
-	from := cursor(m)
-	load := startProbe(t, m, "alice", "hammer")
-	load.expect("ready")
-	leave := crowd(t, m, "alice")
-	if r := apt(m, "install", newer); r.Code != 0 {
-		t.Fatalf("%v", r)
-	}
-	if got := m.Must("dpkg-query", "--show", "--showformat=${Version}", "fastn"); got != upgraded {
-		t.Errorf("version %s is installed, not %s", got, upgraded)
-	}
-	outcomes := leave()
-	load.stdin.Close()
-	var answered, cut int
-	_, scanErr := fmt.Sscan(load.line(), &answered, &cut)
-	if err := load.wait(); err != nil || scanErr != nil {
-		t.Fatalf("a client was refused during the upgrade: %v", err)
-	}
-	if answered < 100 {
-		t.Errorf("only %d calls were answered meanwhile; this shows nothing", answered)
-	}
-	// The one that was in flight when the daemon stopped may have to try again.
-	if cut > 1 {
-		t.Errorf("%d requests were cut off", cut)
-	}
-	if len(outcomes) != 1 || outcomes["ok"] < 100 {
-		t.Errorf("outcomes of calls during the upgrade: %v", outcomes)
-	}
-	if got := starts(t, m, from); got != 1 {
-		t.Errorf("the upgrade started the daemon %d times, want once", got)
-	}
-	if got := m.Must("stat", "--format=%i %Z", "/run/fastn/daemon.sock"); got != socket {
-		t.Error("the upgrade made another control socket")
-	}
-	t.Logf("%d calls without a library and %d with service/client answered during the upgrade", answered, outcomes["ok"])
-}
-
-const upgraded = "99.0.0"
-
-// nextVersion puts a package of a later version into the machine: the same
-// programs under another number, which is all that dpkg and systemd see.
-func nextVersion(t *testing.T, m *nspawn.Machine, s suite) string {
-	t.Helper()
-	packages, err := filepath.Glob(filepath.Join(s.repo, "pool/fastn_*_"+runtime.GOARCH+".deb"))
-	if err != nil || len(packages) != 1 {
-		t.Fatalf("packages %v, %v", packages, err)
-	}
-	dir := t.TempDir()
-	tree, newer := filepath.Join(dir, "tree"), filepath.Join(dir, "fastn.deb")
-	for _, args := range [][]string{
-		{"dpkg-deb", "--raw-extract", packages[0], tree},
-		{"sed", "-i", "s/^Version: .*/Version: " + upgraded + "/", filepath.Join(tree, "DEBIAN/control")},
-		{"dpkg-deb", "-Znone", "--root-owner-group", "--build", tree, newer},
-	} {
-		if err := run(t.Context(), dir, args...); err != nil {
-			t.Fatal(err)
-		}
-	}
-	m.CopyIn(newer, "/root/fastn.deb", 0o644)
-	return "/root/fastn.deb"
 }

@@ -25,9 +25,12 @@ type probe struct {
 	errs  bytes.Buffer
 }
 
+// probeLimit bounds a probe's life, with all that is done to the daemon meanwhile.
+const probeLimit = 3 * time.Minute
+
 func startProbe(t *testing.T, m *nspawn.Machine, user string, args ...string) *probe {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), probeLimit)
 	t.Cleanup(cancel)
 	p := &probe{t: t, cmd: m.CommandContext(ctx, user, append([]string{"probe"}, args...)...)}
 	var err error

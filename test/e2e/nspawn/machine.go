@@ -52,6 +52,7 @@ type state struct {
 	unshare *exec.Cmd     // its child is nspawn, whose exit status it passes on
 	exited  chan struct{} // closed when unshare is gone
 	leader  int           // host pid of the machine's first process
+	address string        // of eth0 (CIDR), "" without a cable
 	console *os.File
 }
 
@@ -199,12 +200,25 @@ func (m *Machine) Reboot() {
 	m.start()
 }
 
-// PowerOff shuts the machine down in order.
+// PowerOff shuts the machine down in order. From then on nothing answers at its
+// address: the kernel that does so is the host's.
 func (m *Machine) PowerOff() {
 	m.tb.Helper()
 	if code := m.shutdown("poweroff"); code != 0 {
 		m.tb.Fatalf("machine %s did not power off: nspawn exited with %d", m.opts.Name, code)
 	}
+	if m.address != "" {
+		host(m.tb, "ip", "-n", m.netns, "address", "delete", m.address, "dev", "eth0")
+	}
+}
+
+// PowerOn boots the machine after PowerOff, with the disk and the cable it had.
+func (m *Machine) PowerOn() {
+	m.tb.Helper()
+	if m.address != "" {
+		host(m.tb, "ip", "-n", m.netns, "address", "add", m.address, "dev", "eth0")
+	}
+	m.start()
 }
 
 func (m *Machine) shutdown(verb string) int {

@@ -55,7 +55,24 @@ func TestTwoMachines(t *testing.T) {
 	if got := a.Must("ip", "-br", "link", "show", "eth0"); !strings.Contains(got, "UP") {
 		t.Errorf("link after the reboot: %q", got)
 	}
+	answers := func() bool {
+		return strings.Contains(a.Run("timeout", "2", "bash", "-c", "</dev/tcp/2.1.1.2/9").Err, "refused")
+	}
+	if !answers() {
+		t.Error("two does not answer")
+	}
 	b.PowerOff()
+	if answers() {
+		t.Error("a machine that is off answers")
+	}
+	b.PowerOn()
+	if got := b.Must("hostname"); got != "two" {
+		t.Errorf("hostname after the power came back = %q", got)
+	}
+	Unlink(a, b)
+	if a.Run("ip", "link", "show", "eth0").Code == 0 || b.Run("ip", "link", "show", "eth0").Code == 0 {
+		t.Error("the cable is still there")
+	}
 }
 
 // A machine must leave nothing behind.

@@ -119,8 +119,16 @@ func (m *Machine) WriteFile(inside, text string, mode os.FileMode) {
 func Link(a, b *Machine, addrA, addrB string) {
 	a.tb.Helper()
 	host(a.tb, "ip", "link", "add", "eth0", "netns", a.netns, "type", "veth", "peer", "name", "eth0", "netns", b.netns)
-	for ns, addr := range map[string]string{a.netns: addrA, b.netns: addrB} {
-		host(a.tb, "ip", "-n", ns, "address", "add", addr, "dev", "eth0")
-		host(a.tb, "ip", "-n", ns, "link", "set", "eth0", "up")
+	a.address, b.address = addrA, addrB
+	for _, m := range []*Machine{a, b} {
+		host(a.tb, "ip", "-n", m.netns, "address", "add", m.address, "dev", "eth0")
+		host(a.tb, "ip", "-n", m.netns, "link", "set", "eth0", "up")
 	}
+}
+
+// Unlink takes the cable between two machines away.
+func Unlink(a, b *Machine) {
+	a.tb.Helper()
+	host(a.tb, "ip", "-n", a.netns, "link", "delete", "eth0")
+	a.address, b.address = "", ""
 }

@@ -23,6 +23,11 @@
 //	                   "ok" or the error's code and message
 //	probe crowd N      until standard input ends: N loops of a new client and one
 //	                   call of Echo; prints, as JSON, how often each outcome came
+//	probe mail PEER CLIENTS N
+//	                   CLIENTS programs, every other one without service/client,
+//	                   each send N numbered texts to PEER, and go on until standard
+//	                   input ends; what is not acknowledged is sent again; prints
+//	                   "ready" after some, and then, as JSON, what each sent
 //	probe wear PEER N  N rounds of calls to PEER, streams, listeners, and of
 //	                   connections that break off; prints "worn"
 package main
@@ -77,6 +82,13 @@ func run(args []string) error {
 			return err
 		}
 		return crowd(n)
+	case len(args) == 4 && args[0] == "mail":
+		clients, err := strconv.Atoi(args[2])
+		n, err2 := strconv.Atoi(args[3])
+		if err := errors.Join(err, err2); err != nil {
+			return err
+		}
+		return mail(args[1], clients, n)
 	case len(args) == 3 && args[0] == "wear":
 		n, err := strconv.Atoi(args[2])
 		if err != nil {
@@ -84,7 +96,7 @@ func run(args []string) error {
 		}
 		return wear(args[1], n)
 	}
-	return errors.New("usage: probe ask | burst N | hold | lines | hammer | calls | crowd N | wear PEER N")
+	return errors.New("usage: probe ask | burst N | hold | lines | hammer | calls | crowd N | mail PEER CLIENTS N | wear PEER N")
 }
 
 // raw is a connection without a library.
