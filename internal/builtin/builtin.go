@@ -76,8 +76,10 @@ func echoStream(r *router.Request) error {
 	if err != nil {
 		return err
 	}
+	buf, release := router.Buffer()
+	defer release()
 	// Plain Read and Write: io.Copy's shortcuts know nothing of Reset.
-	if _, err := io.CopyBuffer(struct{ io.Writer }{c}, struct{ io.Reader }{c}, make([]byte, 64<<10)); err != nil {
+	if _, err := io.CopyBuffer(struct{ io.Writer }{c}, struct{ io.Reader }{c}, buf); err != nil {
 		c.Reset(api.CodeAborted)
 		_ = c.Close()
 		return err

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -119,6 +120,34 @@ func TestEchoStream(t *testing.T) {
 	}
 	if near.Closes() != 1 || near.Resets() != nil {
 		t.Errorf("closed %d times, resets %q", near.Closes(), near.Resets())
+	}
+}
+
+// left is a stream that ended when it began.
+type left struct{}
+
+func (left) Read([]byte) (int, error)    { return 0, io.EOF }
+func (left) Write(p []byte) (int, error) { return len(p), nil }
+func (left) CloseWrite() error           { return nil }
+func (left) Reset(api.Code)              {}
+func (left) Close() error                { return nil }
+
+// Streams that are opened and left at once cost no new buffer each: to collect
+// those made all others wait.
+func TestEchoStreamsUseBuffersAgain(t *testing.T) {
+	r := &router.Request{Protocol: api.ProtocolEcho, Kind: router.Stream, Accept: func() (router.Conn, error) { return left{}, nil }}
+	echo := builtin.Handlers()[api.ProtocolEcho]
+	var before, after runtime.MemStats
+	const n = 200
+	runtime.ReadMemStats(&before)
+	for range n {
+		if _, err := echo.Serve(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if each := (after.TotalAlloc - before.TotalAlloc) / n; each > 48<<10 {
+		t.Errorf("a stream costs %d bytes", each)
 	}
 }
 

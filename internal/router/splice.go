@@ -15,6 +15,13 @@ const spliceBuffer = 64 << 10
 
 var splicePool = sync.Pool{New: func() any { b := make([]byte, spliceBuffer); return &b }}
 
+// Buffer lends the memory to copy one direction of a stream with, until release:
+// a new one for each stream would be most of what streams that do not last cost.
+func Buffer() (b []byte, release func()) {
+	p := splicePool.Get().(*[]byte)
+	return *p, func() { splicePool.Put(p) }
+}
+
 // Splice copies between a and b until both directions have ended, keeping half
 // closes: an end on one side is a CloseWrite on the other. The first failure on
 // either side, the abort of one that is Abortable, or the end of ctx, resets both
@@ -55,12 +62,12 @@ func Splice(ctx context.Context, a, b Conn) error {
 
 // pipe copies src to dst until src ends, and then ends dst.
 func pipe(dst, src Conn) error {
-	buf := splicePool.Get().(*[]byte)
-	defer splicePool.Put(buf)
+	buf, release := Buffer()
+	defer release()
 	for {
-		n, err := src.Read(*buf)
+		n, err := src.Read(buf)
 		if n > 0 {
-			if _, err := dst.Write((*buf)[:n]); err != nil {
+			if _, err := dst.Write(buf[:n]); err != nil {
 				return err
 			}
 		}
