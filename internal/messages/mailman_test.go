@@ -146,6 +146,7 @@ func told(sender string, ids ...string) string {
 func TestReadAheadIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
+		synctest.Wait()
 		for _, s := range []string{"a", "c", "d"} {
 			r.arrive(ordersOf(s), numbered(mailmanAhead)...)
 		}
@@ -187,4 +188,27 @@ func TestNewcomerHasItsTurn(t *testing.T) {
 		close(step)
 		synctest.Wait()
 	})
+}
+
+// What finds no room is where the next look begins.
+func TestSift(t *testing.T) {
+	page := []Incoming{{Message: Message{Seq: 3, From: id("a")}}, {Message: Message{Seq: 4, From: id("c")}},
+		{Message: Message{Seq: 5, From: id("a")}}, {Message: Message{Seq: 6, From: id("a")}}, {Message: Message{Seq: 9, From: id("a")}}}
+	for _, c := range []struct {
+		room, seen  int
+		rest, taken int64
+	}{
+		{10, 20, 9, 4}, {10, 9, nothing, 4}, {10, 8, nothing, 3}, {2, 20, 5, 2}, {1, 20, 4, 1}, {0, 20, 3, 1},
+	} {
+		w := newRound(nil, nil)
+		w.seen, w.ahead = int64(c.seen), mailmanAhead-c.room
+		b := &bundle{from: id("a"), rest: 2}
+		if rest := w.sift(b, page); rest != c.rest || int64(len(b.next)) != c.taken {
+			t.Errorf("%+v: rest %d, taken %d", c, rest, len(b.next))
+		}
+	}
+	w := newRound(nil, nil)
+	if rest := w.sift(&bundle{}, nil); rest != nothing {
+		t.Errorf("of an empty page: %d", rest)
+	}
 }
