@@ -68,7 +68,7 @@ func TestScripts(t *testing.T) {
 		testscript.Run(t, testscript.Params{
 			Dir:                 "testdata/script",
 			RequireExplicitExec: true,
-			Deadline:            time.Now().Add(3 * time.Minute), // for what waits in vain
+			Deadline:            time.Now().Add(10 * time.Minute), // for what waits in vain
 			Setup:               setup,
 			Cmds: map[string]func(*testscript.TestScript, bool, []string){
 				"exits":      h.exits,
@@ -207,7 +207,7 @@ func (h *hints) runHint(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(ts.Exec("sh", "-c", commands[0]))
 }
 
-// eventually PROGRAM ARG…: repeats it until it succeeds, for 20 s at most.
+// eventually PROGRAM ARG…: repeats it until it succeeds, for a minute at most.
 func eventually(ts *testscript.TestScript, neg bool, args []string) {
 	until(ts, func() bool { return ts.Exec(args[0], args[1:]...) == nil })
 }
@@ -221,14 +221,14 @@ func listening(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func until(ts *testscript.TestScript, holds func() bool) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for !holds() {
 		select {
 		case <-ctx.Done():
-			ts.Fatalf("not within 20 s\n%s", ts.ReadFile("stderr"))
+			ts.Fatalf("not within a minute\n%s", ts.ReadFile("stderr"))
 		case <-tick.C:
 		}
 	}
@@ -256,7 +256,7 @@ func killed(ts *testscript.TestScript, neg bool, args []string) {
 	proc, err := os.FindProcess(report.PID)
 	ts.Check(err)
 	ts.Check(proc.Kill())
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	ts.Check(awaitExit(ctx, proc))
 }

@@ -4,7 +4,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/fastn-stack/fastnd/test/e2e/nspawn"
 )
@@ -33,7 +32,7 @@ func badReload(t *testing.T, m *nspawn.Machine) {
 	}
 	m.Run("systemctl", "reload", "fastnd")                   // may or may not fail; it must not hurt
 	const configRefused = "92808abfa5194705a226b4420527075b" // packaging/systemd/fastn.catalog
-	m.Eventually(10*time.Second, "the journal to tell of the bad file", func() bool {
+	m.Eventually(soon, "the journal to tell of the bad file", func() bool {
 		return strings.Contains(said(t, m, from, configRefused), where)
 	})
 	if r := m.Run("fastn", "daemon", "reload"); r.Code == 0 || !strings.Contains(r.Err, where) {
@@ -51,7 +50,7 @@ func badReload(t *testing.T, m *nspawn.Machine) {
 
 	m.WriteFile(configFile, good, 0o644)
 	m.Must("systemctl", "reload", "fastnd")
-	m.Eventually(10*time.Second, "fastn status to be clean again", func() bool {
+	m.Eventually(soon, "fastn status to be clean again", func() bool {
 		return !strings.Contains(m.Must("fastn", "status"), configFile+":")
 	})
 }

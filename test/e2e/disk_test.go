@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/fastn-stack/fastnd/test/e2e/nspawn"
 )
@@ -74,7 +73,7 @@ func fullDisk(t *testing.T, m *nspawn.Machine) {
 				pid = mainPID(m)
 			})
 			m.Must("sh", "-c", c.room)
-			m.Eventually(15*time.Second, "the daemon to go on by itself", func() bool {
+			m.Eventually(soon, "the daemon to go on by itself", func() bool {
 				s := status(t, m)
 				return !s.Node.Locked && len(s.Problems) == 0 && !strings.Contains(statusText(m), c.problem)
 			})
@@ -107,7 +106,7 @@ func firstStartOnFullDisk(t *testing.T, m *nspawn.Machine) {
 	}
 	stillActive(t, m)
 	m.Must("rm", "/var/lib/fastn/fill")
-	m.Eventually(15*time.Second, "the daemon to go on by itself", func() bool {
+	m.Eventually(soon, "the daemon to go on by itself", func() bool {
 		s := status(t, m)
 		return !s.Node.Locked && len(s.Problems) == 0
 	})

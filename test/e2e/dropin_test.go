@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/fastn-stack/fastnd/internal/testutil"
 	"github.com/fastn-stack/fastnd/service/api"
@@ -144,5 +143,5 @@ func undo(t *testing.T, m *nspawn.Machine, fix, settings string) {
 	if r := m.Run("sh", "-c", commands); r.Code != 0 {
 		t.Fatalf("%q fails: %v", commands, r)
 	}
-	m.Eventually(10*time.Second, "the daemon to be back", func() bool { return m.RunAs("alice", "fastn", "status").Code == 0 })
+	m.Eventually(soon, "the daemon to be back", func() bool { return m.RunAs("alice", "fastn", "status").Code == 0 })
 }

@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/fastn-stack/fastnd/test/e2e/nspawn"
 )
@@ -216,7 +215,7 @@ func membership(t *testing.T, m *nspawn.Machine) {
 func reboot(t *testing.T, m *nspawn.Machine) {
 	before := m.MustAs("alice", "fastn", "id", "--json")
 	m.Reboot()
-	m.Eventually(20*time.Second, "fastnd to be active without a client", func() bool {
+	m.Eventually(soon, "fastnd to be active without a client", func() bool {
 		return strings.TrimSpace(m.Run("systemctl", "is-active", "fastnd").Out) == "active"
 	})
 	if got := m.MustAs("alice", "fastn", "id", "--json"); got != before {

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/fastn-stack/fastnd/service/api"
 	"github.com/fastn-stack/fastnd/test/e2e/nspawn"
@@ -122,7 +121,7 @@ func unlock(t *testing.T, m *nspawn.Machine, node, damage string) {
 	if r := m.Run("sh", "-c", fix); r.Code != 0 {
 		t.Fatalf("the fix %q fails: %v", fix, r)
 	}
-	m.Eventually(10*time.Second, "the reload to unlock", func() bool { return !status(t, m).Node.Locked })
+	m.Eventually(soon, "the reload to unlock", func() bool { return !status(t, m).Node.Locked })
 	s := status(t, m)
 	if s.Node.ID != node {
 		t.Errorf("the node is %q now, was %q", s.Node.ID, node)

@@ -58,7 +58,7 @@ func mailToOneThatIsOff(t *testing.T, north, south *nspawn.Machine) replaced {
 	waitsVisibly(t, north, 2)
 	backup := takeBackup(t, north)
 	north.Reboot()
-	north.Eventually(20*time.Second, "fastnd to be active without a client", func() bool {
+	north.Eventually(soon, "fastnd to be active without a client", func() bool {
 		return strings.TrimSpace(north.Run("systemctl", "is-active", "fastnd").Out) == "active"
 	})
 	sent = append(sent, "after the reboot")
@@ -88,7 +88,7 @@ func mailToOneThatIsOff(t *testing.T, north, south *nspawn.Machine) replaced {
 func waitsVisibly(t *testing.T, m *nspawn.Machine, n int) {
 	t.Helper()
 	var list []api.OutboxMessage
-	m.Eventually(time.Minute, "the outbox to tell why its messages wait", func() bool {
+	m.Eventually(soon, "the outbox to tell why its messages wait", func() bool {
 		list = outbox(t, m, "alice")
 		return len(list) == n && !slices.ContainsFunc(list, func(o api.OutboxMessage) bool { return o.Reason == "" || o.NextTry == nil })
 	})
@@ -116,7 +116,7 @@ func allSent(t *testing.T, m *nspawn.Machine, user string) {
 			t.Logf("%d messages are not delivered, the first is %+v", len(list), list[0])
 		}
 	}()
-	m.Eventually(80*time.Second, "all to be delivered", func() bool {
+	m.Eventually(soon, "all to be delivered", func() bool {
 		list = outbox(t, m, user)
 		return len(list) == 0
 	})

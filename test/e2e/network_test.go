@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/fastn-stack/fastnd/service/api"
 	"github.com/fastn-stack/fastnd/test/e2e/nspawn"
@@ -111,7 +110,7 @@ func streamAcross(t *testing.T, north, south *nspawn.Machine) {
 		north.Run("pkill", "--uid", "alice", "--full", "fastn listen Count")
 		serve.Wait()
 	}()
-	north.Eventually(20*time.Second, "alice's program to serve", func() bool {
+	north.Eventually(soon, "alice's program to serve", func() bool {
 		return strings.Contains(north.MustAs("alice", "fastn", "id", "--json"), `"Count"`)
 	})
 	if r := south.RunInput("bob", strings.Repeat("x", 100_000), "fastn", "stream", "alice", "Count"); r.Code != 0 || strings.TrimSpace(r.Out) != "100000" {

@@ -3,7 +3,6 @@ package e2e
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/fastn-stack/fastnd/test/e2e/nspawn"
 )
@@ -17,7 +16,7 @@ func givenUp(t *testing.T, m *nspawn.Machine) {
 	burst := m.Must("systemctl", "show", "--property=StartLimitBurst", "--value", "fastnd.service")
 	m.Must("sh", "-c", "for i in $(seq "+burst+"); do systemctl restart fastnd.service || exit; done")
 	m.Must("kill", "-KILL", mainPID(m))
-	m.Eventually(30*time.Second, "systemd to give up", func() bool {
+	m.Eventually(soon, "systemd to give up", func() bool {
 		return m.Run("systemctl", "is-failed", "--quiet", "fastn.socket").Code == 0
 	})
 	call := []string{"fastn", "call", "self", "Echo", `{"message":"x"}`}

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/fastn-stack/fastnd/internal/sqlite"
 	"github.com/fastn-stack/fastnd/internal/testutil"
@@ -105,7 +104,7 @@ func (s storeTest) run(t *testing.T, m *nspawn.Machine, c storeCase) {
 	}
 	_, command, _ := strings.Cut(fix, "acknowledge it: ")
 	m.Must("sh", "-c", command)
-	m.Eventually(10*time.Second, "the problem to be acknowledged", func() bool { return len(status(t, m).Problems) == 0 })
+	m.Eventually(soon, "the problem to be acknowledged", func() bool { return len(status(t, m).Problems) == 0 })
 }
 
 // startOnce has several clients start the daemon and checks what must be true
@@ -146,7 +145,7 @@ func (s storeTest) newer(t *testing.T, m *nspawn.Machine) {
 	m.Must("sh", "-c", "rm -f /var/lib/fastn/fastn.db-* && cp --preserve=all /root/backup.db "+storeFile)
 	_, command, _ := strings.Cut(fix, ", then: ")
 	m.Must("sh", "-c", command)
-	m.Eventually(10*time.Second, "the fix to help", func() bool { s := status(t, m); return !s.Node.Locked && len(s.Problems) == 0 })
+	m.Eventually(soon, "the fix to help", func() bool { s := status(t, m); return !s.Node.Locked && len(s.Problems) == 0 })
 }
 
 // log: changes that were confirmed and whose record on the disk went bad are gone,
@@ -173,7 +172,7 @@ func (s storeTest) log(t *testing.T, m *nspawn.Machine) {
 		t.Errorf("%d contacts are left", n)
 	}
 	m.Must("systemctl", "reload", "fastnd.service")
-	m.Eventually(10*time.Second, "the reload", func() bool { return len(status(t, m).Problems) == 0 })
+	m.Eventually(soon, "the reload", func() bool { return len(status(t, m).Problems) == 0 })
 }
 
 func writeAt(path string, at int64, b []byte) error {

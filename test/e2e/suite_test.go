@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/fastn-stack/fastnd/internal/testutil"
 	"github.com/fastn-stack/fastnd/test/e2e/nspawn"
@@ -130,6 +131,9 @@ func run(ctx context.Context, dir string, args ...string) error {
 	}
 	return nil
 }
+
+// soon bounds what takes a second on a machine that has nothing else to do.
+const soon = 80 * time.Second
 
 // boot starts a machine that knows the apt repository and has the probe.
 func boot(t *testing.T, s suite, name string) *nspawn.Machine {

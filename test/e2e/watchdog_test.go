@@ -3,7 +3,6 @@ package e2e
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/fastn-stack/fastnd/service/api"
 	"github.com/fastn-stack/fastnd/test/e2e/nspawn"
@@ -53,7 +52,7 @@ func watched(t *testing.T, m *nspawn.Machine, hang func()) (from string) {
 	if got := controlSocket(m); got != socket {
 		t.Error("there is another control socket")
 	}
-	m.Eventually(10*time.Second, "the journal to tell of the watchdog", func() bool {
+	m.Eventually(soon, "the journal to tell of the watchdog", func() bool {
 		return strings.Contains(aboutUnit(t, m, from), "Watchdog timeout")
 	})
 	return from
@@ -83,7 +82,7 @@ func hungMainLoop(t *testing.T, m *nspawn.Machine) {
 		m.Must("sh", "-c", "rm "+configFile+" && mkfifo "+configFile+" && chown fastn-daemon "+configFile)
 		m.Must("kill", "-HUP", mainPID(m))
 		// Its reader has it open; the next daemon finds the file.
-		m.Eventually(10*time.Second, "the daemon to reload", func() bool { return statusReloading(m) })
+		m.Eventually(soon, "the daemon to reload", func() bool { return statusReloading(m) })
 		m.MustAs("bob", "fastn", "call", "self", "Echo", `{"message":"x"}`)
 		m.Must("mv", "/root/fastn.toml", configFile)
 	})

@@ -3,7 +3,6 @@ package e2e
 import (
 	"strconv"
 	"testing"
-	"time"
 
 	"github.com/fastn-stack/fastnd/internal/testutil"
 	"github.com/fastn-stack/fastnd/service/api"
@@ -61,7 +60,7 @@ func flat(t *testing.T, m *nspawn.Machine, was size) {
 	}()
 	// What has just been closed takes a moment to be gone, and a few goroutines are
 	// kept for peers' next requests.
-	m.Eventually(30*time.Second, "descriptors and goroutines to be as many as before", func() bool {
+	m.Eventually(soon, "descriptors and goroutines to be as many as before", func() bool {
 		is = sizeOf(t, m)
 		return is.OpenFiles <= was.OpenFiles && is.Goroutines <= was.Goroutines+8
 	})

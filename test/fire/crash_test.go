@@ -114,8 +114,8 @@ func cell(t *testing.T, transport string, f fault, works ...work) {
 	t.Run(strings.Join([]string{transport, f.name, name}, "/"), func(t *testing.T) {
 		t.Parallel()
 		c := newCrash(t, f.lab, process.Options{Config: crashTransports[transport]})
-		call(t, c.x, 10*time.Second)
-		call(t, c.y, 10*time.Second) // both know where the other is
+		call(t, c.x, patience)
+		call(t, c.y, patience) // both know where the other is
 		var under []job
 		for _, w := range works {
 			under = append(under, w.start(t, c))
@@ -127,7 +127,7 @@ func cell(t *testing.T, transport string, f fault, works ...work) {
 		t.Logf("a call works %v after the other side is back", took.Round(time.Millisecond))
 		limit := back
 		if !testutil.Torture() {
-			limit += slack // others may be at work on this machine
+			limit += slack()
 		}
 		if took > limit {
 			t.Errorf("it took %v until a call worked again, want at most %v", took, limit)
@@ -141,13 +141,13 @@ func cell(t *testing.T, transport string, f fault, works ...work) {
 // eventuallyCalls waits until x reaches y and y reaches x.
 func eventuallyCalls(t *testing.T, c *crash) {
 	t.Helper()
-	for deadline := time.Now().Add(40 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		began := time.Now()
 		err := tryCall(t.Context(), c.x, 2*time.Second)
 		if err == nil {
 			return
 		}
-		if took := time.Since(began); took > 2*time.Second+slack {
+		if took := time.Since(began); took > 2*time.Second+slack() {
 			t.Errorf("a call with 2 s took %v", took)
 		}
 		if time.Now().After(deadline) {
@@ -160,8 +160,14 @@ func eventuallyCalls(t *testing.T, c *crash) {
 	}
 }
 
-// slack is what a busy machine may add to a time limit.
-const slack = 3 * time.Second
+// slack is what a busy machine may add to a time limit. Where others are at work
+// on it, that is much.
+func slack() time.Duration {
+	if testutil.Torture() {
+		return 3 * time.Second
+	}
+	return 15 * time.Second
+}
 
 func tryCall(ctx context.Context, d *process.Daemon, timeout time.Duration) error {
 	_, err := d.Client.Call(ctx, client.Request{Target: "peer", Protocol: "Echo", Data: []byte(`{"message":"hello"}`), Timeout: timeout})
@@ -253,7 +259,7 @@ func TestCallsToAPeerThatIsGone(t *testing.T) {
 		t.Run(transport, func(t *testing.T) {
 			t.Parallel()
 			c := newCrash(t, false, process.Options{Config: config})
-			call(t, c.x, 10*time.Second)
+			call(t, c.x, patience)
 			c.kill(t)
 			for i := range 5 {
 				began := time.Now()
@@ -267,7 +273,7 @@ func TestCallsToAPeerThatIsGone(t *testing.T) {
 				if i > 0 && !strings.Contains(err.Error(), "connection refused") {
 					t.Errorf("call %d does not say why: %s", i, full(err))
 				}
-				if took > slack+2*time.Second {
+				if took > slack()+2*time.Second {
 					t.Errorf("call %d took %v", i, took)
 				}
 			}
@@ -278,7 +284,7 @@ func TestCallsToAPeerThatIsGone(t *testing.T) {
 		t.Run(transport+"/silent", func(t *testing.T) {
 			t.Parallel()
 			c := newCrash(t, true, process.Options{Config: config})
-			call(t, c.x, 10*time.Second)
+			call(t, c.x, patience)
 			if err := c.y.Stop(); err != nil {
 				t.Fatal(err)
 			}
@@ -292,7 +298,7 @@ func TestCallsToAPeerThatIsGone(t *testing.T) {
 				if !late && (api.CodeOf(err) != api.CodePeerUnreachable || !strings.Contains(err.Error(), "/2.1.0.2/")) {
 					t.Errorf("with %v: %s", timeout, full(err))
 				}
-				if took > min(timeout, 5*time.Second)+slack {
+				if took > min(timeout, 5*time.Second)+slack() {
 					t.Errorf("with %v it took %v", timeout, took)
 				}
 			}

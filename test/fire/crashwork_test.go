@@ -101,7 +101,7 @@ func startCall(t *testing.T, c *crash) job {
 func (f *flight) check(t *testing.T, fate fate) {
 	<-f.ended
 	t.Logf("the call in flight ended after %v: %v", f.took.Round(time.Millisecond), f.err)
-	if f.took > f.timeout+slack {
+	if f.took > f.timeout+slack() {
 		t.Errorf("the call took %v of %v", f.took, f.timeout)
 	}
 	switch {
@@ -172,7 +172,7 @@ func (r *rate) call(ctx context.Context, c *crash) {
 func (r *rate) check(t *testing.T, _ fate) {
 	r.end()
 	t.Logf("%d calls were answered, the slowest took %v; failed: %v", r.ok, r.slow.Round(time.Millisecond), r.codes)
-	if r.slow > rateTimeout+slack {
+	if r.slow > rateTimeout+slack() {
 		t.Errorf("a call with %v took %v", rateTimeout, r.slow)
 	}
 	for _, err := range r.bad[:min(3, len(r.bad))] {
@@ -257,7 +257,7 @@ var lostStreams = []api.Code{api.CodeAborted, api.CodeStalled, api.CodeTimeout}
 
 func (p *pipe) check(t *testing.T, fate fate) {
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 45*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience+30*time.Second)
 	defer cancel()
 	var res api.StreamResult
 	var err error

@@ -32,7 +32,7 @@ const (
 
 // patience bounds every wait here; what it bounds takes milliseconds when nothing
 // is wrong and the machine is idle.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // Users of a system's daemon. They have no names.
 const (

@@ -22,7 +22,7 @@ import (
 const notes = "Notes"
 
 // drained bounds how long the mail of a pair takes to arrive, once both are up.
-const drained = 90 * time.Second
+const drained = 3 * time.Minute
 
 // line is what one sender sends to one receiver for one protocol, one message
 // after the other, and the ledger of it: it is kept here, outside of the daemons.

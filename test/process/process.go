@@ -20,7 +20,7 @@ import (
 )
 
 // patience bounds a start and a stop; the machine may be very busy.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // Build builds programs of this module into dir: "./cmd/fastnd".
 func Build(ctx context.Context, dir string, packages ...string) error {
@@ -115,13 +115,21 @@ func (d *Daemon) Run(ctx context.Context) error {
 	return d.Ready(ctx)
 }
 
-// Ready waits until the daemon answers.
+// Ready waits until the daemon answers. One that does not is ended, and tells what
+// it was at.
 func (d *Daemon) Ready(ctx context.Context) error {
-	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
 		_, err := d.Client.Hello(ctx)
-		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
-			return err
+		if err == nil {
+			return nil
 		}
+		if ctx.Err() != nil {
+			_ = d.Signal(syscall.SIGQUIT)
+			return fmt.Errorf("the daemon does not answer: %w", err)
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
 }
 

@@ -20,8 +20,8 @@ import (
 var bootScript string
 
 const (
-	bootLimit     = 60 * time.Second
-	shutdownLimit = 60 * time.Second
+	bootLimit     = 2 * time.Minute
+	shutdownLimit = 2 * time.Minute
 	// exitReboot is what nspawn with --keep-unit returns when the machine asked
 	// to be booted again (systemd-nspawn(1), "Exit Status").
 	exitReboot = 133

@@ -14,7 +14,7 @@ import (
 )
 
 // runLimit bounds every command inside that has no deadline of its own.
-const runLimit = 90 * time.Second
+const runLimit = 180 * time.Second
 
 // Result is what a command inside a machine did.
 type Result struct {
