@@ -195,10 +195,10 @@ func stopping() *api.Error {
 		WithHint("nothing was sent: try again when the daemon runs again")
 }
 
-// brokeTwice is the error of a request that would have been sent over two
-// connections which were dead.
-func (n *node) brokeTwice() *api.Error {
-	return n.unreachable("the connection broke twice before the request was sent", nil)
+// notSent is the error of a request that could not be sent on two streams, or of
+// one that would have been; why is of the second.
+func (n *node) notSent(why error) *api.Error {
+	return n.unreachable("the request could not be sent, two times over: "+api.AsError(why).Message, nil)
 }
 
 // unreachable makes the error of a request that was never sent.

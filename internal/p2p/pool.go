@@ -116,6 +116,7 @@ func (p *pool) open(ctx context.Context) (*reqStream, *api.Error) {
 // trip once the peer is known to speak it. Whoever is done with the stream says
 // so to connTable.forget.
 func (n *node) newStream(ctx context.Context) (network.Stream, *connState, *api.Error) {
+	var why error
 	for range 2 {
 		if err := n.connect(ctx); err != nil {
 			return nil, nil, err
@@ -127,12 +128,14 @@ func (n *node) newStream(ctx context.Context) (network.Stream, *connState, *api.
 		if err != nil {
 			return nil, nil, n.unreachable("the node at the other end opens no stream: "+shortReason(err), nil)
 		}
-		if state, err := n.h.conns.get(st.Conn()); err == nil {
+		state, err := n.h.conns.get(st.Conn())
+		if err == nil {
 			return st, state, nil
 		}
+		why = api.Errorf(api.CodeAborted, "%v", err)
 		_ = st.Reset()
 	}
-	return nil, nil, n.brokeTwice()
+	return nil, nil, n.notSent(why)
 }
 
 func (p *pool) remove(r *reqStream) {

@@ -48,11 +48,11 @@ func newReqStream(h *Host, p *pool, c *connState, s network.Stream) *reqStream {
 }
 
 // do sends one request and waits for its answer. retry tells that the peer
-// cannot have seen all of it, because the stream was broken; res is void then.
+// cannot have seen all of it, because the stream was broken; res.err is why.
 func (r *reqStream) do(ctx context.Context, f *wire.Frame, payload []byte) (res result, retry bool) {
 	ch, ok := r.register(f)
 	if !ok {
-		return res, true
+		return result{err: r.sendError(nil)}, true
 	}
 	r.conn.asking.Add(1)
 	defer r.conn.asking.Add(-1)
@@ -132,9 +132,9 @@ func (r *reqStream) writeAside(ctx context.Context, f *wire.Frame, payload []byt
 // unsent ends a request whose frame could not be written.
 func (r *reqStream) unsent(ctx context.Context, f *wire.Frame, ch chan result, w written, err error) (res result, retry bool) {
 	defer answers.Put(ch)
-	refused := errors.Is(err, wire.ErrTooLarge) || errors.Is(err, wire.ErrMalformed)
+	refused := unsendable(err)
 	late := err == context.DeadlineExceeded || err == context.Canceled // of ctx, not of the stream
-	if !late && !refused {
+	if !late && refused == nil {
 		r.fail(r.conn.lostError()) // not even the next frame would get through
 	}
 	if !r.unregister(f.Number) {
@@ -146,13 +146,30 @@ func (r *reqStream) unsent(ctx context.Context, f *wire.Frame, ch chan result, w
 			res.err = r.conn.lostError()
 		}
 		return res, false
-	case refused:
-		return result{err: api.Errorf(api.CodeTooLarge, "the request cannot be sent: %v", err)}, false
+	case refused != nil:
+		return result{err: refused}, false
 	case late:
 		<-ctx.Done() // its time has come, if its timer has not
 		return result{err: ctxError(ctx, "the request could not be sent")}, false
 	}
-	return result{}, true
+	return result{err: r.sendError(err)}, true
+}
+
+// sendError is why a request could not be sent on the stream: err, or that it was
+// broken before.
+func (r *reqStream) sendError(err error) *api.Error {
+	if err == nil {
+		err = &network.ConnError{}
+	}
+	return api.AsError(r.conn.streamError(err))
+}
+
+// unsendable is the error of a request that no frame may hold, nil for other errors.
+func unsendable(err error) *api.Error {
+	if errors.Is(err, wire.ErrTooLarge) || errors.Is(err, wire.ErrMalformed) {
+		return api.Errorf(api.CodeTooLarge, "the request cannot be sent: %v", err)
+	}
+	return nil
 }
 
 // register gives f its number and a place for its answer; false if the stream is

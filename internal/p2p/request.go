@@ -30,6 +30,7 @@ func (h *Host) Request(ctx context.Context, node identity.ID, f *wire.Frame, pay
 		}
 		defer leave()
 	}
+	var why *api.Error
 	for range 2 {
 		s, err := n.pool.get(ctx, len(payload) > bulky)
 		if err != nil {
@@ -37,6 +38,7 @@ func (h *Host) Request(ctx context.Context, node identity.ID, f *wire.Frame, pay
 		}
 		res, retry := s.do(ctx, f, payload)
 		if retry {
+			why = res.err
 			continue
 		}
 		if res.err != nil {
@@ -44,7 +46,7 @@ func (h *Host) Request(ctx context.Context, node identity.ID, f *wire.Frame, pay
 		}
 		return res.reply, res.payload, nil
 	}
-	return nil, nil, n.brokeTwice()
+	return nil, nil, n.notSent(why)
 }
 
 // OpenStream sends an Open of a stream. The Conn is nil if the Reply carries an
@@ -56,6 +58,7 @@ func (h *Host) OpenStream(ctx context.Context, node identity.ID, f *wire.Frame, 
 	defer h.tasks.end()
 	n := h.nodes.get(node)
 	defer n.done()
+	var why *api.Error
 	for range 2 {
 		s, state, err := n.newStream(ctx)
 		if err != nil {
@@ -64,6 +67,7 @@ func (h *Host) OpenStream(ctx context.Context, node identity.ID, f *wire.Frame, 
 		o := opening{h: h, s: s, conn: state}
 		conn, reply, answer, retry, err := o.do(ctx, f, payload)
 		if retry {
+			why = err
 			continue
 		}
 		if err != nil {
@@ -74,7 +78,7 @@ func (h *Host) OpenStream(ctx context.Context, node identity.ID, f *wire.Frame, 
 		}
 		return conn, reply, answer, nil
 	}
-	return nil, nil, nil, n.brokeTwice()
+	return nil, nil, nil, n.notSent(why)
 }
 
 // opening is an outgoing stream that is not accepted yet.
@@ -84,6 +88,8 @@ type opening struct {
 	conn *connState
 }
 
+// do sends the Open and reads its Reply. retry tells that the peer cannot have seen
+// all of it; the error is why.
 func (o opening) do(ctx context.Context, f *wire.Frame, payload []byte) (conn *rawStream, reply *wire.Reply, answer []byte, retry bool, _ *api.Error) {
 	defer o.h.conns.forget(o.conn)
 	o.conn.asking.Add(1)
@@ -96,7 +102,13 @@ func (o opening) do(ctx context.Context, f *wire.Frame, payload []byte) (conn *r
 	if err != nil {
 		stop()
 		_ = o.s.Reset()
-		return nil, nil, nil, !done.complete && ctx.Err() == nil, o.lost(ctx)
+		if e := unsendable(err); e != nil {
+			return nil, nil, nil, false, e
+		}
+		if done.complete || ctx.Err() != nil {
+			return nil, nil, nil, false, o.lost(ctx)
+		}
+		return nil, nil, nil, true, api.AsError(o.conn.streamError(err))
 	}
 	in := newFrameReader(o.s, o.h.o.Timing.Header)
 	got, answer, _, err := in.next()

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -168,17 +169,28 @@ func (g guard) OpenStream(p peer.ID, dir network.Direction) (network.StreamManag
 	return t, nil
 }
 
-// resetStranger resets the stream of a scope. libp2p has a scope before it has the
-// stream; one that is not there yet is given up by libp2p if it stays silent.
+// resetStranger resets the stream of a scope. libp2p has a scope a moment before it
+// has the stream.
 func (h *Host) resetStranger(t *strangerStream) {
-	for _, c := range h.sw.ConnsToPeer(t.peer) {
-		for _, s := range c.GetStreams() {
-			if s.Scope() == network.StreamScope(t) {
-				_ = s.ResetWithError(network.StreamResourceLimitExceeded)
-				return
+	for pause := time.Millisecond; !t.over(); pause *= 2 {
+		for _, c := range h.sw.ConnsToPeer(t.peer) {
+			for _, s := range c.GetStreams() {
+				if s.Scope() == network.StreamScope(t) {
+					_ = s.ResetWithError(network.StreamResourceLimitExceeded)
+					return
+				}
 			}
 		}
+		if !wait(h.ctx, pause) {
+			return
+		}
 	}
+}
+
+func (t *strangerStream) over() bool {
+	t.all.mu.Lock()
+	defer t.all.mu.Unlock()
+	return t.done
 }
 
 // addressOf is where a connected node is.

@@ -3,6 +3,7 @@ package p2p_test
 import (
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -175,46 +176,51 @@ func TestStrangersShareOneBudget(t *testing.T) {
 // Whoever has many addresses cannot shut out others either: the oldest stream of
 // the address that has most gives way to one from elsewhere.
 func TestStrangersAtManyAddresses(t *testing.T) {
-	testutil.LeakCheck(t)
-	var c circle
-	h := p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), p2ptest.TCPOnly, c.trusts, func(o *p2p.Options) { o.MemoryLimit = 16 << 20 })
-	at := func(i int) host.Host { // with QUIC it would choose its own address
-		raw := rawHost(t, strings.Replace(rawListen["tcp"], "127.0.0.1", fmt.Sprintf("127.0.0.%d", i), 1))
-		rawConnect(t, raw, h)
-		return raw
-	}
-	ended := make([]chan struct{}, 0, 16)
-	for i := range 4 {
-		raw := at(2 + i)
-		for range 4 { // what one address may have; together, all that there is
-			s, err := raw.Network().NewStream(t.Context(), h.Node().PeerID())
+	overEach(t, func(t *testing.T, only p2ptest.Option, _ string) {
+		var c circle
+		h := p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), only, c.trusts, func(o *p2p.Options) { o.MemoryLimit = 16 << 20 })
+		at := func(i int) host.Host {
+			raw, done, err := p2ptest.RawHostFrom(p2ptest.Key(t), net.IPv4(127, 0, 0, byte(i)))
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() { _ = s.Reset() })
-			if _, err := s.Write([]byte("\x13")); err != nil {
-				t.Fatal(err)
-			}
-			end := make(chan struct{})
-			go func() {
-				defer close(end)
-				_, _ = io.Copy(io.Discard, s)
-			}()
-			ended = append(ended, end)
-			eventually(t, "the stream", func() bool { return h.Unproven() == len(ended) })
+			t.Cleanup(func() { _ = done() })
+			rawConnect(t, raw, h)
+			return raw
 		}
-	}
-	s, err := rawAccepted(t, at(9), h)
-	if err != nil {
-		t.Fatalf("four addresses shut out all others: %v", err)
-	}
-	recv(t, ended[0], "end of the oldest")
-	select {
-	case <-ended[15]:
-		t.Error("the newest stream was reset")
-	default:
-	}
-	_ = s.Reset()
+		ended := make([]chan struct{}, 0, 16)
+		for i := range 4 {
+			raw := at(2 + i)
+			for range 4 { // what one address may have; together, all that there is
+				s, err := raw.Network().NewStream(t.Context(), h.Node().PeerID())
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = s.Reset() })
+				if _, err := s.Write([]byte("\x13")); err != nil {
+					t.Fatal(err)
+				}
+				end := make(chan struct{})
+				go func() {
+					defer close(end)
+					_, _ = io.Copy(io.Discard, s)
+				}()
+				ended = append(ended, end)
+				eventually(t, "the stream", func() bool { return h.Unproven() == len(ended) })
+			}
+		}
+		s, err := rawAccepted(t, at(9), h)
+		if err != nil {
+			t.Fatalf("four addresses shut out all others: %v", err)
+		}
+		recv(t, ended[0], "end of the oldest")
+		select {
+		case <-ended[15]:
+			t.Error("the newest stream was reset")
+		default:
+		}
+		_ = s.Reset()
+	})
 }
 
 // Streams of one direction, which nobody would ever read, cannot be opened.

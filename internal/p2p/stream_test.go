@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/network"
+
 	"github.com/fastn-stack/fastnd/internal/p2p"
 	"github.com/fastn-stack/fastnd/internal/p2p/p2ptest"
 	"github.com/fastn-stack/fastnd/internal/router"
@@ -361,5 +363,25 @@ func TestManyStreams(t *testing.T) {
 		if p := a.Peers(); p[0].Streams < 2000 {
 			t.Errorf("%d streams are open", p[0].Streams)
 		}
+	})
+}
+
+// What cannot be sent is told with its reason: by the peer, which resets each
+// stream, and by this side, of what no frame may hold.
+func TestOpenThatCannotBeSent(t *testing.T) {
+	overEach(t, func(t *testing.T, only p2ptest.Option, listen string) {
+		book := p2ptest.NewBook()
+		a := p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), only, func(o *p2p.Options) { o.Book = book })
+		raw := rawHost(t, listen)
+		raw.SetStreamHandler(p2p.Protocol, func(s network.Stream) {
+			_ = s.ResetWithError(network.StreamResourceLimitExceeded)
+		})
+		book.Add(rawID(t, raw), raw.Addrs()[0].String())
+		most := make([]byte, api.MaxPayload) // more than a window
+		_, _, _, err := a.OpenStream(timeout(t, 20*time.Second), rawID(t, raw), p2ptest.Open(wire.Kind_KIND_STREAM), most)
+		wantCode(t, err, api.CodePeerUnreachable)
+		wantText(t, err, "two times over: the stream was reset by the peer: a limit was reached")
+		_, _, _, err = a.OpenStream(timeout(t, 20*time.Second), rawID(t, raw), p2ptest.Open(wire.Kind_KIND_STREAM), append(most, 1))
+		wantCode(t, err, api.CodeTooLarge)
 	})
 }
