@@ -126,16 +126,17 @@ func (c *connState) look() {
 }
 
 // suspect asks for a sign of life now, and has the connection given up if none
-// comes in time.
-func (c *connState) suspect(d doubt) {
+// comes in time; if it is in doubt already it is asked once more only if again.
+func (c *connState) suspect(d doubt, again bool) {
 	p := &c.pulse
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.doubt != nil {
-		return // else one that is renewed for ever would keep the connection
+	if p.doubt == nil { // else one that is renewed for ever would keep the connection
+		p.last, _ = c.traffic()
+		p.quiet, p.doubt = 0, &d
+	} else if !again {
+		return
 	}
-	p.last, _ = c.traffic()
-	p.quiet, p.doubt = 0, &d
 	c.table.h.tasks.run(c.greet)
 }
 
@@ -146,7 +147,7 @@ func (c *connState) suspect(d doubt) {
 func (t *connTable) suspectOlder(fresh *connState) {
 	for _, c := range t.list() {
 		if c != fresh && c.peer.Node == fresh.peer.Node {
-			c.suspect(doubt{2 * time.Second, "the node has connected anew, and the old connection answers no more"})
+			c.suspect(doubt{2 * time.Second, "the node has connected anew, and the old connection answers no more"}, false)
 		}
 	}
 }
@@ -169,7 +170,9 @@ func (c *connState) greet() {
 }
 
 // knock gives the connection up if the other machine says that nobody listens
-// there any more, and nothing comes over it either.
+// there any more, and nothing comes over it either: what look asked for has the
+// time to be lost once and sent again, since a packet filter may refuse what is
+// new and pass what is established.
 func (c *connState) knock() {
 	var q *quic.Conn
 	addr, ok := udpOf(c.conn.RemoteMultiaddr())
@@ -179,12 +182,24 @@ func (c *connState) knock() {
 	ctx, cancel := context.WithTimeout(c.ctx, c.table.h.o.Timing.Dead)
 	defer cancel()
 	before, _ := c.traffic()
-	if knock(ctx, addr) != syscall.ECONNREFUSED || !wait(ctx, 2*c.rtt()+graceMin) {
+	grace := max(c.table.h.o.Timing.Quiet, probes*probeTimeout(q.ConnectionStats()))
+	if knock(ctx, addr) != syscall.ECONNREFUSED || !wait(ctx, grace) {
 		return
 	}
 	if now, _ := c.traffic(); !now.lives(before) {
 		c.giveUp("the machine there says that nobody listens on " + c.peer.RemoteAddr)
 	}
+}
+
+// probes are the probe timeouts in which QUIC sends a probe twice: after one, and
+// after two more.
+const probes = 3
+
+// probeTimeout is how long QUIC waits for an acknowledgement before it sends again
+// (RFC 9002 §6.2.1).
+func probeTimeout(s quic.ConnectionStats) time.Duration {
+	const ackDelay = 25 * time.Millisecond
+	return s.SmoothedRTT + 4*s.MeanDeviation + ackDelay
 }
 
 // giveUp closes a connection that is dead, and returns when it is closed.

@@ -228,3 +228,52 @@ func TestBusySlowLinkIsAlive(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// A packet filter that refuses what is new, and passes what is established, is no
+// sign that the node is gone: not even if the packets that ask are lost meanwhile.
+func TestRefusedKnockIsNoProof(t *testing.T) {
+	if !inNetns(t) {
+		return
+	}
+	testutil.LeakCheck(t)
+	g := newGate()
+	a, b := p2ptest.NewPairOf(t, g, g, p2ptest.QUICOnly)
+	got := make(chan error, 1)
+	go func() {
+		_, _, err := a.Request(timeout(t, 60*time.Second), b.Node(), p2ptest.Open(wire.Kind_KIND_CALL), []byte("hold x"))
+		got <- err
+	}()
+	recv(t, g.entered, "request")
+	time.Sleep(300 * time.Millisecond) // until all is acknowledged, and both are silent
+	port := func(h *p2p.Host) string { return strings.TrimSuffix(h.Ports()[0], "/udp") }
+	nft := func(text string) string {
+		cmd := exec.Command("nft", "-f", "-")
+		cmd.Stdin = strings.NewReader(text)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Skipf("needs nft(8): %v: %s", err, out)
+		}
+		return string(out)
+	}
+	// Nothing gets through until 300 ms after the knock.
+	nft(`table ip knock {
+		set block { type ipv4_addr; flags dynamic,timeout; elements = { 127.0.0.1 timeout 1h }; }
+		chain in {
+			type filter hook input priority 0;
+			udp dport ` + port(b) + ` udp sport != ` + port(a) + ` update @block { ip saddr timeout 300ms } counter reject with icmp type port-unreachable
+			udp dport ` + port(b) + ` ip saddr @block drop
+		}
+	}`)
+	eventually(t, "the knock", func() bool {
+		return !strings.Contains(nft("list table ip knock"), "counter packets 0 ")
+	})
+	select {
+	case err := <-got:
+		t.Fatal("a live connection was given up: ", err)
+	case <-time.After(2 * time.Second): // it would be given up by now
+	}
+	g.release("x")
+	if err := recv(t, got, "answer"); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,6 +1,8 @@
 package p2p
 
 import (
+	"context"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -73,3 +75,56 @@ func TestStoppingIsNotThePeersFault(t *testing.T) {
 }
 
 func (w writes) SetWriteDeadline(time.Time) error { return nil }
+
+// stuck is a connection that takes long to close.
+type stuck struct {
+	network.Conn
+	closing, free chan struct{}
+}
+
+func (s stuck) Close() error {
+	close(s.closing)
+	<-s.free
+	return nil
+}
+
+// When an address is lost the dials of other nodes do not wait until what depended
+// on it is closed.
+func TestLostAddressHoldsUpNoDial(t *testing.T) {
+	key, err := identity.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := New(Options{Key: key, Listen: []string{"127.0.0.1"}, TCP: true}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := stuck{closing: make(chan struct{}), free: make(chan struct{})}
+	c := &connState{table: &h.conns, conn: conn, source: netip.MustParseAddr("2.9.9.9")}
+	c.raw.init(c)
+	c.ctx, c.cancel = context.WithCancel(h.ctx)
+	h.conns.mu.Lock()
+	h.conns.conns[conn] = c
+	h.conns.mu.Unlock()
+	other := h.nodes.get(identity.ID{1})
+	defer other.done()
+	changed := make(chan struct{})
+	go func() {
+		defer close(changed)
+		h.networkChanged(links{}, nil, nil)
+	}()
+	<-conn.closing
+	select {
+	case <-changed:
+	case <-time.After(20 * time.Second):
+		t.Error("it waits for the close")
+	}
+	if !other.takeUrgent() {
+		t.Error("another node's pause has not ended")
+	}
+	close(conn.free)
+	<-changed
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

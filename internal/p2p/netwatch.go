@@ -2,6 +2,7 @@ package p2p
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -10,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -33,7 +33,7 @@ func (h *Host) watchNetwork() error {
 		return fmt.Errorf("watch the network: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "rtnetlink") // in the poller: Close ends a Read
-	w := &netWatch{f: f, changed: make(chan struct{}, 1)}
+	w := &netWatch{f: f, changed: make(chan struct{}, 1), downs: make(map[int]bool)}
 	stop := context.AfterFunc(h.ctx, func() { _ = f.Close() })
 	ok := h.tasks.run(w.read) && h.tasks.run(func() { h.followNetwork(w) })
 	if !ok && stop() {
@@ -46,7 +46,10 @@ func (h *Host) watchNetwork() error {
 type netWatch struct {
 	f       *os.File
 	changed chan struct{}
-	lost    atomic.Bool // an address or a link went away, if only for a moment
+
+	mu    sync.Mutex
+	lost  bool         // an address or a link went away, if only for a moment
+	downs map[int]bool // indices of links that did not run, if only for a moment
 }
 
 // read tells that something happened; what there is now, is read from the
@@ -59,9 +62,7 @@ func (w *netWatch) read() {
 		if err != nil && !errors.Is(err, unix.ENOBUFS) {
 			return
 		}
-		if err != nil || removes(buf[:n]) { // ENOBUFS: some were missed
-			w.lost.Store(true)
-		}
+		w.note(buf[:max(n, 0)], err != nil) // ENOBUFS: some were missed
 		select {
 		case w.changed <- struct{}{}:
 		default:
@@ -69,91 +70,142 @@ func (w *netWatch) read() {
 	}
 }
 
-// removes tells whether an address or a link went away.
-func removes(b []byte) bool {
+// note remembers what cannot be seen any more when the interfaces are looked at.
+func (w *netWatch) note(b []byte, missed bool) {
 	list, err := syscall.ParseNetlinkMessage(b)
-	if err != nil {
-		return true
-	}
-	return slices.ContainsFunc(list, func(m syscall.NetlinkMessage) bool {
-		return m.Header.Type == unix.RTM_DELADDR || m.Header.Type == unix.RTM_DELLINK
-	})
-}
-
-// followNetwork acts on changes. What is new is often only a counter or a
-// lifetime, so the state is compared.
-func (h *Host) followNetwork(w *netWatch) {
-	last := networkState()
-	for range w.changed {
-		select {
-		case <-time.After(settleTime):
-		case <-h.ctx.Done():
-			return
-		}
-		lost := w.lost.Swap(false)
-		if now := networkState(); now != last || lost {
-			last = now
-			h.networkChanged(interfaceIPs())
-			if h.o.OnAddresses != nil {
-				h.o.OnAddresses()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lost = w.lost || missed || err != nil
+	for _, m := range list {
+		switch m.Header.Type {
+		case unix.RTM_DELADDR, unix.RTM_DELLINK:
+			w.lost = true
+		case unix.RTM_NEWLINK: // struct ifinfomsg, rtnetlink(7)
+			if len(m.Data) < unix.SizeofIfInfomsg {
+				continue
+			}
+			if flags := binary.NativeEndian.Uint32(m.Data[8:]); flags&running != running {
+				w.downs[int(binary.NativeEndian.Uint32(m.Data[4:]))] = true
 			}
 		}
 	}
 }
 
-// networkState is a text that changes with what matters: which interfaces run,
-// with which addresses.
-func networkState() string {
+const running = unix.IFF_UP | unix.IFF_RUNNING
+
+// take gives what was noted, and forgets it.
+func (w *netWatch) take() (lost bool, downs map[int]bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	lost, downs = w.lost, w.downs
+	w.lost, w.downs = false, make(map[int]bool)
+	return lost, downs
+}
+
+// links is what this machine's network interfaces are at one moment.
+type links struct {
+	text string             // changes with what matters
+	of   map[netip.Addr]int // the index of each address' link
+	runs map[int]bool       // whether a link is up; by index, of all that there are
+}
+
+func readLinks() links {
+	l := links{of: make(map[netip.Addr]int), runs: make(map[int]bool)}
 	list, err := net.Interfaces()
 	if err != nil {
-		return err.Error()
+		l.text = err.Error()
+		return l
 	}
 	var b strings.Builder
 	for _, i := range list {
-		up := i.Flags & (net.FlagUp | net.FlagRunning)
-		addrs, _ := i.Addrs()
-		fmt.Fprintln(&b, i.Index, i.Name, up, addrs)
-	}
-	return b.String()
-}
-
-// networkChanged closes connections from addresses that are gone, which would
-// only time out, asks the others whether they still live, and dials protected
-// nodes at once. One whose link is down may go on when it is up again.
-func (h *Host) networkChanged(ips []netip.Addr) {
-	h.o.Log.Info("the network changed", "addresses", len(ips))
-	usable := usableIPs()
-	var closing sync.WaitGroup
-	for _, c := range h.conns.list() {
-		if c.source.IsValid() && !c.source.IsLoopback() && !c.source.IsLinkLocalUnicast() && !slices.Contains(ips, c.source) {
-			closing.Go(func() { c.giveUp("this machine's address on it is gone") })
-			continue
-		}
-		if slices.Contains(usable, c.source) {
-			c.suspect(doubt{4 * time.Second, "it does not answer since this machine's links changed"})
-		}
-	}
-	closing.Wait()
-	for _, n := range h.nodes.list() {
-		h.sw.Backoff().Clear(n.id.PeerID())
-		n.kick(true)
-	}
-}
-
-// usableIPs gives the addresses of links that are up.
-func usableIPs() []netip.Addr {
-	list, err := net.Interfaces()
-	if err != nil {
-		return nil
-	}
-	var ips []netip.Addr
-	for _, i := range list {
 		const up = net.FlagUp | net.FlagRunning
-		if i.Flags&up != up {
+		addrs, _ := i.Addrs()
+		fmt.Fprintln(&b, i.Index, i.Name, i.Flags&up, addrs)
+		l.runs[i.Index] = i.Flags&up == up
+		for _, ip := range ipsOf(addrs) {
+			l.of[ip] = i.Index
+		}
+	}
+	l.text = b.String()
+	return l
+}
+
+// away are addresses that went with their links, by index: with IPv6 a link that
+// is down has none, and gets them back when it is up.
+type away map[netip.Addr]int
+
+// follow tells which addresses are back.
+func (a away) follow(last, now links, downs map[int]bool) (back []netip.Addr) {
+	for ip, link := range last.of {
+		_, here := now.of[ip]
+		if runs, there := now.runs[link]; ip.Is6() && !here && there && (!runs || downs[link]) {
+			a[ip] = link
+		}
+	}
+	for ip, link := range a {
+		_, here := now.of[ip]
+		if here {
+			back = append(back, ip)
+		}
+		if _, there := now.runs[link]; here || !there {
+			delete(a, ip)
+		}
+	}
+	return back
+}
+
+// followNetwork acts on changes. What is new is often only a counter or a
+// lifetime, so the state is compared.
+func (h *Host) followNetwork(w *netWatch) {
+	last, gone := readLinks(), make(away)
+	for range w.changed {
+		if !wait(h.ctx, settleTime) {
+			return
+		}
+		lost, downs := w.take()
+		now := readLinks()
+		if now.text == last.text && !lost {
 			continue
 		}
-		addrs, _ := i.Addrs()
-		ips = append(ips, ipsOf(addrs)...)
+		back := gone.follow(last, now, downs)
+		last = now
+		h.networkChanged(now, gone, back)
+		if h.o.OnAddresses != nil {
+			h.o.OnAddresses()
+		}
 	}
-	return ips
+}
+
+// networkChanged dials protected nodes at once, closes connections from addresses
+// that are gone, which would only time out, and asks the others whether they still
+// live. One whose link is down may go on when it is up again.
+func (h *Host) networkChanged(now links, gone away, back []netip.Addr) {
+	h.o.Log.Info("the network changed", "addresses", len(now.of))
+	for _, n := range h.nodes.list() {
+		n.hurryUp()
+	}
+	for _, c := range h.conns.list() {
+		link, here := now.of[c.source]
+		if !here {
+			link, here = gone[c.source]
+		}
+		switch {
+		case here && now.runs[link]:
+			c.suspect(doubt{4 * time.Second, "it does not answer since this machine's links changed"}, slices.Contains(back, c.source))
+		case here, !c.source.IsValid(), c.source.IsLoopback(), c.source.IsLinkLocalUnicast():
+		default:
+			h.tasks.run(func() { // who dials that node need not wait for a timeout meanwhile
+				c.giveUp("this machine's address on it is gone")
+				if n := h.nodes.peek(c.peer.Node); n != nil {
+					n.hurryUp()
+				}
+			})
+		}
+	}
+}
+
+// hurryUp ends the pause between dials of the node, since the network changed.
+func (n *node) hurryUp() {
+	n.h.sw.Backoff().Clear(n.id.PeerID())
+	n.kick(true)
 }

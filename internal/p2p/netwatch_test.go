@@ -2,8 +2,11 @@ package p2p_test
 
 import (
 	"context"
+	"io"
 	"os"
 	"os/exec"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -11,6 +14,7 @@ import (
 	"github.com/fastn-stack/fastnd/internal/p2p"
 	"github.com/fastn-stack/fastnd/internal/p2p/p2ptest"
 	"github.com/fastn-stack/fastnd/internal/testutil"
+	"github.com/fastn-stack/fastnd/internal/wire"
 )
 
 const inNamespace = "FASTN_TEST_NETNS"
@@ -85,6 +89,91 @@ func TestLinkChangesActAtOnce(t *testing.T) {
 				t.Errorf("it took %v", d)
 			}
 			call(t, a, b, []byte("again"))
+		})
+	}
+}
+
+// With IPv6 a link that is down has no addresses. Connections wait for them to come
+// back, for as long as nothing is awaited over them.
+func TestLinkDownOverIPv6(t *testing.T) {
+	if !inNetns(t) {
+		return
+	}
+	testutil.LeakCheck(t)
+	ip(t, "link", "add", "wire", "type", "veth", "peer", "name", "end")
+	ip(t, "link", "set", "end", "up")
+	ip(t, "link", "set", "wire", "up")
+	const addr = "2001:db9::1/64"
+	add := func() { ip(t, "addr", "add", addr, "dev", "wire", "nodad") }
+	add()
+	for name, only := range map[string]p2ptest.Option{"quic": p2ptest.QUICOnly, "tcp": p2ptest.TCPOnly} {
+		t.Run(name, func(t *testing.T) {
+			events := make(chan p2p.Event, 16)
+			told := make(chan []string, 64)
+			book := p2ptest.NewBook()
+			wild := func(o *p2p.Options) { o.Listen = []string{"::"} }
+			b := p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), only, wild)
+			var a *p2p.Host
+			a = p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), only, wild, func(o *p2p.Options) {
+				o.Book, o.OnEvent = book, func(e p2p.Event) { events <- e }
+				o.OnAddresses = func() { told <- a.Addrs() }
+			})
+			for _, x := range b.Addrs() {
+				if strings.Contains(x, "2001:db9::1") {
+					book.Add(b.Node(), x)
+				}
+			}
+			eventually(t, "a way there", func() bool { // the kernel takes up to a second
+				_, _, err := a.Request(timeout(t, time.Second), b.Node(), p2ptest.Open(wire.Kind_KIND_CALL), nil)
+				return err == nil
+			})
+			s := openProto(t, a, b, "Echo")
+			back := func() {
+				t.Helper()
+				got := make(chan error, 1)
+				go func() {
+					_, err := s.Write([]byte("x"))
+					if err == nil {
+						_, err = io.ReadFull(s, make([]byte, 1))
+					}
+					got <- err
+				}()
+				if err := recv(t, got, "echo"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			back()
+			if e := recv(t, events, "event"); e.Kind != p2p.EventConnected {
+				t.Fatalf("event %+v", e)
+			}
+			seen := func(there bool) {
+				t.Helper()
+				for {
+					now := recv(t, told, "change")
+					if slices.ContainsFunc(now, func(x string) bool { return strings.Contains(x, "2001:db9::1") }) == there {
+						return
+					}
+				}
+			}
+			ip(t, "link", "set", "wire", "down")
+			seen(false)
+			ip(t, "link", "set", "wire", "up")
+			add() // as who manages the network does
+			seen(true)
+			back()
+			select {
+			case e := <-events:
+				t.Errorf("event %+v", e)
+			default:
+			}
+			// An address that goes while the link stays will not come back.
+			ip(t, "addr", "del", addr, "dev", "wire")
+			began := time.Now()
+			if e := recv(t, events, "event"); e.Kind != p2p.EventDisconnected {
+				t.Fatalf("event %+v", e)
+			}
+			within(t, began, 4*time.Second) // in doubt it would be given up then
+			add()
 		})
 	}
 }

@@ -58,9 +58,9 @@ type Options struct {
 
 	Book    AddressBook // where nodes live; may be nil
 	OnEvent func(Event) // called in order from one goroutine; may be nil
-	// OnAddresses is called when links or addresses of this machine changed, after
-	// what depended on old ones was closed; Addrs tells the new ones. It may block;
-	// may be nil.
+	// OnAddresses is called when links or addresses of this machine changed, while
+	// what depended on old ones is being closed; Addrs tells the new ones. It may
+	// block; may be nil.
 	OnAddresses func()
 	Log         *slog.Logger
 

@@ -149,6 +149,9 @@ func (n *node) redial() bool {
 func (n *node) sleep(d time.Duration) bool {
 	var timer <-chan time.Time
 	if d >= 0 {
+		if n.takeUrgent() { // since redial began
+			return true
+		}
 		t := time.NewTimer(d)
 		defer t.Stop()
 		timer = t.C
