@@ -50,7 +50,17 @@ func (w What) setting() string {
 	return ""
 }
 
-const nodeSetting = "budgets.node_connections"
+// nodeSetting is the key of what all local users may have together, "" if that is
+// without bound.
+func (w What) nodeSetting() string {
+	switch w {
+	case Connections:
+		return "budgets.node_connections"
+	case Bytes:
+		return "budgets.node_buffered_bytes"
+	}
+	return ""
+}
 
 // Limits are the budgets of fastn.toml, all above 0.
 type Limits struct {
@@ -58,7 +68,8 @@ type Limits struct {
 	PerUIDRequests    int
 	PerUIDStreams     int
 	PerUIDBytes       int
-	NodeConnections   int // of all local users together
+	NodeConnections   int // of all local users together, as is the next
+	NodeBytes         int
 
 	PerPeerRequests int
 	PerPeerStreams  int
@@ -71,6 +82,11 @@ type Limits struct {
 
 func (l *Limits) perUID() [kinds]int {
 	return [kinds]int{l.PerUIDConnections, l.PerUIDRequests, l.PerUIDStreams, l.PerUIDBytes}
+}
+
+// node is of all local users together; 0 is without bound.
+func (l *Limits) node() [kinds]int {
+	return [kinds]int{Connections: l.NodeConnections, Bytes: l.NodeBytes}
 }
 
 func (l *Limits) perPeer() [kinds]int {
@@ -104,27 +120,19 @@ func (b *Budgets) SetLimits(l Limits) { b.limits.Store(&l) }
 // names the budget, whose it is and its setting: for local users only.
 func (b *Budgets) AcquireUID(uid uint32, what What) (release func(), refusal *api.Error) {
 	l := b.limits.Load()
-	total := 0
-	if what == Connections {
-		total = l.NodeConnections
+	release, full := b.users.acquire(uid, what, l.perUID()[what], l.node()[what])
+	if full != nil {
+		return nil, b.refusal(uid, what, full)
 	}
-	release, used, ok := b.users.acquire(uid, what, l.perUID()[what], total)
-	if ok {
-		return release, nil
-	}
-	if used < l.perUID()[what] {
-		return nil, localRefusal("all users of this machine have", l.NodeConnections, l.NodeConnections, what, nodeSetting)
-	}
-	limit := l.perUID()[what]
-	return nil, localRefusal(b.userName(uid)+" has", limit, limit, what, what.setting())
+	return release, nil
 }
 
 // TakeUID takes n of what from the uid's budget, all or none; GiveUID gives them
 // back. The refusal is as that of AcquireUID.
 func (b *Budgets) TakeUID(uid uint32, what What, n int) (refusal *api.Error) {
-	limit := b.limits.Load().perUID()[what]
-	if used, ok := b.users.take(uid, what, n, limit); !ok {
-		return localRefusal(b.userName(uid)+" has", used, limit, what, what.setting())
+	l := b.limits.Load()
+	if full := b.users.take(uid, what, n, l.perUID()[what], l.node()[what]); full != nil {
+		return b.refusal(uid, what, full)
 	}
 	return nil
 }
@@ -132,8 +140,12 @@ func (b *Budgets) TakeUID(uid uint32, what What, n int) (refusal *api.Error) {
 // GiveUID gives back n that TakeUID took.
 func (b *Budgets) GiveUID(uid uint32, what What, n int) { b.users.give(uid, what, n) }
 
-func localRefusal(has string, used, limit int, what What, setting string) *api.Error {
-	return api.Errorf(api.CodeOverBudget, "over budget: %s %d of %d %s (%s)", has, used, limit, what, setting).
+func (b *Budgets) refusal(uid uint32, what What, f *full) *api.Error {
+	has, setting := b.userName(uid)+" has", what.setting()
+	if f.all {
+		has, setting = "all users of this machine have", what.nodeSetting()
+	}
+	return api.Errorf(api.CodeOverBudget, "over budget: %s %d of %d %s (%s)", has, f.used, f.limit, what, setting).
 		WithHint(`wait until some have ended, or ask an administrator to raise %s in fastn.toml and to reload the daemon`, setting)
 }
 
@@ -143,8 +155,8 @@ func localRefusal(has string, used, limit int, what What, setting string) *api.E
 // get api.Refusal instead.
 func (b *Budgets) AcquirePeer(id identity.ID, what What) (release func(), refusal *api.Error) {
 	limit := b.limits.Load().perPeer()[what]
-	release, _, ok := b.peers.acquire(id, what, limit, 0)
-	if ok {
+	release, full := b.peers.acquire(id, what, limit, 0)
+	if full == nil {
 		return release, nil
 	}
 	return nil, api.Errorf(api.CodeOverBudget, "over budget: %s (%d) on the peer's side", what, limit).
@@ -171,21 +183,39 @@ type counters[K comparable] struct {
 	totals [kinds]int
 }
 
-// acquire counts one up, unless limit, or total over all keys, is reached; no
-// total if 0. used is what key had before.
-func (c *counters[K]) acquire(key K, what What, limit, total int) (release func(), used int, ok bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	counts := c.byKey[key]
+// full is why nothing more is counted.
+type full struct {
+	all         bool // the limit is that of all keys together
+	used, limit int
+}
+
+// room tells why n more of what do not fit limit, or total over all keys (without
+// bound if that is 0), nil if they do. c.mu is held.
+func (c *counters[K]) room(counts *[kinds]int, what What, n, limit, total int) *full {
+	used := 0
 	if counts != nil {
 		used = counts[what]
 	}
-	if used >= limit || total > 0 && c.totals[what] >= total {
-		return nil, used, false
+	switch all := c.totals[what]; {
+	case n > limit-used:
+		return &full{used: used, limit: limit}
+	case total > 0 && n > total-all:
+		return &full{all: true, used: all, limit: total}
+	}
+	return nil
+}
+
+// acquire counts one up, unless limit or total is reached.
+func (c *counters[K]) acquire(key K, what What, limit, total int) (release func(), _ *full) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	counts := c.byKey[key]
+	if full := c.room(counts, what, 1, limit, total); full != nil {
+		return nil, full
 	}
 	counts = c.add(key, counts, what, 1)
 	l := &lease[K]{in: c, key: key, counts: counts, what: what}
-	return l.release, used, true
+	return l.release, nil
 }
 
 // add counts n up for key, whose counts are nil if there are none yet. c.mu is held.
@@ -202,19 +232,16 @@ func (c *counters[K]) add(key K, counts *[kinds]int, what What, n int) *[kinds]i
 	return counts
 }
 
-// take counts n up, unless that is beyond limit. used is what key had before.
-func (c *counters[K]) take(key K, what What, n, limit int) (used int, ok bool) {
+// take counts n up, unless that is beyond limit or total.
+func (c *counters[K]) take(key K, what What, n, limit, total int) *full {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	counts := c.byKey[key]
-	if counts != nil {
-		used = counts[what]
-	}
-	if n > limit-used {
-		return used, false
+	if full := c.room(counts, what, n, limit, total); full != nil {
+		return full
 	}
 	c.add(key, counts, what, n)
-	return used, true
+	return nil
 }
 
 func (c *counters[K]) give(key K, what What, n int) {

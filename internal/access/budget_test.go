@@ -15,7 +15,7 @@ import (
 
 func limits() Limits {
 	return Limits{
-		PerUIDConnections: 3, PerUIDRequests: 4, PerUIDStreams: 2, PerUIDBytes: 100, NodeConnections: 5,
+		PerUIDConnections: 3, PerUIDRequests: 4, PerUIDStreams: 2, PerUIDBytes: 100, NodeConnections: 5, NodeBytes: 200,
 		PerPeerRequests: 2, PerPeerStreams: 1,
 		PerPeerRefusedOpens: 10, PerNodeRefusedOpens: 20, PerAddressRefusedOpens: 50,
 	}
@@ -93,9 +93,20 @@ func TestBytes(t *testing.T) {
 	if refusal := b.TakeUID(8, Bytes, 100); refusal != nil {
 		t.Error("another user is refused:", refusal)
 	}
+	// Together users have less than each of them may have.
+	want = "over budget: all users of this machine have 200 of 200 buffered bytes (budgets.node_buffered_bytes)"
+	refusal = b.TakeUID(9, Bytes, 1)
+	if refusal == nil || refusal.Message != want || !strings.Contains(refusal.Hint, "raise budgets.node_buffered_bytes in") {
+		t.Errorf("got %v, want %q", refusal, want)
+	}
+	b.GiveUID(8, Bytes, 1)
+	if refusal := b.TakeUID(9, Bytes, 1); refusal != nil {
+		t.Error(refusal)
+	}
+	b.GiveUID(9, Bytes, 1)
 	b.GiveUID(7, Bytes, 60)
 	b.GiveUID(7, Bytes, 40)
-	b.GiveUID(8, Bytes, 100)
+	b.GiveUID(8, Bytes, 99)
 	held[0]()
 	if n := len(b.users.byKey); n != 0 || b.users.totals != [kinds]int{} {
 		t.Errorf("%d users are remembered, totals %v", n, b.users.totals)

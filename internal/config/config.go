@@ -76,6 +76,7 @@ type Budgets struct {
 	StreamWindowMax     Size
 	StalledStreams      int
 	NodeConnections     int
+	NodeBufferedBytes   Size
 }
 
 // Identity is about the keys of users.
@@ -117,6 +118,7 @@ func Default() Config {
 			StreamWindowMax:        4 * MiB,
 			StalledStreams:         128,
 			NodeConnections:        16_384,
+			NodeBufferedBytes:      256 * MiB,
 		},
 		Identity: Identity{DelegationTTL: 7 * Day},
 		Messages: Messages{KeepRead: 365 * Day},

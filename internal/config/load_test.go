@@ -61,6 +61,7 @@ stream_window_initial = "128KiB"
 stream_window_max = "256 KiB"
 stalled_streams = 14
 node_connections = 99
+node_buffered_bytes = "5MiB"
 `
 	got, err := Parse(strings.NewReader(text), "f")
 	if err != nil {
@@ -81,7 +82,7 @@ node_connections = 99
 			PerUIDQueuedBytes: 5 * MiB, PerPeerRequests: 6, PerPeerStreams: 7, PerPeerUnreadMessages: 8,
 			PerPeerUnreadBytes: 9 * MiB, NodeMessageBytes: TiB, PerPeerRefusedOpens: 11, PerNodeRefusedOpens: 12,
 			PerAddressRefusedOpens: 13, StreamWindowInitial: 128 * KiB, StreamWindowMax: 256 * KiB,
-			StalledStreams: 14, NodeConnections: 99,
+			StalledStreams: 14, NodeConnections: 99, NodeBufferedBytes: 5 * MiB,
 		},
 	}
 	if !reflect.DeepEqual(got, want) {

@@ -335,7 +335,7 @@ func (n *node) Close() error {
 func limits(b config.Budgets) access.Limits {
 	return access.Limits{
 		PerUIDConnections: b.PerUIDConnections, PerUIDRequests: b.PerUIDRequests, PerUIDStreams: b.PerUIDStreams,
-		PerUIDBytes:     int(b.PerUIDBufferedBytes),
+		PerUIDBytes: int(b.PerUIDBufferedBytes), NodeBytes: int(b.NodeBufferedBytes),
 		PerPeerRequests: b.PerPeerRequests, PerPeerStreams: b.PerPeerStreams,
 		PerPeerRefusedOpens: b.PerPeerRefusedOpens, PerNodeRefusedOpens: b.PerNodeRefusedOpens,
 		PerAddressRefusedOpens: b.PerAddressRefusedOpens, NodeConnections: b.NodeConnections,

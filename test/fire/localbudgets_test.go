@@ -87,15 +87,18 @@ func budgets(user string) []budget {
 			}
 			return w.request(`{"id":"1","type":"stream","target":"self","protocol":"Echo"}`)
 		}},
-		// A place is 1 MiB less a little: of the line of a listener, which stays in flight.
-		{"budgets.per_uid_buffered_bytes", user, 2, 4, "MiB", func(p *places, n int) error {
-			w, err := p.more()
-			if err != nil {
-				return err
-			}
-			return w.request(fmt.Sprintf(`{"id":"1","type":"listen","protocol":"P%d","data":{"kinds":["call"]%s}}`, n, strings.Repeat(" ", 1000<<10)))
-		}},
+		{"budgets.per_uid_buffered_bytes", user, 2, 4, "MiB", (*places).buffered},
+		{"budgets.node_buffered_bytes", "all users of this machine", 2, 4, "MiB", (*places).buffered},
 	}
+}
+
+// buffered takes 1 MiB less a little: of the line of a listener, which stays in flight.
+func (p *places) buffered(n int) error {
+	w, err := p.more()
+	if err != nil {
+		return err
+	}
+	return w.request(fmt.Sprintf(`{"id":"1","type":"listen","protocol":"P%d","data":{"kinds":["call"]%s}}`, n, strings.Repeat(" ", 1000<<10)))
 }
 
 // fill uses a budget up and returns how many places it had, and the refusal.
