@@ -37,6 +37,9 @@ func TestMailSurvivesKills(t *testing.T) {
 				kills += n
 				a, _ := o.settle(t)
 				arrived += a
+				if testutil.Torture() {
+					t.Logf("after %d kills and %v %d messages arrived", kills, time.Since(began).Round(time.Second), arrived)
+				}
 			}
 			t.Logf("%d kills in %v: %d messages arrived, the program was told %d more than once; failures that senders saw: %v",
 				kills, time.Since(began).Round(time.Millisecond), arrived, o.heard.again, o.codes())

@@ -103,6 +103,7 @@ func (l *line) send(ctx context.Context, t *testing.T, size int, doubts bool) {
 	l.sizes, l.acked = append(l.sizes, size), append(l.acked, false)
 	l.mu.Unlock()
 	text := l.text(n, size)
+	began := time.Now()
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		err := l.try(ctx, n, text)
 		if err == nil {
@@ -125,6 +126,10 @@ func (l *line) send(ctx context.Context, t *testing.T, size int, doubts bool) {
 		case api.CodeUnavailable, api.CodeOutcomeUnknown, api.CodeTimeout, api.CodeStorage, api.CodeInternal:
 		default:
 			t.Errorf("%s: message %d: %s", l.name, n, full(err))
+			return
+		}
+		if time.Since(began) > drained {
+			t.Errorf("%s: message %d is not taken within %v: %s", l.name, n, drained, full(err))
 			return
 		}
 		select {
