@@ -59,7 +59,7 @@ proto: ## internal/wire/wire.pb.go; needs protoc
 	cd internal/wire && protoc --plugin=protoc-gen-go=../../build/protoc-gen-go --go_out=. --go_opt=paths=source_relative wire.proto
 
 .PHONY: clean
-clean:
+clean: ## away with what was built
 	rm -rf bin build
 
 .PHONY: help

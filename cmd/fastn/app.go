@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/term"
 )
@@ -99,6 +100,8 @@ func (a *app) verb(verb string, args any, files ...*os.File) (json.RawMessage, e
 	if err != nil {
 		return nil, err
 	}
+	silent := time.AfterFunc(silence, a.tellSuspended)
+	defer silent.Stop()
 	raw, err := d.Verb(a.ctx, verb, args, files...)
 	return raw, a.explain(err)
 }

@@ -118,8 +118,8 @@ func (c *daemonRestoreCmd) run(a *app) error {
 	if !own {
 		return c.systemCommands(a, file)
 	}
-	if err := os.MkdirAll(p.home, 0o700); err != nil {
-		return failed("cannot make the folder %s: %v", p.home, pathCause(err))
+	if err := makeHome(p); err != nil {
+		return err
 	}
 	unlock, err := a.lockHome(p)
 	if err != nil {

@@ -124,7 +124,7 @@ func (a *app) contactVerb(verb string, args any) error {
 
 type contactRenameCmd struct {
 	Name string `arg:"" help:"The contact." complete:"contact"`
-	To   string `arg:"" valid:"name" help:"Its new name."`
+	To   string `arg:"" valid:"name" what:"new name" help:"Its new name."`
 }
 
 func (*contactRenameCmd) Help() string {

@@ -100,10 +100,14 @@ func (*daemonStatusCmd) run(a *app) error {
 
 // showDaemon says what answers at p; the error, if none does, is the reason.
 func showDaemon(a *app, p place) error {
-	h, why := a.helloAt(p)
+	var h *api.Hello
+	why := a.suspendedAt(p)
+	if why == nil {
+		h, why = a.helloAt(p)
+	}
 	if api.CodeOf(why) == api.CodeUnavailable {
 		if lives := noSocket(p); lives != nil {
-			why = lives
+			why = noAnswer{lives}
 		}
 	}
 	if a.flags.JSON {
@@ -140,16 +144,21 @@ func (*daemonReloadCmd) run(a *app) error {
 	if printed, err := a.ask(api.VerbDaemonReload, struct{}{}, &r); printed || err != nil {
 		return err
 	}
-	var b bytes.Buffer
-	pairs(&b, "in force now", orNone(r.Applied), "after a restart", orNone(r.Restart))
-	return a.write(&b)
-}
-
-func orNone(list []string) string {
-	if len(list) == 0 {
-		return "nothing"
+	if r.Unlocked {
+		a.note("the daemon was locked, and runs its node now; all of the configuration is in force")
+	} else if len(r.Applied)+len(r.Restart) == 0 {
+		a.note("nothing has changed in the configuration; the keys were read again")
 	}
-	return strings.Join(list, ", ")
+	var changed []string
+	if len(r.Applied) > 0 {
+		changed = append(changed, "in force now", strings.Join(r.Applied, ", "))
+	}
+	if len(r.Restart) > 0 {
+		changed = append(changed, "after a restart", strings.Join(r.Restart, ", "))
+	}
+	var b bytes.Buffer
+	pairs(&b, changed...)
+	return a.write(&b)
 }
 
 type daemonDisconnectCmd struct {

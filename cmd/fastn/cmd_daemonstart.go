@@ -46,8 +46,8 @@ func (*daemonStartCmd) run(a *app) error {
 	if !own {
 		return systemAction(a, "start", "systemctl enable --now fastn.socket", true)
 	}
-	if err := os.MkdirAll(p.home, 0o700); err != nil {
-		return failed("cannot make the folder %s: %v", p.home, pathCause(err))
+	if err := makeHome(p); err != nil {
+		return err
 	}
 	unlock, err := a.lockHome(p)
 	if err != nil {
@@ -58,6 +58,9 @@ func (*daemonStartCmd) run(a *app) error {
 }
 
 func (a *app) startOwn(p place) error {
+	if err := a.suspendedAt(p); err != nil {
+		return err
+	}
 	switch h, err := a.helloAt(p); {
 	case err == nil:
 		a.note("it runs already")
@@ -85,7 +88,8 @@ func (a *app) startOwn(p place) error {
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		return failed("cannot run %s: %v", program, pathCause(err))
+		return failed("cannot run %s: %v", program, pathCause(err)).
+			WithHint("install fastnd again: made for this machine, and executable for you")
 	}
 	h, err := a.awaitHello(p, cmd)
 	if died, ok := errors.AsType[*diedEarly](err); ok {
@@ -170,6 +174,15 @@ func (a *app) lastWords(died *diedEarly, log *os.File, start int64) error {
 	return failed("fastnd did not start: %s", reason).WithHint("%s", hint)
 }
 
+// makeHome makes the daemon's folder, if it is not there.
+func makeHome(p place) error {
+	if err := os.MkdirAll(p.home, 0o700); err != nil {
+		return failed("cannot make the folder %s: %v", p.home, pathCause(err)).
+			WithHint("name a folder of your own with --home: one that is there, or can be made")
+	}
+	return nil
+}
+
 // lockHome keeps others from starting or stopping the same daemon meanwhile.
 func (a *app) lockHome(p place) (unlock func(), err error) {
 	path := filepath.Join(p.home, lockName)
@@ -228,7 +241,12 @@ func findDaemon() (string, error) {
 		looked = append([]string{filepath.Join(filepath.Dir(self), "fastnd")}, looked...)
 	}
 	for _, path := range looked {
-		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+		info, err := os.Stat(path)
+		switch {
+		case err != nil || !info.Mode().IsRegular():
+		case info.Mode()&0o111 == 0:
+			return "", failed("cannot run %s: it is not executable", path).WithHint("chmod 755 %s", api.ShellQuote(path))
+		default:
 			return path, nil
 		}
 	}
@@ -243,7 +261,8 @@ func openLog(path string) (f *os.File, end int64, err error) {
 	}
 	f, err = os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return nil, 0, failed("cannot open the daemon's log %s: %v", path, pathCause(err))
+		return nil, 0, failed("cannot open the daemon's log %s: %v", path, pathCause(err)).
+			WithHint("move it away, or name another folder with --home")
 	}
 	if end, err = f.Seek(0, io.SeekEnd); err != nil {
 		_ = f.Close()

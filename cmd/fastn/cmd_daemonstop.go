@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -12,20 +14,25 @@ import (
 )
 
 const (
-	stopTimeout  = 30 * time.Second
+	stopTimeout = 30 * time.Second
+	// slowStop is how long a daemon may take to end before a person is told.
+	slowStop     = time.Second
 	helloTimeout = 5 * time.Second
 )
 
-type daemonStopCmd struct{}
+type daemonStopCmd struct {
+	Force bool `help:"End it with SIGKILL: for one that hangs. What it acknowledged is on the disk and stays."`
+}
 
 func (*daemonStopCmd) Help() string {
 	return `Returns when the process is gone.
 
 Example:
-  fastn daemon stop`
+  fastn daemon stop
+  fastn daemon stop --force`
 }
 
-func (*daemonStopCmd) run(a *app) error {
+func (c *daemonStopCmd) run(a *app) error {
 	p, own, err := a.ownDaemon()
 	if err != nil {
 		return err
@@ -33,7 +40,7 @@ func (*daemonStopCmd) run(a *app) error {
 	if !own {
 		return systemAction(a, "stop", "systemctl stop fastn.socket fastnd.service", false)
 	}
-	if _, err := os.Stat(p.home); err != nil {
+	if _, err := os.Stat(p.home); errors.Is(err, fs.ErrNotExist) {
 		return a.stopped(p, "none runs")
 	}
 	unlock, err := a.lockHome(p)
@@ -41,10 +48,10 @@ func (*daemonStopCmd) run(a *app) error {
 		return err
 	}
 	defer unlock()
-	return a.stopOwn(p)
+	return c.stopOwn(a, p)
 }
 
-func (a *app) stopOwn(p place) error {
+func (c *daemonStopCmd) stopOwn(a *app, p place) error {
 	proc, err := a.processAt(p)
 	if err != nil {
 		return err
@@ -58,8 +65,16 @@ func (a *app) stopOwn(p place) error {
 		return a.stopped(p, "none runs")
 	}
 	defer func() { _ = proc.Release() }()
+	if c.Force {
+		return c.kill(a, p, proc)
+	}
+	if err := suspended(p, proc.Pid); err != nil { // it would take no signal but SIGKILL
+		return err
+	}
 	ctx, cancel := context.WithTimeout(a.ctx, stopTimeout)
 	defer cancel()
+	slow := time.AfterFunc(slowStop, func() { a.note("waiting for fastnd, pid %d, to end", proc.Pid) })
+	defer slow.Stop()
 	if err := a.askToStop(ctx, p); err != nil {
 		if err := proc.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			return api.Errorf(api.CodeNotPermitted, "cannot stop pid %d: %v", proc.Pid, err)
@@ -70,9 +85,31 @@ func (a *app) stopOwn(p place) error {
 			return a.ctx.Err()
 		}
 		return failed("fastnd, pid %d, still runs after %v", proc.Pid, stopTimeout).
-			WithHint("see %s in %s; kill -9 %d ends it at once", logName, p.home, proc.Pid)
+			WithHint(`"fastn daemon stop --force" ends it at once; %s may tell what it waits for`, filepath.Join(p.home, logName))
 	}
 	return a.stopped(p, "stopped")
+}
+
+// kill ends a daemon that does not do it itself, and removes the socket that it
+// leaves.
+func (c *daemonStopCmd) kill(a *app, p place, proc *os.Process) error {
+	ctx, cancel := context.WithTimeout(a.ctx, stopTimeout)
+	defer cancel()
+	if err := proc.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return api.Errorf(api.CodeNotPermitted, "cannot kill pid %d: %v", proc.Pid, err).
+			WithHint("ask an administrator, or its owner")
+	}
+	if err := awaitExit(ctx, proc); err != nil {
+		if a.ctx.Err() != nil {
+			return a.ctx.Err()
+		}
+		return failed("fastnd, pid %d, was killed and is not gone after %v", proc.Pid, stopTimeout).
+			WithHint("look whether its disk answers: the kernel waits for it")
+	}
+	if err := clearSocket(p); err != nil {
+		return err
+	}
+	return a.stopped(p, "killed")
 }
 
 func (a *app) stopped(p place, text string) error {
@@ -199,8 +236,7 @@ func (a *app) helloAt(p place) (*api.Hello, error) {
 	defer d.Close()
 	h, err := d.Hello(ctx)
 	if err != nil && a.ctx.Err() == nil && ctx.Err() != nil {
-		return nil, api.Errorf(api.CodeTimeout, "the daemon at %s does not answer", p.socket).
-			WithHint(`"fastn daemon stop" ends it`)
+		return nil, a.unanswered(p)
 	}
 	if err != nil {
 		return nil, a.explainAt(p, err)

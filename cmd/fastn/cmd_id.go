@@ -40,11 +40,20 @@ func (*idListCmd) Help() string {
 }
 
 func (*idListCmd) run(a *app) error {
+	if a.flags.As != "" { // all are listed, but one that is not there is a slip
+		if _, err := a.verb(api.VerbIdentityShow, api.IdentityArgs{Identity: a.flags.As}); err != nil {
+			return err
+		}
+	}
 	var list []api.Identity
 	if printed, err := a.ask(api.VerbIdentityList, struct{}{}, &list); printed || err != nil {
 		return err
 	}
-	return a.showIdentities(list...)
+	if err := a.showIdentities(list...); err != nil || len(list) > 0 {
+		return err
+	}
+	a.note("you have none so far: the first is made when it is needed, or with %s", a.here(`"fastn id new NAME"`))
+	return nil
 }
 
 func (a *app) showIdentities(list ...api.Identity) error {
@@ -111,7 +120,7 @@ func (c *idShowCmd) run(a *app) error {
 
 type idRenameCmd struct {
 	Name string `arg:"" help:"Name or id52 of the identity." complete:"identity"`
-	To   string `arg:"" valid:"name" help:"Its new name."`
+	To   string `arg:"" valid:"name" what:"new name" help:"Its new name."`
 }
 
 func (*idRenameCmd) Help() string {

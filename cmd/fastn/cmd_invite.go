@@ -8,7 +8,7 @@ import (
 )
 
 type inviteCmd struct {
-	For     string `valid:"name" help:"Name the new contact will have here." placeholder:"NAME"`
+	For     string `valid:"name" what:"contact's name" help:"Name the new contact will have here." placeholder:"NAME"`
 	Expires period `help:"How long the ticket can be used, at most 30d." default:"24h"`
 	QR      bool   `name:"qr" help:"Draw the ticket as a QR code on standard error, too."`
 }
@@ -37,7 +37,7 @@ func (c *inviteCmd) run(a *app) error {
 	if err := decode(raw, &inv); err != nil {
 		return err
 	}
-	a.warn(inv.Warning, "")
+	a.warn(a.here(inv.Warning), "")
 	if c.QR {
 		code, err := newQR([]byte(inv.Ticket))
 		if err != nil {

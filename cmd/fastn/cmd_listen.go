@@ -31,7 +31,10 @@ same whenever the message is told, in FASTN_MESSAGE_ID, FASTN_KIND is "message".
 exit code 0; else it is told again, after a pause that grows to 5 minutes, or when listen is run again.
 Messages of one sender come in order.
 
-Who may use the protocol is said with "fastn grant add". Serving ends with this command.
+Who may use the protocol is said with "fastn grant add". Serving ends with this command. When the daemon
+restarts, the programs that run are told to end: their streams are aborted, their callers told that the
+outcome is not known, and their messages told again. Then it listens anew; a daemon that is stopped is
+waited for.
 
 Example:
   fastn listen Backup -- sh -c 'cat > "backup-$FASTN_CONTACT.tar"'
@@ -64,16 +67,40 @@ func (c *listenCmd) run(a *app) error {
 	case len(c.Command) == 0:
 		kinds = []string{"stream"}
 	}
+	// The same identity each time: the default one may be removed meanwhile, and
+	// to ask for it again would make another.
+	raw, err := a.verb(api.VerbIdentityShow, api.IdentityArgs{Identity: r.From})
+	if err != nil {
+		return err
+	}
+	var own api.Identity
+	if err := decode(raw, &own); err != nil {
+		return err
+	}
+	r.From = own.ID52
+	for again := false; ; again = true {
+		err := c.listen(a, r, again, kinds)
+		if _, ok := errors.AsType[lostListener](err); !ok || a.ctx.Err() != nil {
+			return endOfWatch(a, err)
+		}
+	}
+}
+
+// lostListener is the end of a registration with the connection that held it.
+type lostListener struct{ error }
+
+// listen serves on one connection to the daemon; again waits for one.
+func (c *listenCmd) listen(a *app, r api.Request, again bool, kinds []string) error {
 	d, err := a.daemon()
 	if err != nil {
 		return err
 	}
-	l, err := d.Listen(a.ctx, r, kinds...)
+	l, err := d.Listen(a.ctx, r, again, kinds...)
 	if err != nil {
 		return a.explain(err)
 	}
 	defer l.Close()
-	a.note("listening for %s", c.Protocol)
+	a.note("listening for %s%s", c.Protocol, yesNo(again, " again", ""))
 	if len(c.Command) == 0 {
 		return c.first(a, l)
 	}
@@ -85,7 +112,8 @@ func (c *listenCmd) first(a *app, l listener) error {
 	for {
 		in, err := l.Next(a.ctx)
 		if err != nil {
-			return endOfWatch(a, a.explain(err))
+			a.lost("")
+			return lostListener{err}
 		}
 		s, err := in.Accept(a.ctx)
 		if err != nil {
@@ -97,8 +125,15 @@ func (c *listenCmd) first(a *app, l listener) error {
 	}
 }
 
-// serve runs a program for each request, until interrupted or until the daemon
-// ends the registration; then it tells the programs to end, and waits for them:
+// lost tells that the connection to the daemon has ended, unless it was left.
+func (a *app) lost(programs string) {
+	if a.ctx.Err() == nil {
+		a.note("the connection to the daemon has ended: %slistening goes on when it is back", programs)
+	}
+}
+
+// serve runs a program for each request, until interrupted or until the connection
+// to the daemon ends; then it tells the programs to end, and waits for them:
 // without the daemon nobody gets what they still do.
 func (c *listenCmd) serve(a *app, l listener) error {
 	var running sync.WaitGroup
@@ -110,12 +145,9 @@ func (c *listenCmd) serve(a *app, l listener) error {
 	free := make(chan struct{}, c.Max)
 	for {
 		in, err := l.Next(a.ctx)
-		if err != nil && a.ctx.Err() != nil {
-			return nil
-		}
 		if err != nil {
-			a.note("the connection to the daemon has ended: the programs that run are told to end")
-			return a.explain(err)
+			a.lost("the programs that run are told to end, ")
+			return lostListener{err}
 		}
 		running.Go(func() {
 			select { // here, so that Next learns at once of a daemon that died

@@ -16,7 +16,8 @@ type daemon interface {
 	Verb(ctx context.Context, verb string, args any, files ...*os.File) (json.RawMessage, error)
 	Call(ctx context.Context, r api.Request) (json.RawMessage, error)
 	Stream(ctx context.Context, r api.Request) (stream, error)
-	Listen(ctx context.Context, r api.Request, kinds ...string) (listener, error)
+	// Listen waits with again for a daemon that is away.
+	Listen(ctx context.Context, r api.Request, again bool, kinds ...string) (listener, error)
 	// Send, WaitFinal and Follow outlive a restart of the daemon.
 	Send(ctx context.Context, r api.Request) (api.SendResult, error)
 	WaitFinal(ctx context.Context, id string) (api.OutboxMessage, error)

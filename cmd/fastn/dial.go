@@ -40,8 +40,8 @@ func frozen(ctx context.Context, err error) error {
 	if err == nil || !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return err
 	}
-	return api.Errorf(api.CodeTimeout, "the fastn daemon took the request but does not answer").
-		WithHint(`"fastn daemon status" tells whether it hangs; what was asked for may be done`)
+	return noAnswer{api.Errorf(api.CodeTimeout, "the fastn daemon took the request but does not answer").
+		WithHint(`"fastn daemon status" tells whether it hangs; what was asked for may be done`)}
 }
 
 func (d clientDaemon) Call(ctx context.Context, r api.Request) (json.RawMessage, error) {
@@ -70,8 +70,8 @@ func clientRequest(r api.Request) client.Request {
 		Data: r.Data, Timeout: time.Duration(r.TimeoutMS) * time.Millisecond}
 }
 
-func (d clientDaemon) Listen(ctx context.Context, r api.Request, kinds ...string) (listener, error) {
-	l, err := d.Client.Listen(ctx, client.ListenOptions{Protocol: r.Protocol, Instance: r.Instance, From: r.From, Kinds: kinds})
+func (d clientDaemon) Listen(ctx context.Context, r api.Request, again bool, kinds ...string) (listener, error) {
+	l, err := d.Client.Listen(ctx, client.ListenOptions{Protocol: r.Protocol, Instance: r.Instance, From: r.From, Kinds: kinds, Patient: again})
 	if err != nil {
 		return nil, answer(err)
 	}

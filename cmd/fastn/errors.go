@@ -25,6 +25,9 @@ func exitCode(err error) int {
 	if isNotDelivered(err) {
 		return exitNotDelivered
 	}
+	if _, ok := errors.AsType[noAnswer](err); ok {
+		return exitNoDaemon
+	}
 	switch api.CodeOf(err) {
 	case "":
 		return exitDone

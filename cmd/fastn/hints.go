@@ -59,7 +59,7 @@ func (a *app) here(hint string) string {
 		if !another && !own["--home"] && !own["--socket"] {      // else it is for another daemon
 			add("--home", a.flags.Home)
 			add("--socket", a.flags.Socket)
-			if !own["--as"] {
+			if !own["--as"] && !strings.HasPrefix(command, "id list") { // which shows all, whoever is chosen
 				add("--as", a.flags.As)
 			}
 		}

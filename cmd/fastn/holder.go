@@ -73,25 +73,28 @@ func flockOwner(line, inode string) int {
 // isDaemon tells whether pid is a fastnd of this user. What tells the program
 // for certain, exe, only an administrator may read: fastnd is not dumpable.
 func isDaemon(pid int) bool {
-	dir := filepath.Join("/proc", strconv.Itoa(pid))
-	status, err := os.ReadFile(filepath.Join(dir, "status"))
-	if err != nil {
+	if s := processStatus(pid); s["Name"] != "fastnd" || s["Uid"] != strconv.Itoa(os.Getuid()) {
 		return false
 	}
-	name, uid := "", ""
-	for line := range strings.Lines(string(status)) {
-		switch f := strings.Fields(line); {
-		case len(f) > 1 && f[0] == "Name:":
-			name = f[1]
-		case len(f) > 1 && f[0] == "Uid:":
-			uid = f[1]
+	exe, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(pid), "exe"))
+	return err != nil || filepath.Base(strings.TrimSuffix(exe, " (deleted)")) == "fastnd"
+}
+
+// processStatus reads proc_pid_status(5): the first word of each value, which of
+// the uids is the real one. Empty if there is no such process.
+func processStatus(pid int) map[string]string {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
+	if err != nil {
+		return nil
+	}
+	status := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		key, value, _ := strings.Cut(line, ":")
+		if f := strings.Fields(value); len(f) > 0 {
+			status[key] = f[0]
 		}
 	}
-	if name != "fastnd" || uid != strconv.Itoa(os.Getuid()) {
-		return false
-	}
-	exe, err := os.Readlink(filepath.Join(dir, "exe"))
-	return err != nil || filepath.Base(strings.TrimSuffix(exe, " (deleted)")) == "fastnd"
+	return status
 }
 
 // noSocket is the error for a daemon that lives and cannot be reached; nil if

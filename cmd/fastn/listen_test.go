@@ -67,6 +67,8 @@ func (f *fakeStream) Result(ctx context.Context) (api.StreamResult, error) {
 		return api.StreamResult{Code: api.CodeAborted, Reason: "by the test"}, nil
 	case <-f.clean:
 		return api.StreamResult{Clean: true}, nil
+	case <-f.reset: // ours, as the daemon tells it too
+		return api.StreamResult{Code: api.CodeAborted, Reason: "the client reset the stream"}, nil
 	case <-ctx.Done():
 		return api.StreamResult{}, ctx.Err()
 	}

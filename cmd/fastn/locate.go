@@ -81,6 +81,8 @@ func (a *app) unreachable(p place, cause error) *api.Error {
 		return e.WithHint(`its socket was removed; an administrator can make it anew with "systemctl restart fastn.socket"`)
 	case system:
 		return e.WithHint(`an administrator can start it with "systemctl enable --now fastn.socket"; or run your own with "fastn daemon start"`)
+	case p.home != "" && errors.Is(cause, syscall.ENOTDIR):
+		return e.WithHint("%s is no folder: name another one with --home", p.home)
 	case p.home != "":
 		return e.WithHint(`start it with "fastn daemon start"`)
 	case errors.Is(cause, syscall.ENOENT), errors.Is(cause, syscall.ECONNREFUSED):

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -113,7 +114,7 @@ func checkWords(parsed *kong.Context) error {
 		var err error
 		switch value.Tag.Get("valid") {
 		case "name":
-			err = api.ValidName("the "+value.Name, text)
+			err = api.ValidName("the "+cmp.Or(value.Tag.Get("what"), value.Name), text)
 		case "protocol":
 			err = api.ValidProtocol(text)
 		case "some":

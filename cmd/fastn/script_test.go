@@ -131,9 +131,16 @@ func stopAll(env *testscript.Env, dir string) {
 	sockets, _ := filepath.Glob(filepath.Join(dir, "*", "daemon.sock"))
 	nested, _ := filepath.Glob(filepath.Join(dir, "*", ".fastn", "daemon.sock"))
 	for _, socket := range append(sockets, nested...) {
-		cmd := exec.Command(filepath.Join(binaries, "fastn"), "--home", filepath.Dir(socket), "daemon", "stop")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			env.T().Log("stopping the daemon of", socket, err, string(out))
+		stop := func(flags ...string) error {
+			args := append([]string{"--home", filepath.Dir(socket), "daemon", "stop"}, flags...)
+			out, err := exec.Command(filepath.Join(binaries, "fastn"), args...).CombinedOutput()
+			if err != nil {
+				env.T().Log("stopping the daemon of", socket, err, string(out))
+			}
+			return err
+		}
+		if stop() != nil {
+			_ = stop("--force")
 		}
 	}
 }

@@ -56,11 +56,15 @@ func (b *backend) Admit(conn *net.UnixConn) (ipc.Caller, func(), error) {
 		release, refusal = b.spare.take(refusal)
 	}
 	if refusal != nil {
+		if most := b.holders.most(cred.UID); most != "" {
+			refusal = refusal.WithHint("%s; yours are held by %s: end what is not needed", refusal.Hint, most)
+		}
 		b.log.Warn("a user's connections are used up", systemd.MsgBudgetExhausted.Attr(), "uid", cred.UID, peerOf(cred.UID), "error", refusal)
 		return c, nil, refusal
 	}
 	c.Admin, c.User = admin, b.names.get(cred.UID)
-	return c, release, nil
+	leave := b.holders.enter(cred.UID, cred.PID)
+	return c, func() { leave(); release() }, nil
 }
 
 // spareConnections are for administrators whose own budget is used up: else they

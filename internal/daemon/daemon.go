@@ -43,6 +43,7 @@ type Daemon struct {
 	budgets *access.Budgets
 	names   userNames
 	spare   spare
+	holders holders
 	disk    disk
 	// confinement is what the unit takes away; set by New.
 	confinement []api.Problem

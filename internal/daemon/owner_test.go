@@ -34,8 +34,8 @@ type world struct {
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{testDaemon: start(t, opts{}), contact: p2ptest.Key(t).ID().String(), noID: p2ptest.Key(t).ID().String()}
-	w.must(uid1001, "", api.VerbIdentityList, nil)
-	w.must(uid1002, "", api.VerbIdentityList, nil)
+	w.must(uid1001, "", api.VerbIdentityShow, nil)
+	w.must(uid1002, "", api.VerbIdentityShow, nil)
 	w.id = w.must(uid1001, "", api.VerbIdentityNew, api.NameArgs{Name: "hers"}).(api.Identity).ID52
 	w.must(uid1001, "hers", api.VerbContactAdd, api.ContactAddArgs{Name: "herfriend", ID: w.contact})
 	w.must(uid1001, "hers", api.VerbGrantAdd, api.GrantArgs{Who: "herfriend", Protocol: "theirs/1"})

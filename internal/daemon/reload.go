@@ -44,6 +44,7 @@ func (d *Daemon) Reload(ctx context.Context) (api.ReloadResult, error) {
 		if p := d.locked.Load(); p != nil {
 			return result, api.Errorf(api.CodeLocked, "%s", p.Text).WithHint("%s", p.Fix)
 		}
+		result.Unlocked = true
 	} else {
 		result.Restart = append(result.Restart, config.Reloadable(d.underNode, cfg)...)
 		for _, key := range config.Changed(d.config, cfg) {

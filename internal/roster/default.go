@@ -33,6 +33,15 @@ func (r *Roster) Default(ctx context.Context, uid uint32, user string) (Resident
 	return p, nil
 }
 
+// Known is Default that makes nothing: ok is false for a user who has no identity
+// so far. The error is that of Default.
+func (r *Roster) Known(uid uint32, user string) (p Resident, ok bool, err error) {
+	if p, ok, err = r.pick(uid, nameFor(user)); !ok && err == nil {
+		err = r.none(uid)
+	}
+	return p, ok, err
+}
+
 // first is Default by a search, or by making the uid's first identity.
 func (r *Roster) first(ctx context.Context, uid uint32, user string) (Resident, error) {
 	name := nameFor(user)

@@ -311,6 +311,9 @@ type Runtime struct {
 type ReloadResult struct {
 	Applied []string `json:"applied"` // keys whose new value is in force
 	Restart []string `json:"restart"` // changed keys that need a restart
+	// Unlocked tells that the daemon was locked, and runs its node since; all of
+	// the configuration is in force then.
+	Unlocked bool `json:"unlocked,omitempty"`
 }
 
 type Disconnected struct {

@@ -15,6 +15,9 @@ type ListenOptions struct {
 	Instance string   // "default" if empty
 	From     string   // Options.From if empty
 	Kinds    []string // "call", "stream", "message"; the first two if empty
+	// Patient waits for a daemon that is away, as one that restarts, for as long as
+	// the context lasts, instead of telling unavailable.
+	Patient bool
 }
 
 // Listener serves a protocol of an own identity, on a connection of its own. The
@@ -38,6 +41,19 @@ func (c *Client) Listen(ctx context.Context, o ListenOptions) (*Listener, error)
 	}
 	r := &api.Request{Type: api.TypeListen, Protocol: o.Protocol, Instance: o.Instance, From: o.From, Data: data}
 	c.complete(ctx, r)
+	if !o.Patient {
+		return c.listen(ctx, r)
+	}
+	var l *Listener
+	there := true
+	err = c.steadily(ctx, &there, func() (err error) {
+		l, err = c.listen(ctx, r)
+		return err
+	})
+	return l, err
+}
+
+func (c *Client) listen(ctx context.Context, r *api.Request) (*Listener, error) {
 	for again := false; ; again = true {
 		conn, err := c.dial(ctx)
 		if err != nil {
@@ -87,7 +103,8 @@ func (l *Listener) told(_ string, data json.RawMessage) {
 }
 
 // Next waits for the next call, stream or message. unavailable when the connection to the
-// daemon, and with it the registration, has ended: listen again.
+// daemon, and with it the registration, has ended: listen again, with Patient if
+// the daemon may be restarting.
 func (l *Listener) Next(ctx context.Context) (*Incoming, error) {
 	for {
 		if i := l.take(); i != nil {

@@ -322,14 +322,14 @@ func startFull(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
-	var own []api.Identity
-	if err := d.Client.Verb(ctx, api.VerbIdentityList, nil, &own); err != nil {
+	var own api.Identity
+	if err := d.Client.Verb(ctx, api.VerbIdentityShow, nil, &own); err != nil {
 		return err
 	}
 	if err := d.Stop(); err != nil {
 		return err
 	}
-	id, err := identity.ParseID(own[0].ID52)
+	id, err := identity.ParseID(own.ID52)
 	if err != nil {
 		return err
 	}

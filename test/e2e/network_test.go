@@ -136,8 +136,8 @@ func pathShown(t *testing.T, north, south *nspawn.Machine) {
 
 // eve knows everything about alice but is nobody to her.
 func strangerRefused(t *testing.T, north, south *nspawn.Machine) {
-	alice := get[[]api.Identity](t, north, "alice", api.VerbIdentityList, struct{}{})[0]
-	root := get[[]api.Identity](t, north, "root", api.VerbIdentityList, struct{}{})[0]
+	alice := get[api.Identity](t, north, "alice", api.VerbIdentityShow, struct{}{})
+	root := get[api.Identity](t, north, "root", api.VerbIdentityShow, struct{}{})
 	var address string
 	for _, a := range status(t, north).Node.Addresses {
 		if strings.HasPrefix(a, "/ip4/2.1.1.1/udp/") {

@@ -140,6 +140,10 @@ func TestLocalBudgetSettings(t *testing.T) {
 				if !strings.Contains(got.Hint, "raise "+m[4]+" in fastn.toml") || !strings.Contains(got.Hint, "reload") {
 					t.Errorf("the hint is %q", got.Hint)
 				}
+				// To raise it needs somebody else: this the user can do himself.
+				if holder := fmt.Sprintf("yours are held by pid %d (", member.pid); b.setting == "budgets.per_uid_connections" && !strings.Contains(got.Hint, holder) {
+					t.Errorf("the hint is %q, want %q", got.Hint, holder)
+				}
 				return m[4]
 			}
 			set(t, d, check(b.small), b.larger, b.unit)

@@ -170,6 +170,7 @@ func inUse(s api.Status) (used [4]int64) {
 
 // user is such a program, seen from the test.
 type user struct {
+	pid int
 	in  io.Writer
 	out *bufio.Reader
 }
@@ -206,7 +207,7 @@ func runUser(t *testing.T, d *process.Daemon, uid uint32, role string) *user {
 			t.Errorf("%s: %v", role, err)
 		}
 	})
-	return &user{in: in, out: bufio.NewReader(out)}
+	return &user{pid: cmd.Process.Pid, in: in, out: bufio.NewReader(out)}
 }
 
 // ask says a word and returns the line that answers it.

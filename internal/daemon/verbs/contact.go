@@ -59,7 +59,10 @@ func (v *Verbs) contactInvite(c call, a api.InviteArgs) (any, error) {
 		return nil, err
 	}
 	out := api.Invitation{Ticket: text, Identity: own.ID.String(), Expires: t.Expires, Addresses: t.Addresses, Public: anyPublic(t.Addresses)}
-	if !out.Public {
+	switch {
+	case !own.Online:
+		out.Warning = "identity " + own.Name + ` is offline: nobody can use the ticket before "fastn id online ` + own.Name + `"`
+	case !out.Public:
 		out.Warning = "no address in the ticket is public: it works only for machines that can reach this one directly, " +
 			"as in the same network; behind a router with a fixed address set p2p.announce in fastn.toml"
 	}
@@ -181,11 +184,11 @@ func (v *Verbs) contact(c store.Contact) api.Contact {
 }
 
 func (v *Verbs) contactList(c call) (any, error) {
-	own, err := v.own(c)
-	if err != nil {
-		return nil, err
-	}
 	out := []api.Contact{}
+	own, ok, err := v.known(c)
+	if !ok {
+		return out, err
+	}
 	for _, contact := range v.Store.Contacts(own.ID) {
 		out = append(out, v.contact(contact))
 	}

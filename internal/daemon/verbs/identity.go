@@ -33,12 +33,13 @@ func (v *Verbs) identity(p roster.Resident, owner string) api.Identity {
 }
 
 func (v *Verbs) identityList(c call) (any, error) {
-	if len(v.Roster.List(c.caller.UID)) == 0 {
-		if _, err := v.Roster.Default(c.ctx, c.caller.UID, c.caller.User); err != nil {
+	all := v.Identities(c.caller.UID, c.caller.User)
+	if len(all) == 0 { // to look makes none, but keys that are refused are told
+		if _, _, err := v.Roster.Known(c.caller.UID, c.caller.User); err != nil {
 			return nil, err
 		}
 	}
-	return v.Identities(c.caller.UID, c.caller.User), nil
+	return all, nil
 }
 
 func (v *Verbs) identityNew(c call, a api.NameArgs) (any, error) {

@@ -147,6 +147,16 @@ func (v *Verbs) own(c call) (roster.Resident, error) {
 	return v.Identity(c.ctx, c.caller, c.from)
 }
 
+// known is own for who only looks: ok is false for a user who has no identity so
+// far, and none is made.
+func (v *Verbs) known(c call) (p roster.Resident, ok bool, err error) {
+	if c.from == "" {
+		return v.Roster.Known(c.caller.UID, c.caller.User)
+	}
+	p, err = v.Roster.Find(c.caller.UID, c.from)
+	return p, err == nil, err
+}
+
 // Target resolves what a request is sent to: a contact of from, an id52, a peer
 // id, or "self".
 func (v *Verbs) Target(from identity.ID, target string) (identity.ID, error) {
