@@ -24,6 +24,7 @@ func (n *node) changed(c store.Change) {
 	}
 	if c.Kind == store.IdentityOnline {
 		n.mail.courier.Resume(c.Owner)
+		n.mail.courier.Reachable(c.Owner)
 	}
 	if c.Kind == store.IdentityRemoved {
 		n.router.Forget(c.Owner)

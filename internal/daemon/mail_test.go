@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/fastn-stack/fastnd/internal/testutil"
 	"github.com/fastn-stack/fastnd/service/api"
@@ -199,4 +200,26 @@ func TestMessagesOfOneOffline(t *testing.T) {
 		t.Errorf("%+v", m)
 	}
 	_ = bob
+}
+
+// Who comes online here gets at once what waits here.
+func TestMessagesToOneOffline(t *testing.T) {
+	testutil.LeakCheck(t)
+	now := new(clock)
+	d := start(t, opts{clock: now})
+	home := d.own().Name
+	verb[api.Identity](t, d.c, api.VerbIdentityNew, api.NameArgs{Name: "work"})
+	ticket := verb[api.Invitation](t, d.as("work"), api.VerbContactInvite, nil).Ticket
+	verb[api.Contact](t, d.as(home), api.VerbContactAdd, api.ContactAddArgs{Name: "job", Ticket: ticket})
+	verb[api.Identity](t, d.c, api.VerbIdentityOffline, api.IdentityArgs{Identity: "work"})
+	sent := d.send(client.Message{Target: "job", Data: text("hello")})
+	eventually(t, "it waits", func() bool {
+		m := verb[api.OutboxMessage](t, d.as(home), api.VerbOutboxShow, api.OutboxArgs{MessageID: sent.MessageID})
+		return m.NextTry != nil && m.Reason != ""
+	})
+	now.forward(-time.Hour) // until the next try
+	verb[api.Identity](t, d.c, api.VerbIdentityOnline, api.IdentityArgs{Identity: "work"})
+	if m := d.final(sent.MessageID); m.State != api.StateDelivered {
+		t.Errorf("%+v", m)
+	}
 }

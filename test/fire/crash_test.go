@@ -70,8 +70,10 @@ var faults = []fault{
 	{"frozen for 20 s", false, mayEnd, func(t *testing.T, c *crash) { c.freeze(t, 20*time.Second) }},
 	{"its address replaced", true, mustBreak, func(t *testing.T, c *crash) { c.lab.y.move(t, "2.1.0.3") }},
 	{"our address replaced", true, mustBreak, func(t *testing.T, c *crash) { c.lab.x.move(t, "2.1.0.4") }},
-	{"link down for 4 s", true, mustSurvive, func(t *testing.T, c *crash) { c.lab.linkDown(t, 4*time.Second) }},
-	{"link down for 6 s", true, mayEnd, func(t *testing.T, c *crash) { c.lab.linkDown(t, 6*time.Second) }},
+	// What was lost is sent again after pauses that double: QUIC may be as long silent
+	// after the link is back as it was away, and is given 4 s for that.
+	{"link down for 2 s", true, mustSurvive, func(t *testing.T, c *crash) { c.lab.linkDown(t, 2*time.Second) }},
+	{"link down for 5 s", true, mayEnd, func(t *testing.T, c *crash) { c.lab.linkDown(t, 5*time.Second) }},
 	{"link down for 20 s", true, mayEnd, func(t *testing.T, c *crash) { c.lab.linkDown(t, 20*time.Second) }},
 }
 
@@ -95,8 +97,8 @@ func TestCrashOfTheOtherSide(t *testing.T) {
 	}
 	for _, short := range []struct{ transport, fault string }{
 		{"quic", "killed"}, {"tcp", "killed, back on another port"}, {"both", "killed, back on another address"},
-		{"quic", "stopped"}, {"quic", "frozen for 3 s"}, {"both", "its address replaced"}, {"quic", "our address replaced"}, {"tcp", "link down for 4 s"},
-		{"quic", "link down for 4 s"},
+		{"quic", "stopped"}, {"quic", "frozen for 3 s"}, {"both", "its address replaced"}, {"quic", "our address replaced"}, {"tcp", "link down for 2 s"},
+		{"quic", "link down for 2 s"},
 	} {
 		for _, f := range faults {
 			if f.name == short.fault {
