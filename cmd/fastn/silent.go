@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"path/filepath"
 	"time"
 
@@ -49,7 +50,7 @@ func forceHint(p place) string {
 	case p.socket == api.SystemSocket:
 		return `"systemctl kill -s KILL fastnd", by an administrator,`
 	case p.home == "":
-		return `"fastn --home ` + api.ShellQuote(filepath.Dir(p.socket)) + ` daemon stop --force"`
+		return fmt.Sprintf(`"fastn --home %s daemon stop --force"`, api.ShellQuote(filepath.Dir(p.socket)))
 	}
 	return `"fastn daemon stop --force"`
 }
