@@ -3,7 +3,9 @@ package p2p
 import (
 	"context"
 	"net/netip"
+	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -126,5 +128,38 @@ func TestLostAddressHoldsUpNoDial(t *testing.T) {
 	<-changed
 	if err := h.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// waiting is a stream that is looked into.
+type waiting struct {
+	network.Stream
+	data  bool
+	looks *atomic.Int64
+}
+
+func (w waiting) SetReadDeadline(time.Time) error { return nil }
+
+func (w waiting) Read(p []byte) (int, error) {
+	w.looks.Add(1)
+	if w.data {
+		return 1, nil
+	}
+	return 0, os.ErrDeadlineExceeded
+}
+
+// However many streams there are, few are looked into to tell how many are unread.
+func TestFewLooksAreEnough(t *testing.T) {
+	for _, c := range []struct{ idle, unread, silent, least, most int }{
+		{0, 0, 3, 3, 3}, {10, 4, 0, 4, 4}, {64, 64, 1, 65, 65}, {5000, 5000, 1, 5001, 5001}, {5000, 0, 0, 0, 0}, {5000, 2500, 0, 500, 4500},
+	} {
+		var looks atomic.Int64
+		s := hoarder{silent: c.silent}
+		for i := range c.idle {
+			s.idle = append(s.idle, &rawStream{s: waiting{data: i < c.unread, looks: &looks}})
+		}
+		if n := s.unread(); n < c.least || n > c.most || looks.Load() > looksPerConn {
+			t.Errorf("%+v: %d are unread, by %d looks", c, n, looks.Load())
+		}
 	}
 }

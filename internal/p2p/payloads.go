@@ -83,6 +83,13 @@ func (b *budget) takeAnswer(l limits, sender uint64, n int) bool {
 	return true
 }
 
+// held is what the requests hold, in bytes.
+func (b *budget) held() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return int64(b.bytes)
+}
+
 func (b *budget) give(sender uint64, n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

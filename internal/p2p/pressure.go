@@ -1,14 +1,19 @@
 package p2p
 
 import (
+	"cmp"
+	"math/rand/v2"
 	"runtime"
 	"runtime/metrics"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 )
 
-// fewUnread is how many streams without a reader are no reason to close anything.
+// fewUnread is how many first windows of unread data are no reason to close anything.
 const fewUnread = 8
 
 // connShare is the part of the memory that the unread bytes of one connection may
@@ -29,8 +34,8 @@ func (o *Options) fitMemory() {
 }
 
 // watchMemory keeps those who let data pile up from taking the memory of all: while
-// more than half of it is in use, the connection with most streams that nobody
-// reads is closed, one at a time.
+// more than half of it is in use, the connection that holds most, in streams that
+// nobody reads and in requests, is closed, one at a time.
 func (h *Host) watchMemory() {
 	tick := time.NewTicker(h.o.Timing.Memory)
 	defer tick.Stop()
@@ -46,35 +51,89 @@ func (h *Host) watchMemory() {
 	}
 }
 
-// relieve closes the connection with most unread streams, if one has more than a
-// few: else it is not them who take the memory.
+// hoarder is a connection that may hold much.
+type hoarder struct {
+	c        *connState
+	requests int64 // bytes that its requests hold
+	silent   int   // streams that have sent no first frame
+	idle     []*rawStream
+	most     int64 // bytes that it can hold at most
+}
+
+// relieve closes the connection that holds most, if one holds more than a few
+// windows: else it is not them who take the memory. Whether data waits in a stream
+// costs a look, so those that can hold most are looked at first, others by chance.
 func (h *Host) relieve() bool {
-	var worst *connState
-	most := fewUnread
+	var all []hoarder
 	for _, c := range h.conns.list() {
-		if n := c.unread(); n > most {
-			worst, most = c, n
+		if s := c.hoards(); s.most > fewUnread*h.o.WindowInitial {
+			all = append(all, s)
 		}
 	}
-	if worst == nil {
+	slices.SortFunc(all, func(a, b hoarder) int { return cmp.Compare(b.most, a.most) })
+	var worst hoarder
+	unread, holds := 0, fewUnread*h.o.WindowInitial
+	if len(all) > connsPerTick {
+		rest := all[connsPerTick/2:]
+		rand.Shuffle(len(rest), func(i, j int) { rest[i], rest[j] = rest[j], rest[i] })
+		all = all[:connsPerTick]
+	}
+	for _, s := range all {
+		if s.most <= holds {
+			continue
+		}
+		n := s.unread()
+		if held := s.requests + int64(n)*h.o.WindowInitial; held > holds {
+			worst, unread, holds = s, n, held
+		}
+	}
+	if worst.c == nil {
 		return false
 	}
-	h.o.Log.Warn("memory is short: closed the connection of a node with streams that nobody reads",
-		"peer", worst.peer.Node.String(), "streams", most)
-	_ = worst.conn.CloseWithError(network.ConnResourceLimitExceeded)
+	h.o.Log.Warn("memory is short: closed the connection of a node that holds most of it",
+		"peer", worst.c.peer.Node.String(), "unread_streams", unread, "request_bytes", worst.requests)
+	_ = worst.c.conn.CloseWithError(network.ConnResourceLimitExceeded)
 	return true
 }
 
-// unread counts the streams of c whose data waits for a reader, those included
-// that have sent no first frame.
-func (c *connState) unread() int {
-	n := max(0, c.conn.Stat().NumStreams-c.raw.count()-2*maxRequestStreams) // those of requests are read
-	for _, s := range c.raw.idle(time.Now().Add(-c.raw.period()).UnixNano()) {
-		if s.dataWaits() {
-			n++
-		}
+const (
+	// looksPerConn is how many streams of a connection are looked at, chosen by
+	// chance, to tell how many of them are unread. Each look takes up to peekTime,
+	// those of one connection are made at once.
+	looksPerConn = 64
+	connsPerTick = 16
+)
+
+// hoards tells what c may hold, without a look.
+func (c *connState) hoards() hoarder {
+	s := hoarder{c: c, requests: c.budget.held()}
+	s.silent = max(0, c.conn.Stat().NumStreams-c.raw.count()-2*maxRequestStreams) // those of requests are read
+	s.idle = c.raw.idle(time.Now().Add(-c.raw.period()).UnixNano())
+	s.most = s.requests + int64(s.silent+len(s.idle))*c.table.h.o.WindowInitial
+	return s
+}
+
+// unread estimates how many streams' data waits for a reader.
+func (s hoarder) unread() int {
+	looked := s.idle
+	if len(looked) > looksPerConn {
+		rand.Shuffle(len(looked), func(i, j int) { looked[i], looked[j] = looked[j], looked[i] })
+		looked = looked[:looksPerConn]
 	}
-	return n
+	var waits atomic.Int64
+	var all sync.WaitGroup
+	for _, c := range looked {
+		all.Go(func() {
+			if c.dataWaits() {
+				waits.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	if len(looked) == 0 {
+		return s.silent
+	}
+	return s.silent + int(waits.Load())*len(s.idle)/len(looked)
 }
 
 // heapInUse is what was alive at the last collection of garbage, in bytes.

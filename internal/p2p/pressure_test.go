@@ -8,6 +8,7 @@ import (
 
 	"github.com/fastn-stack/fastnd/internal/p2p"
 	"github.com/fastn-stack/fastnd/internal/p2p/p2ptest"
+	"github.com/fastn-stack/fastnd/internal/wire"
 	"github.com/fastn-stack/fastnd/service/api"
 )
 
@@ -77,5 +78,51 @@ func TestShortMemoryClosesTheWorst(t *testing.T) {
 		}
 		inUse.Store(0)
 		call(t, greedy, h, nil) // it may come back
+	})
+}
+
+// What requests hold counts as what streams do.
+func TestShortMemoryClosesWhoHoldsRequests(t *testing.T) {
+	transports(t, func(t *testing.T, only p2ptest.Option) {
+		var log logBook
+		var inUse atomic.Int64
+		g := newGate()
+		book := p2ptest.NewBook()
+		h := p2ptest.New(t, g, only, smallWindows, func(o *p2p.Options) {
+			o.MemoryLimit, o.HeapInUse = 1<<30, inUse.Load
+			o.Timing.Memory = 20 * time.Millisecond
+			o.Log = log.logger()
+		})
+		book.Add(h.Node(), h.Addrs()...)
+		greedy := p2ptest.New(t, g, only, func(o *p2p.Options) { o.Book = book })
+		modest := p2ptest.New(t, g, only, func(o *p2p.Options) { o.Book = book })
+		ended := make(chan error, 100)
+		held := string(padded("hold ", 30_000))
+		hold := func(from *p2p.Host, n int) { // of 30,000 bytes; 8 windows are 2 MiB
+			for range n {
+				go func() {
+					_, _, err := from.Request(timeout(t, 60*time.Second), h.Node(), p2ptest.Open(wire.Kind_KIND_CALL), []byte(held))
+					ended <- err
+				}()
+			}
+			for range n {
+				recv(t, g.entered, "request")
+			}
+		}
+		hold(modest, 10)
+		hold(greedy, 80)
+		inUse.Store(1<<29 + 1)
+		for range 80 {
+			wantCode(t, recv(t, ended, "end of a greedy node's request"), api.CodeOutcomeUnknown)
+		}
+		g.release(held[len("hold "):])
+		for range 10 {
+			if err := recv(t, ended, "answer"); err != nil {
+				t.Error(err)
+			}
+		}
+		if got := log.String(); !strings.Contains(got, "peer="+greedy.Node().String()) || strings.Contains(got, "peer="+modest.Node().String()) {
+			t.Errorf("the log does not name the greedy node, and only that: %s", got)
+		}
 	})
 }
