@@ -32,9 +32,8 @@ func (d *Daemon) Status(c ipc.Caller) api.Status {
 	if n == nil {
 		return s
 	}
-	s.Problems = append(s.Problems, n.losses()...)
-	s.Problems = append(s.Problems, n.mail.problems()...)
-	s.Budgets = append(s.Budgets, n.mail.store.Budgets(c.UID)...)
+	s.Problems = append(s.Problems, n.lossProblems()...)
+	n.mail.status(&s, c.UID)
 	s.Node.ID, s.Node.PeerID = n.host.Node().String(), n.host.Node().PeerID().String()
 	s.Node.Addresses, s.Node.Ports = n.host.Addrs(), n.host.Ports()
 	if c.Admin {
@@ -42,8 +41,6 @@ func (d *Daemon) Status(c ipc.Caller) api.Status {
 	}
 	s.Identities = n.verbs.Identities(c.UID, c.User)
 	s.Peers = n.verbs.Peers(c)
-	s.Unread = n.mail.unread(c.UID)
-	s.Wanted = append(s.Wanted, n.mail.wanted(c.UID)...)
 	for _, p := range s.Identities {
 		if p.Problem != "" {
 			s.Problems = append(s.Problems, api.Problem{Text: fmt.Sprintf("identity %s is offline: %s", p.Name, p.Problem), Fix: p.Fix})

@@ -19,6 +19,7 @@ import (
 	"github.com/fastn-stack/fastnd/internal/ipc"
 	"github.com/fastn-stack/fastnd/internal/messages"
 	"github.com/fastn-stack/fastnd/internal/peercred"
+	"github.com/fastn-stack/fastnd/internal/sqlite"
 	"github.com/fastn-stack/fastnd/internal/systemd"
 	"github.com/fastn-stack/fastnd/service/api"
 )
@@ -45,6 +46,8 @@ type Daemon struct {
 	spare   spare
 	holders holders
 	disk    disk
+	// opening tells whether a database is being opened, and perhaps repaired.
+	opening sqlite.Progress
 	// confinement is what the unit takes away; set by New.
 	confinement []api.Problem
 	started     time.Time
@@ -81,7 +84,7 @@ func New(ctx context.Context, o Options) (*Daemon, error) {
 	d.journal = systemd.OpenLog("fastnd", d.level, o.Stderr)
 	d.log = slog.New(systemd.QuietPeers(d.journal))
 	d.policy = &peercred.Policy{PerUser: o.perUser(), OwnUID: uint32(os.Geteuid()), Group: "fastn", AdminGroup: "fastn-admin", Namespaced: namespaced()}
-	d.disk.noticed = make(chan struct{}, 1)
+	d.disk.noticed, d.disk.write = make(chan struct{}, 1), probeDisk
 	d.noteConfined()
 	d.budgets = access.NewBudgets(limits(config.Default().Budgets), d.names.get)
 	d.server = ipc.New((*backend)(d), d.log, ipc.Options{})
@@ -91,7 +94,7 @@ func New(ctx context.Context, o Options) (*Daemon, error) {
 		return d, nil
 	}
 	d.apply(cfg)
-	d.startNode(ctx)
+	d.extended(func() { d.startNode(ctx) })
 	return d, nil
 }
 
@@ -136,7 +139,7 @@ func (d *Daemon) status() string {
 		text = "locked: " + p.Text
 	} else if n := d.node.Load(); n != nil {
 		text = "serving as node " + n.host.Node().Short()
-		for _, p := range n.losses() {
+		for _, p := range n.lossProblems() {
 			text += "; " + p.Text
 		}
 	}

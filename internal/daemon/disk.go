@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,10 +32,29 @@ const (
 type disk struct {
 	trouble atomic.Pointer[api.Problem] // nil while it takes what is written
 	noticed chan struct{}               // of one: wakes watchDisk
+	write   func(dir string) error      // probeDisk; tests set it
+
+	probing sync.Mutex // one probe at a time: each takes room and syncs
+	probed  time.Time
+	found   error // by the last one
+}
+
+// probeFresh is how long the next one who is refused need not try the disk again.
+const probeFresh = time.Second
+
+// probe tries the disk, or tells what was found within the last fresh.
+func (k *disk) probe(dir string, fresh time.Duration) error {
+	k.probing.Lock()
+	defer k.probing.Unlock()
+	if k.probed.IsZero() || time.Since(k.probed) >= fresh {
+		k.found = k.write(dir)
+		k.probed = time.Now()
+	}
+	return k.found
 }
 
 // isDisk tells whether err means that the disk refused, be it full, read-only or
-// failing.
+// failing, or damaged what is on it.
 func isDisk(err error) bool {
 	for _, e := range []error{sqlite.ErrDisk, sqlite.ErrDamaged, unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO} {
 		if errors.Is(err, e) {
@@ -48,8 +70,8 @@ func (d *Daemon) explain(err error) error {
 	if e, ok := errors.AsType[*api.Error](err); ok && e.Code != api.CodeStorage || !isDisk(err) {
 		return err
 	}
-	why, fix := d.diagnose(err)
-	d.diskRefused(why, fix, err)
+	id, why, fix := d.diagnose(err)
+	d.diskRefused(id, why, fix, err)
 	return api.Errorf(api.CodeStorage, "it could not be stored and was not done: %s", why).WithHint("%s", d.asAdmin(fix))
 }
 
@@ -62,10 +84,10 @@ func (d *Daemon) asAdmin(fix string) string {
 }
 
 // diskRefused tells of it once.
-func (d *Daemon) diskRefused(why, fix string, err error) {
+func (d *Daemon) diskRefused(id systemd.MessageID, why, fix string, err error) {
 	p := &api.Problem{Text: why + "; what is stored is served, changes are refused", Fix: fix}
 	if d.disk.trouble.Swap(p) == nil {
-		d.log.Error("the disk refused a change", systemd.MsgDiskRefuses.Attr(), "problem", why, "fix", fix, "error", err)
+		d.log.Error("the disk refused a change", id.Attr(), "problem", why, "fix", fix, "error", err)
 		d.tellStatus()
 	}
 	d.watch()
@@ -85,12 +107,23 @@ func (d *Daemon) tellStatus() {
 }
 
 // diagnose tries the disk and says what is wrong with it, and what to do.
-func (d *Daemon) diagnose(err error) (why, fix string) {
-	dir := d.place.dir
-	if probe := probeDisk(dir); probe != nil {
+func (d *Daemon) diagnose(err error) (id systemd.MessageID, why, fix string) {
+	if probe := d.disk.probe(d.place.dir, probeFresh); probe != nil {
 		err = probe
 	}
+	if f, ok := errors.AsType[*sqlite.FileError](err); ok && !errors.Is(err, sqlite.ErrDisk) {
+		return systemd.MsgStoreDamaged, fmt.Sprintf("%s is damaged and was not repaired: %s", f.Path, strings.Join(strings.Fields(err.Error()), " ")),
+			"restore a backup: " + d.restoreCommand()
+	}
+	why, fix = d.whyRefused(err)
+	return systemd.MsgDiskRefuses, why, fix
+}
+
+// whyRefused is diagnose for what the disk did not take.
+func (d *Daemon) whyRefused(err error) (why, fix string) {
+	dir := d.place.dir
 	quoted := api.ShellQuote(dir)
+	var room *sqlite.RoomError
 	var st unix.Statfs_t
 	statErr := unix.Statfs(dir, &st)
 	switch {
@@ -103,6 +136,9 @@ func (d *Daemon) diagnose(err error) (why, fix string) {
 	case errors.Is(err, unix.EDQUOT):
 		return fmt.Sprintf("the disk quota of %s is used up", dir),
 			"raise the quota of fastnd's user or remove files of that user; fastnd then goes on by itself"
+	case errors.As(err, &room):
+		return fmt.Sprintf("the file system of %s is nearly full: %v", dir, room),
+			fmt.Sprintf(`make room on it ("df -h %s" shows which it is); fastnd then goes on by itself`, quoted)
 	case statErr == nil && st.Files > 0 && st.Ffree == 0:
 		return fmt.Sprintf("the file system of %s has no inodes left", dir),
 			fmt.Sprintf(`remove files from it ("df -i %s" shows which it is); fastnd then goes on by itself`, quoted)
@@ -125,7 +161,11 @@ func probeDisk(dir string) error {
 	if err == nil {
 		err = f.Sync()
 	}
-	return errors.Join(err, f.Close(), os.Remove(path))
+	removed := os.Remove(path)
+	if errors.Is(removed, fs.ErrNotExist) {
+		removed = nil // somebody tidied up
+	}
+	return errors.Join(err, f.Close(), removed)
 }
 
 // watchDisk waits for a disk that refused, and then goes on without anybody's
@@ -150,7 +190,7 @@ func (d *Daemon) watchDisk(ctx context.Context) {
 }
 
 func (d *Daemon) tryDisk(ctx context.Context) {
-	if probeDisk(d.place.dir) != nil {
+	if d.disk.probe(d.place.dir, 0) != nil {
 		return
 	}
 	d.reloading.Lock()

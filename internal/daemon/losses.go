@@ -7,12 +7,17 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/messages"
 	"github.com/fastn-stack/fastnd/internal/roster"
 	"github.com/fastn-stack/fastnd/internal/sqlite"
-	"github.com/fastn-stack/fastnd/internal/store"
 	"github.com/fastn-stack/fastnd/internal/systemd"
 	"github.com/fastn-stack/fastnd/service/api"
 )
@@ -20,48 +25,230 @@ import (
 const (
 	// nodeKey is where the store keeps which node it belongs to.
 	nodeKey = "node"
-	// lossKey is where it keeps what starts found missing, a line each, until a
+	// mailKey is where it keeps that there is a database of messages.
+	mailKey = "messages"
+	// lossKey is where it keeps what was found missing, a line each, until a
 	// reload: somebody must have seen it.
 	lossKey = "losses"
+	// lossesKept bounds these lines: the first, and the newest of the others.
+	lossesKept = 8
 )
 
-// storeExists tells whether there is a store to open, before one is made.
-func (n *node) storeExists() bool {
-	_, err := os.Stat(filepath.Join(n.d.place.dir, store.File))
+// losses are those that are not in the store yet.
+type losses struct {
+	writing sync.Mutex // held while they are brought there, or all are forgotten
+	wake    chan struct{}
+
+	mu    sync.Mutex
+	fresh []loss
+}
+
+// loss is one that somebody has to be told of.
+type loss struct {
+	text string       // one line
+	told func() error // called once it is in the store; may be nil
+}
+
+// isThere tells whether there is such a file in the daemon's folder.
+func (n *node) isThere(file string) bool {
+	_, err := os.Stat(filepath.Join(n.d.place.dir, file))
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // noteLosses compares what is there with what was: a store or key that is gone
 // is made anew, or done without, but never silently.
 func (n *node) noteLosses(ctx context.Context, existed bool, key identity.ID, entries []roster.Entry) error {
-	var found []string
-	if r := n.store.Recovery(); r != nil {
-		found = append(found, tellRecovery(r))
-	}
-	if !existed && len(entries) > 0 {
-		found = append(found, "the store was missing: contacts, grants, blocks and the names of identities are gone")
+	const missing = "the store was missing: contacts, grants, blocks and the names of identities are gone; keys and messages are not affected"
+	told := func() error { return n.store.Told(ctx) }
+	switch r := n.store.Recovery(); {
+	case r != nil && r.Missing && r.Tables == nil:
+		n.lost(missing, "", told)
+	case r != nil:
+		n.lost(tellStore(r), r.Cause, told)
+	case !existed && len(entries) > 0:
+		n.lost(missing, "", nil)
 	}
 	if was, ok := n.store.Meta(nodeKey); ok && was != key.String() {
-		found = append(found, "the key of node "+was[:8]+" was missing, another was made: contacts find this machine again only once it has called them")
+		n.lost("the key of node "+was[:8]+" was missing, another was made: contacts find this machine again only once it has called them", "", nil)
 	}
-	for _, text := range found {
-		n.d.log.Error("something was lost", systemd.MsgStoreDamaged.Attr(), "problem", text)
-	}
-	old, _ := n.store.Meta(lossKey)
-	if len(found) > 0 {
-		all := strings.TrimSpace(old + "\n" + strings.Join(found, "\n"))
-		if err := n.store.SetMeta(ctx, lossKey, all); err != nil {
-			return err
-		}
+	if err := n.keepLosses(ctx); err != nil {
+		return err
 	}
 	return n.store.SetMeta(ctx, nodeKey, key.String())
 }
 
-// tellRecovery says what became of a damaged store, in one line.
-func tellRecovery(r *sqlite.Recovery) string {
+// noteLostMail is noteLosses for the messages.
+func (n *node) noteLostMail(ctx context.Context, existed bool, store *messages.Store) error {
+	const missing = "the messages were missing: those that waited to be sent and those that were received are gone"
+	_, had := n.store.Meta(mailKey)
+	switch r := store.Recovery(); {
+	case r != nil && r.Missing && r.Tables == nil:
+		n.lost(missing, "", store.Told)
+	case r != nil:
+		n.lost(tellMail("damaged", r), r.Cause, store.Told)
+	case !existed && had:
+		n.lost(missing, "", nil)
+	}
+	if err := n.keepLosses(ctx); err != nil {
+		return err
+	}
+	return n.store.SetMeta(ctx, mailKey, "1")
+}
+
+// lost notes a loss, or a repair that cost nothing. It does not wait for the disk.
+func (n *node) lost(text, cause string, told func() error) {
+	n.d.log.Error("something on the disk was missing or damaged", systemd.MsgStoreDamaged.Attr(), "problem", text, "cause", cause)
+	n.losses.mu.Lock()
+	n.losses.fresh = append(n.losses.fresh, loss{text, told})
+	n.losses.mu.Unlock()
+	select {
+	case n.losses.wake <- struct{}{}:
+	default:
+	}
+}
+
+// keepLosses brings what was noted to the store.
+func (n *node) keepLosses(ctx context.Context) error {
+	n.losses.writing.Lock()
+	defer n.losses.writing.Unlock()
+	n.losses.mu.Lock()
+	fresh := slices.Clone(n.losses.fresh)
+	n.losses.mu.Unlock()
+	if len(fresh) == 0 {
+		return nil
+	}
+	lines := n.keptLosses()
+	for _, l := range fresh {
+		lines = addLoss(lines, l.text)
+	}
+	if err := n.store.SetMeta(ctx, lossKey, strings.Join(lines, "\n")); err != nil {
+		return err
+	}
+	n.losses.mu.Lock()
+	n.losses.fresh = slices.Delete(n.losses.fresh, 0, len(fresh))
+	n.losses.mu.Unlock()
+	for _, l := range fresh {
+		if l.told == nil {
+			continue
+		}
+		if err := l.told(); err != nil {
+			n.d.log.Error("what was told of a repair will be told again", "error", err)
+		}
+	}
+	return nil
+}
+
+// rememberLosses keeps what is noted while the node runs; a last time when ctx
+// ends.
+func (n *node) rememberLosses(ctx context.Context) {
+	retry := time.NewTicker(n.d.o.retryDisk())
+	defer retry.Stop()
+	tick := retry.C
+	for ctx.Err() == nil {
+		select {
+		case <-n.losses.wake:
+		case <-tick:
+		case <-ctx.Done():
+		}
+		// Not ctx: it ends before the store does.
+		err := n.keepLosses(context.WithoutCancel(ctx))
+		if tick = nil; err != nil {
+			tick = retry.C // in memory until then
+		}
+	}
+}
+
+func (n *node) keptLosses() []string {
+	kept, _ := n.store.Meta(lossKey)
+	return slices.Collect(func(yield func(string) bool) {
+		for text := range strings.Lines(kept) {
+			if text = strings.TrimSpace(text); text != "" && !yield(text) {
+				return
+			}
+		}
+	})
+}
+
+// asideText begins the part of a loss that differs each time.
+const asideText = "; what it was is in "
+
+// timesText is what is put behind a loss that came several times.
+var timesText = regexp.MustCompile(` \(([0-9]+) times\)$`)
+
+// addLoss adds a line. One that tells the same as an earlier one takes its place,
+// and of many those in the middle are forgotten.
+func addLoss(lines []string, text string) []string {
+	kind := func(line string) string {
+		line, _, _ = strings.Cut(timesText.ReplaceAllString(line, ""), asideText)
+		return line
+	}
+	i := slices.IndexFunc(lines, func(line string) bool { return kind(line) == kind(text) })
+	if i >= 0 {
+		times := 1
+		if m := timesText.FindStringSubmatch(lines[i]); m != nil {
+			times, _ = strconv.Atoi(m[1])
+		}
+		lines[i] = fmt.Sprintf("%s (%d times)", text, times+1)
+		return lines
+	}
+	if lines = append(lines, text); len(lines) > lossesKept {
+		lines = slices.Delete(lines, 1, 1+len(lines)-lossesKept)
+	}
+	return lines
+}
+
+// lossProblems are those that were noted and not acknowledged.
+func (n *node) lossProblems() []api.Problem {
+	lines := n.keptLosses()
+	n.losses.mu.Lock()
+	for _, l := range n.losses.fresh {
+		lines = addLoss(lines, l.text)
+	}
+	n.losses.mu.Unlock()
+	var out []api.Problem
+	for _, text := range lines {
+		fix := "restore a backup, or go on without and acknowledge it: "
+		if strings.Contains(text, "was lost") { // nothing was
+			fix = "look at the disk's health, and acknowledge it: "
+		}
+		out = append(out, api.Problem{Text: text, Fix: fix + n.d.reloadCommand()})
+	}
+	return out
+}
+
+// forgetLosses is done by a reload.
+func (n *node) forgetLosses(ctx context.Context) error {
+	n.losses.writing.Lock()
+	defer n.losses.writing.Unlock()
+	n.losses.mu.Lock()
+	n.losses.fresh = nil
+	n.losses.mu.Unlock()
+	return n.store.SetMeta(ctx, lossKey, "")
+}
+
+// tellStore says what became of a damaged store, in one line.
+func tellStore(r *sqlite.Recovery) string {
+	text := "the store was damaged and repaired, and nothing of contacts or grants was lost"
+	if lost := lostRows(r, tableNames()); lost != "" {
+		text = "the store was damaged and repaired, lost are " + lost
+	}
+	return text + "; keys are not affected" + leftOf(r)
+}
+
+// tellMail does so of messages.
+func tellMail(how string, r *sqlite.Recovery) string {
+	text := "the messages were " + how + " and repaired, and no message was lost"
+	if lost := lostRows(r, map[string]string{"outbox": "sent messages", "inbox": "received messages"}); lost != "" {
+		text = "the messages were " + how + " and repaired, lost are " + lost
+	}
+	return text + leftOf(r)
+}
+
+// lostRows counts what was lost, in the users' words for the tables.
+func lostRows(r *sqlite.Recovery, names map[string]string) string {
 	var lost []string
 	for _, t := range r.Tables {
-		switch what, ok := tableNames()[t.Name]; {
+		switch what, ok := names[t.Name]; {
 		case !ok || !t.Lost:
 		case t.Missing > 0:
 			lost = append(lost, fmt.Sprintf("%d %s", t.Missing, what))
@@ -72,13 +259,13 @@ func tellRecovery(r *sqlite.Recovery) string {
 	if r.Commits > 0 {
 		lost = append(lost, fmt.Sprintf("at least %d of the last changes", r.Commits))
 	}
-	text := "the store was damaged and repaired, and nothing of contacts or grants was lost"
-	if len(lost) > 0 {
-		text = "the store was damaged and repaired, lost are " + strings.Join(lost, ", ")
-	}
-	text += "; keys are not affected"
+	return strings.Join(lost, ", ")
+}
+
+// leftOf says where the damaged file is, and why it was called that.
+func leftOf(r *sqlite.Recovery) (text string) {
 	if r.MovedTo != "" {
-		text += "; what it was is in " + r.MovedTo
+		text = asideText + r.MovedTo
 	}
 	if r.Cause != "" {
 		text += " (" + strings.Join(strings.Fields(r.Cause), " ") + ")"
@@ -94,29 +281,7 @@ func tableNames() map[string]string {
 
 // repaired is told of damage that a running store mended from memory.
 func (n *node) repaired(r *sqlite.Recovery) {
-	text := "the store was damaged while in use and made anew, nothing was lost; what it was is in " + r.MovedTo
-	n.d.log.Error("the store was repaired", systemd.MsgStoreDamaged.Attr(), "problem", text, "cause", r.Cause)
-	n.damage.Store(&api.Problem{Text: text, Fix: "check the disk, and acknowledge it: " + n.d.reloadCommand()})
-}
-
-// losses are the problems that noteLosses found.
-func (n *node) losses() []api.Problem {
-	kept, _ := n.store.Meta(lossKey)
-	var out []api.Problem
-	if p := n.damage.Load(); p != nil {
-		out = append(out, *p)
-	}
-	for text := range strings.Lines(kept) {
-		out = append(out, api.Problem{Text: strings.TrimSpace(text),
-			Fix: "restore a backup, or go on without and acknowledge it: " + n.d.reloadCommand()})
-	}
-	return out
-}
-
-// forgetLosses is done by a reload.
-func (n *node) forgetLosses(ctx context.Context) error {
-	n.damage.Store(nil)
-	return n.store.SetMeta(ctx, lossKey, "")
+	n.lost("the store was damaged while in use and made anew, nothing was lost"+asideText+r.MovedTo, r.Cause, nil)
 }
 
 // missingKeys are identities that the store knows and the keystore does not. Of a

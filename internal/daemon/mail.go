@@ -36,17 +36,21 @@ const (
 
 // openMail opens the messages; nothing is delivered before startMail.
 func (n *node) openMail(ctx context.Context) error {
+	existed := n.isThere(messages.File)
 	m := &mail{n: n, seen: lru.New[identity.ID, time.Time](seenNodes), check: make(chan struct{}, 1)}
 	var err error
 	m.store, err = messages.Open(ctx, n.d.place.dir, messages.Options{
 		Now: n.d.o.clock(), Limits: func() messages.Limits { return *n.d.messageLimits.Load() },
 		Owner: n.roster.Owner, UserName: n.d.names.get, OnAside: m.aside, OnRecovery: m.recovered,
-		OnDisk: m.diskRefused,
+		OnDisk: m.diskRefused, Progress: &n.d.opening,
 	})
 	if err != nil {
 		return &startError{systemd.MsgStoreDamaged, err}
 	}
 	n.closers = append(n.closers, m.store.Close)
+	if err := n.noteLostMail(ctx, existed, m.store); err != nil {
+		return err
+	}
 	m.courier = messages.NewCourier(messages.CourierOptions{
 		Store: m.store, Deliver: n.router.Deliver, Takes: n.router.TakesMail, Contact: n.contact, Announce: m.announce,
 		Near: m.near, Tell: m.tell, Now: n.d.o.clock(), Log: n.d.log,
@@ -67,20 +71,13 @@ func (p post) Deliver(ctx context.Context, m *router.Mail) ([]error, error) { re
 
 // startMail has messages delivered, and the whole of their file checked beside.
 func (n *node) startMail() {
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() {
+	n.goOn(func(ctx context.Context) {
 		if err := n.mail.courier.Run(ctx); err != nil && ctx.Err() == nil {
 			n.d.log.Error("no message is delivered", "error", err)
 		}
 	})
 	n.mail.checkSoon()
-	wg.Go(func() { n.mail.checkAll(ctx) })
-	n.closers = append(n.closers, func() error {
-		cancel()
-		wg.Wait()
-		return nil
-	})
+	n.goOn(n.mail.checkAll)
 }
 
 // checkSoon has the whole file checked.
@@ -258,21 +255,24 @@ func (m *mail) diskRefused(err error) {
 	}
 }
 
+// recovered is told of damage that was repaired while in use.
 func (m *mail) recovered(r *sqlite.Recovery) {
-	m.n.d.log.Error("the messages were damaged and have been repaired", systemd.MsgStoreDamaged.Attr(), "recovery", fmt.Sprintf("%+v", *r))
+	m.n.lost(tellMail("damaged while in use", r), r.Cause, m.store.Told)
 	m.checkSoon()
 }
 
-// problems tells what of the messages needs somebody's attention.
-func (m *mail) problems() []api.Problem {
-	var out []api.Problem
+// status adds what uid is told of the messages. It does not wait for a repair.
+func (m *mail) status(s *api.Status, uid uint32) {
 	if n := m.store.AsideCount(); n > 0 {
-		out = append(out, api.Problem{Text: fmt.Sprintf("%d messages were found changed on the disk and are not delivered", n),
+		s.Problems = append(s.Problems, api.Problem{Text: fmt.Sprintf("%d messages were found changed on the disk and are not delivered", n),
 			Fix: "look at the disk's health, and restore a backup if they matter"})
 	}
-	if r := m.store.Recovery(); r != nil {
-		out = append(out, api.Problem{Text: "the messages were damaged: some may be missing; what they were is in " + r.MovedTo,
-			Fix: "look at the disk's health, and restore a backup if they matter"})
+	if since, ok := m.store.Mending(); ok {
+		s.Problems = append(s.Problems, api.Problem{Text: "the messages were found damaged and have been under repair since " + since.Format(time.TimeOnly) +
+			"; whoever sends or reads messages waits", Fix: "wait until it is done"})
+		return
 	}
-	return out
+	s.Budgets = append(s.Budgets, m.store.Budgets(uid)...)
+	s.Unread = m.unread(uid)
+	s.Wanted = append(s.Wanted, m.wanted(uid)...)
 }

@@ -46,8 +46,8 @@ type node struct {
 	mail     *mail
 	verbs    *verbs.Verbs
 
-	refused     atomic.Uint64                // opens of strangers, since the start
-	damage      atomic.Pointer[api.Problem]  // that was mended while in use, until a reload
+	refused     atomic.Uint64 // opens of strangers, since the start
+	losses      losses
 	keyProblems atomic.Pointer[[]keyProblem] // replaced by each reload
 	// ready is closed when host and remote know each other: peers can be there
 	// before p2p.New has returned.
@@ -68,7 +68,7 @@ type keyProblem struct {
 // newNode opens the keystore and the store, and listens. On an error all that
 // was opened is closed again.
 func newNode(ctx context.Context, d *Daemon) (_ *node, err error) {
-	n := &node{d: d, ready: make(chan struct{}), closing: make(chan struct{})}
+	n := &node{d: d, ready: make(chan struct{}), closing: make(chan struct{}), losses: losses{wake: make(chan struct{}, 1)}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close())
@@ -79,7 +79,7 @@ func newNode(ctx context.Context, d *Daemon) (_ *node, err error) {
 		return nil, err
 	}
 	_ = os.RemoveAll(filepath.Join(d.place.dir, verbs.Snapshots)) // left by a crash; the next backup says what is wrong with it
-	existed := n.storeExists()
+	existed := n.isThere(store.File)
 	if err := n.openStore(ctx); err != nil {
 		return nil, err
 	}
@@ -111,6 +111,7 @@ func newNode(ctx context.Context, d *Daemon) (_ *node, err error) {
 		Budgets: d.budgets, Events: d.hub, Messages: n.mail.store, Courier: n.mail.courier, Now: d.o.clock(),
 		Dir: d.place.dir, Version: d.o.Version}
 	n.startMail()
+	n.goOn(n.rememberLosses)
 	for name := range handlers {
 		n.verbs.Builtin = append(n.verbs.Builtin, name)
 	}
@@ -174,12 +175,24 @@ func (n *node) otherProblems(uid uint32, admin bool) []api.Problem {
 
 func (n *node) openStore(ctx context.Context) error {
 	var err error
-	if n.store, err = store.Open(ctx, n.d.place.dir); err != nil {
+	if n.store, err = store.Open(ctx, n.d.place.dir, &n.d.opening); err != nil {
 		return &startError{systemd.MsgStoreDamaged, err}
 	}
 	n.store.OnRecovery(n.repaired)
 	n.closers = append(n.closers, n.store.Close)
 	return nil
+}
+
+// goOn runs work until the node closes.
+func (n *node) goOn(work func(ctx context.Context)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { work(ctx) })
+	n.closers = append(n.closers, func() error {
+		cancel()
+		wg.Wait()
+		return nil
+	})
 }
 
 // memoryShare is what of the control group's limit Go may use: the rest is for

@@ -90,6 +90,15 @@ func (d *Daemon) reloadCommand() string {
 	return "systemctl reload fastnd"
 }
 
+// restoreCommand puts a backup in the place of all that is stored.
+func (d *Daemon) restoreCommand() string {
+	dir := api.ShellQuote(d.place.dir)
+	if !d.o.perUser() {
+		return fmt.Sprintf("systemctl stop fastn.socket fastnd.service && mv %[1]s %[1]s.old && fastnd --restore FILE && systemctl start fastn.socket fastnd.service", dir)
+	}
+	return fmt.Sprintf("fastn --home %[1]s daemon stop && mv %[1]s %[1]s.old && fastn --home %[1]s daemon restore FILE && fastn --home %[1]s daemon start", dir)
+}
+
 // whyLocked names what keeps the node from starting, and what to do.
 func (d *Daemon) whyLocked(err error) (systemd.MessageID, api.Problem) {
 	p := problemOf(err, "mend it, then: "+d.reloadCommand())
@@ -106,8 +115,8 @@ func (d *Daemon) whyLocked(err error) (systemd.MessageID, api.Problem) {
 		return systemd.MsgStoreDamaged, p
 	}
 	if isDisk(err) {
-		why, fix := d.diagnose(err)
-		return systemd.MsgDiskRefuses, api.Problem{Text: why + ", and fastnd cannot start its node", Fix: fix}
+		id, why, fix := d.diagnose(err)
+		return id, api.Problem{Text: why + ", and fastnd cannot start its node", Fix: fix}
 	}
 	switch {
 	case errors.Is(err, sqlite.ErrUnsafeFile):

@@ -179,6 +179,7 @@ func TestAnyChangedByte(t *testing.T) {
 			t.Error(got)
 		}
 		b.checkUsage()
+		b.must(b.Told())
 		b.reopen()
 		if b.Recovery() != nil {
 			t.Errorf("byte %d: repaired again: %+v", at, b.Recovery())
@@ -313,12 +314,12 @@ func TestDamageInUse(t *testing.T) {
 		b.must(os.Truncate(b.path(), 8192))
 		b.forgetPages()
 	}
-	b.clock.advance(healEvery / 2)
+	b.clock.advance(30 * time.Second)
 	spoilAll()
 	if _, err := list(); err == nil || len(told) != 1 {
 		t.Errorf("%v, told %d times", err, len(told))
 	}
-	b.clock.advance(healEvery)
+	b.clock.advance(time.Minute)
 	if _, err := list(); err != nil || len(told) != 2 {
 		t.Errorf("%v, told %d times", err, len(told))
 	}

@@ -132,7 +132,8 @@ func TestDeadDiskThatLooksDamaged(t *testing.T) {
 	b := newBox(t)
 	old := b.db
 	b.must(old.Close())
-	b.db, b.broken, b.reopened = nil, fmt.Errorf("open: %w", sqlite.ErrDisk), b.clock.Now()
+	b.db, b.broken = nil, fmt.Errorf("open: %w", sqlite.ErrDisk)
+	b.pause.Note(b.clock.Now())
 	err := b.failure(b.heal(t.Context(), old, sqlite.ErrDamaged))
 	wantCode(t, err, api.CodeStorage)
 }

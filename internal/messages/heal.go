@@ -12,9 +12,6 @@ import (
 	"github.com/fastn-stack/fastnd/service/api"
 )
 
-// healEvery keeps a disk that damages everything from having us repair for ever.
-const healEvery = time.Minute
-
 var errClosed = api.Errorf(api.CodeUnavailable, "the message store is closed")
 
 // heal opens the database again, which repairs it. damaged is the one that was
@@ -22,19 +19,19 @@ var errClosed = api.Errorf(api.CodeUnavailable, "the message store is closed")
 func (s *Store) heal(ctx context.Context, damaged *sqlite.DB, cause error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := s.o.Now()
 	switch {
 	case errors.Is(s.broken, errClosed):
 		return errClosed
 	case s.db != nil && s.db != damaged:
 		return nil // somebody else did it
-	case !s.reopened.IsZero() && now.Sub(s.reopened).Abs() < healEvery:
+	case s.pause.Left(s.o.Now()) > 0:
 		if s.db == nil {
 			cause = s.broken // somebody else found out more
 		}
 		return fmt.Errorf("damaged again: %w", cause)
 	}
-	s.reopened = now
+	s.pause.Note(s.o.Now())
+	defer s.mend()()
 	if s.db != nil {
 		// Closing may fail as the rest did; what counts is whether it opens.
 		_ = errors.Join(s.db.Suspect(), s.db.Close())
@@ -51,6 +48,13 @@ func (s *Store) heal(ctx context.Context, damaged *sqlite.DB, cause error) error
 	return nil
 }
 
+// mend notes since when nothing can be read or written.
+func (s *Store) mend() (end func()) {
+	now := time.Now()
+	s.mending.Store(&now)
+	return func() { s.mending.Store(nil) }
+}
+
 // Heal finds out by a write whether the disk takes messages again. Where it does
 // not, the file is opened anew: another disk may have taken its place.
 func (s *Store) Heal(ctx context.Context) error {
@@ -65,6 +69,7 @@ func (s *Store) Heal(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	if !errors.Is(s.broken, errClosed) {
+		defer s.mend()()
 		if s.db != nil {
 			_ = s.db.Close() // what it could not do is why it is opened again
 			s.db, s.batch = nil, nil

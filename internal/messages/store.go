@@ -47,8 +47,11 @@ type Options struct {
 	UserName func(uid uint32) string
 	// OnAside is told of each row set aside, once that is committed; may be nil.
 	OnAside func(Aside)
-	// OnRecovery is told when the file was repaired while in use; may be nil.
+	// OnRecovery is told when the file was repaired while in use; may be nil. It
+	// must not call the Store.
 	OnRecovery func(*sqlite.Recovery)
+	// Progress is told of each time that the file is opened; may be nil.
+	Progress *sqlite.Progress
 	// OnDisk is told each time that the disk refused; may be nil.
 	OnDisk func(error)
 }
@@ -66,8 +69,10 @@ type Store struct {
 	db       *sqlite.DB // nil if it could not be opened again, or is closed
 	batch    *sqlite.Batch
 	recovery *sqlite.Recovery
-	reopened time.Time // when it was opened again last
-	broken   error     // why db is nil
+	pause    sqlite.Pause // between repairs
+	broken   error        // why db is nil
+
+	mending atomic.Pointer[time.Time] // since when it is being opened again
 
 	aside atomic.Int64
 	audit atomic.Bool // usage may be wrong since rows were set aside
@@ -107,7 +112,7 @@ func (s *Store) open(ctx context.Context) error {
 
 // tryOpen gives the database, closed, also if it could not be loaded.
 func (s *Store) tryOpen(ctx context.Context) (*sqlite.DB, error) {
-	db, err := sqlite.Open(ctx, s.path, sqlite.Options{Migrations: migrations(), LightCheck: true, Salvage: claim})
+	db, err := sqlite.Open(ctx, s.path, sqlite.Options{Migrations: migrations(), LightCheck: true, Salvage: claim, Progress: s.o.Progress})
 	if err != nil {
 		return nil, fmt.Errorf("messages: %w", err)
 	}
@@ -133,8 +138,25 @@ func (s *Store) Close() error {
 	return errors.Join(err, db.Close())
 }
 
-// Recovery tells what Open repaired, nil if there was nothing.
+// Recovery tells what Open repaired, or an Open before it of which nobody was told;
+// nil if there was nothing.
 func (s *Store) Recovery() *sqlite.Recovery { return s.recovery }
+
+// Told forgets what Recovery says, or OnRecovery was told; until then each Open
+// says it again.
+func (s *Store) Told() error {
+	_, err := s.with(func(h handle) error { return h.db.Told() })
+	return err
+}
+
+// Mending tells since when the file has been repaired while in use; ok is false if
+// it is not. All other methods wait for that.
+func (s *Store) Mending() (since time.Time, ok bool) {
+	if t := s.mending.Load(); t != nil {
+		return *t, true
+	}
+	return time.Time{}, false
+}
 
 // AsideCount tells how many rows were set aside and not pruned yet.
 func (s *Store) AsideCount() int64 { return s.aside.Load() }
@@ -217,6 +239,11 @@ func (s *Store) failure(err error) error {
 	}
 	e := api.Errorf(api.CodeInternal, "the message store failed: nothing was stored")
 	e = e.WithHint("ask an administrator to look into the journal of fastnd")
+	if errors.Is(err, sqlite.ErrDamaged) {
+		e = api.Errorf(api.CodeStorage, "the message store at %s is damaged: nothing was stored", s.path)
+		e = e.WithHint("as administrator: look at that disk, and restore a backup if it does not recover by itself")
+		err = &sqlite.FileError{Path: s.path, Err: err}
+	}
 	if errors.Is(err, sqlite.ErrDisk) {
 		e = api.Errorf(api.CodeStorage, "the disk refused: the message store at %s cannot be written, nothing was stored", s.path)
 		e = e.WithHint("look at that disk, then try again; the daemon needs no restart")

@@ -38,7 +38,7 @@ func TestLightCheck(t *testing.T) {
 	if r := db.Recovery(); r == nil || !r.Lost() {
 		t.Errorf("recovery %+v", r)
 	}
-	if err := errors.Join(db.CheckAll(t.Context()), db.Suspect(), db.Close()); err != nil {
+	if err := errors.Join(db.Told(), db.CheckAll(t.Context()), db.Suspect(), db.Close()); err != nil {
 		t.Fatal(err)
 	}
 	db = open() // a false alarm: nothing to repair, and the mark is gone

@@ -81,7 +81,9 @@ func TestSealedRowThatChanged(t *testing.T) {
 		if r == nil || !r.Lost() || r.Tables[0].Copied != 199-i || r.Tables[0].Missing != 1 || count(t, db) != 199-i {
 			t.Errorf("note %d: %+v, %d rows", n, r, count(t, db))
 		}
-		_ = db.Close()
+		if err := errors.Join(db.Told(), db.Close()); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

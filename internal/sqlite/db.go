@@ -50,6 +50,8 @@ type Options struct {
 	// Sealed are tables made by Seal of which every row's digest is checked by
 	// Open. For small ones: it reads them whole.
 	Sealed []string
+	// Progress is told how Open gets on; may be nil.
+	Progress *Progress
 }
 
 // DB is an open database. Update calls run one after another, View calls beside
@@ -68,16 +70,21 @@ type DB struct {
 
 // Open opens or creates the database at path and brings its schema up to date.
 // A damaged file is moved aside and what can be read of it is kept; Recovery
-// then tells what became of it. Errors: ErrUnsafeFile, ErrNewer, and ErrDamaged
-// only if the repair itself failed, in which case the file is where it was.
+// then tells what became of it. Errors: ErrUnsafeFile, ErrNewer; ErrDisk, and
+// ErrDamaged only if the repair itself failed otherwise: then the file is where it
+// was.
 func Open(ctx context.Context, path string, o Options) (*DB, error) {
+	defer o.Progress.begin()()
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	recovery, err := finishSwap(path)
+	aside, err := finishSwap(path)
 	if err != nil {
 		return nil, fmt.Errorf("finish the repair of %s: %w", path, classify(err))
+	}
+	if err := noteMissing(path); err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, classify(err))
 	}
 	cut, err := cutLog(path)
 	if err != nil {
@@ -85,21 +92,24 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 	}
 	db, err := openChecked(ctx, path, o)
 	if errors.Is(err, ErrDamaged) {
-		if recovery, err = repair(ctx, path, err, o); err == nil {
+		if err = repair(ctx, path, err, o); err == nil {
 			db, err = openChecked(ctx, path, o)
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	if recovery == nil {
-		recovery = cut
-	} else if cut != nil {
-		recovery.Commits = cut.Commits
+	if db.recovery, err = untold(path); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, classify(err)), db.Close())
 	}
-	db.recovery = recovery
-	// Without it the next repair only brings back less.
-	_ = keepLayout(ctx, db.writer, path)
+	if db.recovery == nil && aside != "" {
+		db.recovery = &Recovery{MovedTo: aside}
+	}
+	if cut {
+		_ = db.foldLog(ctx) // else it is found again, and known
+	}
+	// Without them the next repair only brings back less, or more is kept.
+	_ = errors.Join(keepLayout(ctx, db.writer, path), pruneDamaged(path))
 	return db, nil
 }
 
@@ -235,7 +245,8 @@ func quickCheck(ctx context.Context, db *sql.DB) error {
 // Path tells where the database is, absolute.
 func (db *DB) Path() string { return db.path }
 
-// Recovery tells what Open repaired, nil if there was nothing.
+// Recovery tells what Open repaired, also an earlier one of which nobody was told;
+// nil if there was nothing. See Told.
 func (db *DB) Recovery() *Recovery { return db.recovery }
 
 // Update runs fn in a transaction that may write. It commits if fn returns nil;
@@ -243,12 +254,12 @@ func (db *DB) Recovery() *Recovery { return db.recovery }
 // was changed, and the error is fn's own, or wraps ErrDamaged where it applies.
 // fn must not keep tx, and must not call Update.
 func (db *DB) Update(ctx context.Context, fn func(tx *sql.Tx) error) error {
-	return transact(ctx, db.writer, false, fn)
+	return damagedFile(db.path, transact(ctx, db.writer, false, fn))
 }
 
 // View runs fn on a snapshot that may only be read. Errors as with Update.
 func (db *DB) View(ctx context.Context, fn func(tx *sql.Tx) error) error {
-	return transact(ctx, db.readers, true, fn)
+	return damagedFile(db.path, transact(ctx, db.readers, true, fn))
 }
 
 // Read runs one statement on a snapshot of its own and gives fn its rows, of which

@@ -16,3 +16,20 @@ func IsFull(err error) bool {
 	e, ok := errors.AsType[*driver.Error](err)
 	return ok && e.Code()&0xff == lib.SQLITE_FULL
 }
+
+// FileError names the database whose file is damaged and could not be repaired.
+type FileError struct {
+	Path string
+	Err  error
+}
+
+func (e *FileError) Error() string { return e.Err.Error() }
+func (e *FileError) Unwrap() error { return e.Err }
+
+// damagedFile names path in an error that means that its content is bad.
+func damagedFile(path string, err error) error {
+	if errors.Is(err, ErrDamaged) {
+		return &FileError{path, err}
+	}
+	return err
+}

@@ -40,6 +40,29 @@ func prepareFile(path string) error {
 	return nil
 }
 
+// writeFile puts b at path, whole or not at all.
+func writeFile(path string, b []byte) error {
+	temp := path + ".part"
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, fileMode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(temp))
+	}
+	return errors.Join(os.Rename(temp, path), syncDir(path))
+}
+
+// syncFile makes what was written to path durable.
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
 // syncDir makes renames in the folder of path durable.
 func syncDir(path string) error {
 	d, err := os.Open(filepath.Dir(path))

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 )
@@ -83,21 +84,27 @@ func emptied(path string) bool {
 	return err == nil
 }
 
-// cutLog looks for commits that SQLite will pass over because a frame of the log
-// before them is bad; the log is then kept aside. nil if there is none.
-func cutLog(path string) (*Recovery, error) {
-	w, err := readWAL(path + "-wal")
-	// One alone may be what a crash cut short.
-	if err != nil || w.lost < 2 {
-		return nil, err
-	}
-	aside := path + damagedSuffix + stamp() + "-wal"
-	f, err := os.OpenFile(aside, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
+// noteMissing looks for a database of ours of which the file is gone: nothing is
+// damaged then. A log that is left is for the repair.
+func noteMissing(path string) error {
+	earlier, err := untold(path)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := errors.Join(copyInto(f, path+"-wal"), f.Sync(), f.Close()); err != nil {
-		return nil, errors.Join(err, os.Remove(aside))
+	switch info, err := os.Lstat(path); {
+	case err == nil && (info.Size() > 0 || earlier == nil || !earlier.Missing):
+		return nil // there, and not a file that was made in its place just now
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return nil // told by who opens it
 	}
-	return &Recovery{MovedTo: aside, Cause: "the log of recent changes is damaged", Commits: w.lost - 1}, nil
+	if _, err := keptLayout(path); err != nil {
+		return nil // it was never there, or nobody knows any more
+	}
+	if err := (Recovery{Missing: true}).add(earlier).keep(path, recoverySuffix); err != nil {
+		return err
+	}
+	if log, err := os.Stat(path + "-wal"); err == nil && log.Size() > 0 {
+		return nil
+	}
+	return errors.Join(os.Remove(path+schemaSuffix), syncDir(path))
 }

@@ -19,6 +19,7 @@ func copyRecords(ctx context.Context, from string, fresh *sql.DB, o Options, tab
 	return transact(ctx, fresh, false, func(tx *sql.Tx) error {
 		for _, wanted := range []bool{true, false} {
 			err := raw.rows(func(rowid int64, row []any) error {
+				o.Progress.step()
 				table, values, sure := o.Salvage(rowid, row)
 				i := slices.IndexFunc(tables, func(t TableRecovery) bool { return t.Name == table })
 				if sure != wanted || i < 0 || !tables[i].Lost {

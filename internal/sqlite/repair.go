@@ -8,39 +8,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 )
-
-// Recovery tells what became of a damaged database.
-type Recovery struct {
-	// MovedTo is where the damaged file is now; nothing reads it any more.
-	MovedTo string
-	// Cause is what SQLite said. Empty if an earlier start was interrupted
-	// between the copy and the exchange of the files.
-	Cause string
-	// Commits counts those at the log's end that are lost with a bad frame of it.
-	// There may have been one more.
-	Commits int
-	// Tables tells for each table, by name, how far it could be read.
-	Tables []TableRecovery
-}
-
-// TableRecovery counts rows.
-type TableRecovery struct {
-	Name   string
-	Copied int
-	Lost   bool // the table could not be read to its end, or not all rows are what was written
-	// Missing is how many rows were lost, as an index tells it; 0 if Lost without
-	// it being known how many.
-	Missing int
-}
-
-// Lost tells whether anything could not be read.
-func (r *Recovery) Lost() bool {
-	return r.Commits > 0 || slices.ContainsFunc(r.Tables, func(t TableRecovery) bool { return t.Lost })
-}
 
 const (
 	damagedSuffix  = ".damaged-"
@@ -52,60 +22,102 @@ const (
 
 // repair copies what reads of the damaged database at path into a new one and
 // exchanges the two. Interrupted anywhere, the next Open begins again or
-// finishes: until the copy is whole the damaged file stays in its place.
-func repair(ctx context.Context, path string, damage error, o Options) (*Recovery, error) {
-	building := path + buildingSuffix
-	if err := removeDB(building); err != nil {
-		return nil, fmt.Errorf("repair %s: %w", path, err)
+// finishes: until the copy is whole the damaged file stays in its place. An error
+// wraps ErrDisk if that is why, else ErrDamaged.
+func repair(ctx context.Context, path string, damage error, o Options) error {
+	r, err := rebuilt(ctx, path, o)
+	if err == nil {
+		r.Cause = damage.Error()
+		err = exchange(path, *r)
 	}
-	from, err := readable(ctx, path)
+	if err = classify(err); err == nil {
+		return nil
+	}
+	// What was built takes room that others may need.
+	_ = errors.Join(removeDB(path+buildingSuffix), removeDB(path+salvageSuffix))
+	if !errors.Is(err, ErrDisk) && !errors.Is(err, ErrDamaged) {
+		err = fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return damagedFile(path, fmt.Errorf("repair %s: %w", path, err))
+}
+
+// rebuilt makes the new database, not in its place yet.
+func rebuilt(ctx context.Context, path string, o Options) (*Recovery, error) {
+	if err := removeDB(path + buildingSuffix); err != nil {
+		return nil, err
+	}
+	whole, rows, err := sizes(path)
 	if err != nil {
-		return nil, fmt.Errorf("repair %s: %w: %w", path, ErrDamaged, err)
+		return nil, err
 	}
-	r, err := rebuild(ctx, from, building, o)
+	if err := room(path, rows); err != nil {
+		return nil, err
+	}
+	from, err := readable(ctx, path, whole+rows)
+	if err != nil {
+		return nil, err
+	}
+	r, err := rebuild(ctx, from, path+buildingSuffix, o)
 	if from != path {
 		err = errors.Join(err, removeDB(from))
 	}
+	return r, err
+}
+
+// exchange puts the new database in the place of the damaged one, and keeps what
+// is to be told.
+func exchange(path string, r Recovery) error {
+	earlier, err := untold(path)
 	if err != nil {
-		return nil, fmt.Errorf("repair %s: %w: %w", path, ErrDamaged, classify(err))
+		return err
 	}
-	r.Cause = damage.Error()
-	if err := errors.Join(os.Rename(building, path+rebuiltSuffix+stamp()), syncDir(path)); err != nil {
-		return nil, fmt.Errorf("repair %s: %w", path, err)
+	s := stamp()
+	r.MovedTo = path + damagedSuffix + s
+	if err := r.add(earlier).keep(path, plannedSuffix); err != nil {
+		return err
 	}
-	swapped, err := finishSwap(path)
-	if err != nil {
-		return nil, fmt.Errorf("repair %s: %w", path, err)
+	if err := errors.Join(os.Rename(path+buildingSuffix, path+rebuiltSuffix+s), syncDir(path)); err != nil {
+		return err
 	}
-	r.MovedTo = swapped.MovedTo
-	return r, nil
+	_, err = finishSwap(path)
+	return err
 }
 
 func stamp() string { return time.Now().UTC().Format(stampLayout) }
 
 // finishSwap puts a whole rebuilt database in its place, if there is one, and
-// the damaged one aside. Each step may have been done before.
-func finishSwap(path string) (*Recovery, error) {
+// the damaged one aside, of which it gives the path. Each step may have been done
+// before.
+func finishSwap(path string) (aside string, err error) {
 	rebuilt, err := filepath.Glob(globEscape(path+rebuiltSuffix) + "*Z")
 	if err != nil || len(rebuilt) == 0 {
-		return nil, err
+		return "", err
 	}
 	from := rebuilt[len(rebuilt)-1]
-	aside := path + damagedSuffix + strings.TrimPrefix(from, path+rebuiltSuffix)
+	aside = path + damagedSuffix + strings.TrimPrefix(from, path+rebuiltSuffix)
 	// The log first: with the database away, it would meet the rebuilt one.
 	for _, part := range []string{"-wal", ""} {
-		err := os.Rename(path+part, aside+part)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
+		if err := ignoreAbsent(os.Rename(path+part, aside+part)); err != nil {
+			return "", err
 		}
 	}
-	if err := os.Remove(path + "-shm"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+	if err := ignoreAbsent(os.Remove(path + "-shm")); err != nil {
+		return "", err
+	}
+	if err := ignoreAbsent(os.Rename(path+plannedSuffix, path+recoverySuffix)); err != nil {
+		return "", err
 	}
 	if err := os.Rename(from, path); err != nil {
-		return nil, err
+		return "", err
 	}
-	return &Recovery{MovedTo: aside}, syncDir(path)
+	return aside, syncDir(path)
+}
+
+func ignoreAbsent(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // globEscape makes Glob take every character of s as it is.
@@ -116,7 +128,7 @@ func globEscape(s string) string {
 // removeDB removes the three files of a database.
 func removeDB(path string) error {
 	for _, part := range []string{"", "-wal", "-shm"} {
-		if err := os.Remove(path + part); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := ignoreAbsent(os.Remove(path + part)); err != nil {
 			return err
 		}
 	}
@@ -124,24 +136,28 @@ func removeDB(path string) error {
 }
 
 // readable gives a database with the rows of the one at path: that itself, or a
-// copy with another first page if the schema is not what it was.
-func readable(ctx context.Context, path string) (string, error) {
+// copy with another first page if the schema is not what it was, which together
+// with the new database takes need bytes.
+func readable(ctx context.Context, path string, need int64) (string, error) {
 	kept, err := keptLayout(path)
 	if err != nil {
 		return path, nil // it was never kept, or is damaged too
 	}
 	if emptied(path) { // SQLite would remove its log
-		return transplanted(ctx, path, kept)
+		return transplanted(ctx, path, need, kept)
 	}
 	old := openPool(dsn(path, "ro"))
 	now, err := readLayout(ctx, old)
 	if err := errors.Join(err, old.Close()); err == nil && (now.Sum == kept.Sum || now.Version > kept.Version) {
 		return path, nil
 	}
-	return transplanted(ctx, path, kept)
+	return transplanted(ctx, path, need, kept)
 }
 
-func transplanted(ctx context.Context, path string, kept layout) (string, error) {
+func transplanted(ctx context.Context, path string, need int64, kept layout) (string, error) {
+	if err := room(path, need); err != nil {
+		return "", err
+	}
 	salvage := path + salvageSuffix
 	if err := removeDB(salvage); err != nil {
 		return "", err
@@ -167,31 +183,40 @@ func rebuild(ctx context.Context, from, to string, o Options) (*Recovery, error)
 		}
 		version = len(o.Migrations)
 	}
-	r := &Recovery{}
 	if err := prepareFile(to); err != nil {
 		return nil, err
 	}
-	fresh := open(to, o)
-	if err := migrate(ctx, fresh.writer, o.Migrations[:version]); err != nil {
-		return nil, errors.Join(err, fresh.Close())
+	// Until it is whole nothing needs it to be durable.
+	fresh := openPool(dsn(to, "rw", "journal_mode(MEMORY)", "synchronous(OFF)"))
+	fresh.SetMaxOpenConns(1)
+	tables, err := fill(ctx, fresh, old, from, version, o)
+	if err := errors.Join(err, fresh.Close()); err != nil {
+		return nil, err
 	}
-	tables, err := tableNames(ctx, fresh.writer)
+	return &Recovery{Tables: tables}, syncFile(to)
+}
+
+// fill makes the schema of that version and copies into it what can be read.
+func fill(ctx context.Context, fresh, old *sql.DB, from string, version int, o Options) ([]TableRecovery, error) {
+	if err := migrate(ctx, fresh, o.Migrations[:version]); err != nil {
+		return nil, err
+	}
+	names, err := tableNames(ctx, fresh)
 	if err != nil {
-		return nil, errors.Join(err, fresh.Close())
+		return nil, err
 	}
-	for _, t := range tables {
-		copied, err := copyTable(ctx, old, fresh.writer, t)
+	var tables []TableRecovery
+	for _, t := range names {
+		copied, err := copyTable(ctx, old, fresh, t, o.Progress)
 		if err != nil {
-			return nil, errors.Join(err, fresh.Close())
+			return nil, err
 		}
-		r.Tables = append(r.Tables, copied)
+		tables = append(tables, copied)
 	}
-	if r.Lost() && o.Salvage != nil {
-		if err := copyRecords(ctx, from, fresh.writer, o, r.Tables); err != nil {
-			return nil, errors.Join(err, fresh.Close())
-		}
+	if o.Salvage != nil && (&Recovery{Tables: tables}).Lost() {
+		return tables, copyRecords(ctx, from, fresh, o, tables)
 	}
-	return r, fresh.Close()
+	return tables, nil
 }
 
 func tableNames(ctx context.Context, db *sql.DB) ([]string, error) {

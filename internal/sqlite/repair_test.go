@@ -89,7 +89,9 @@ func TestDamagedPageLosesOnlyItsRows(t *testing.T) {
 		t.Errorf("%v %v", info.Mode(), err)
 	}
 	insert(t, db, n, n+10)
-	_ = db.Close()
+	if err := errors.Join(db.Told(), db.Close()); err != nil {
+		t.Fatal(err)
+	}
 	db = openAt(t, path, notes)
 	if db.Recovery() != nil || count(t, db) != got+10 {
 		t.Errorf("the repaired file: %+v, %d rows", db.Recovery(), count(t, db))

@@ -22,13 +22,13 @@ type salvage struct {
 	t       TableRecovery
 	columns []string // of the new one, the row's number first if it has no name
 	insert  *sql.Stmt
-	probes  int
+	work    *Progress
 }
 
 // copyTable copies the rows of one table. Errors are those of the new database;
 // what the old one does not give is only noted.
-func copyTable(ctx context.Context, old, fresh *sql.DB, table string) (TableRecovery, error) {
-	s := salvage{ctx: ctx, old: old, t: TableRecovery{Name: table}, probes: probes}
+func copyTable(ctx context.Context, old, fresh *sql.DB, table string, work *Progress) (TableRecovery, error) {
+	s := salvage{ctx: ctx, old: old, t: TableRecovery{Name: table}, work: work}
 	columns, err := tableColumns(ctx, fresh, table)
 	if err != nil {
 		return s.t, err
@@ -52,7 +52,12 @@ func copyTable(ctx context.Context, old, fresh *sql.DB, table string) (TableReco
 			return err
 		}
 		defer func() { _ = s.insert.Close() }()
-		return s.between(math.MinInt64, math.MaxInt64, intact(table, columns))
+		rows := intact(table, columns)
+		search := search{probes: probes, copied: func() bool { return s.t.Copied > 0 },
+			scan: func(lo, hi int64, order string) (*int64, bool, error) { return s.copyRows(lo, hi, rows, order) }}
+		whole, err := search.between(math.MinInt64, math.MaxInt64)
+		s.t.Lost = s.t.Lost || !whole
+		return err
 	})
 	if err != nil {
 		return s.t, err
@@ -63,36 +68,50 @@ func copyTable(ctx context.Context, old, fresh *sql.DB, table string) (TableReco
 	return s.t, nil
 }
 
-// between copies the rows numbered lo to hi: up to the first that does not read,
-// down to the last that does not, and then each half of what lies between.
-func (s *salvage) between(lo, hi int64, intact string) error {
-	for lo <= hi {
-		last, whole, err := s.copyRows(lo, hi, intact, "ASC")
+// search comes to every row that can be read of a table that cannot be read whole.
+type search struct {
+	// scan reads the rows numbered lo to hi in that order, ASC or DESC, up to the
+	// first that does not read. See copyRows.
+	scan   func(lo, hi int64, order string) (last *int64, whole bool, err error)
+	copied func() bool // whether anything was read yet
+	probes int         // how often scan may still be called
+}
+
+// between reads the rows numbered lo to hi: up to the first that does not read,
+// down to the last that does not, and then each half of what lies between. whole
+// tells that there was nothing that does not read.
+func (s *search) between(lo, hi int64) (whole bool, err error) {
+	for first := true; ; first = false {
+		last, whole, err := s.scan(lo, hi, "ASC")
 		if err != nil || whole {
-			return err
+			return first && whole, err
 		}
-		s.t.Lost = true
 		if last != nil {
+			if *last >= hi { // the next number may not exist
+				return false, nil
+			}
 			lo = *last + 1
 		}
-		last, whole, err = s.copyRows(lo, hi, intact, "DESC")
+		last, whole, err = s.scan(lo, hi, "DESC")
 		if err != nil || whole {
-			return err
+			return false, err
 		}
 		if last != nil {
+			if *last <= lo {
+				return false, nil
+			}
 			hi = *last - 1
 		}
 		s.probes -= 2
-		if s.probes <= 0 || s.t.Copied == 0 && s.probes <= probes-vainProbes || lo >= hi {
-			return nil
+		if s.probes <= 0 || !s.copied() && s.probes <= probes-vainProbes || lo >= hi {
+			return false, nil
 		}
-		middle := lo/2 + hi/2 + (lo%2+hi%2)/2
-		if err := s.between(lo, middle, intact); err != nil {
-			return err
+		middle := lo + int64((uint64(hi)-uint64(lo))/2)
+		if _, err := s.between(lo, middle); err != nil {
+			return false, err
 		}
 		lo = middle + 1
 	}
-	return nil
 }
 
 // copyRows tells the number of the last row it came to, nil if there was none,
@@ -116,6 +135,7 @@ func (s *salvage) copyRows(lo, hi int64, intact, order string) (last *int64, who
 		targets = append(targets, &values[i])
 	}
 	for rows.Next() {
+		s.work.step()
 		err := rows.Scan(targets...)
 		last = &number
 		if err != nil || !ok {

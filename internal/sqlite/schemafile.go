@@ -82,16 +82,7 @@ func keepLayout(ctx context.Context, db *sql.DB, path string) error {
 	if err != nil {
 		return err
 	}
-	temp := path + schemaSuffix + ".new"
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, fileMode)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(temp))
-	}
-	return os.Rename(temp, path+schemaSuffix)
+	return writeFile(path+schemaSuffix, b)
 }
 
 func keptLayout(path string) (layout, error) {

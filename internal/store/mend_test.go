@@ -3,6 +3,7 @@ package store
 import (
 	"database/sql"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -57,7 +58,7 @@ func TestDamageInUse(t *testing.T) {
 // that ours does not trust what it remembers of them.
 func spoilLog(t *testing.T, path string) {
 	t.Helper()
-	other, err := openDB(t.Context(), path)
+	other, err := openDB(t.Context(), path, nil)
 	must(t, err)
 	defer other.Close()
 	touch := func(tx *sql.Tx) error {
@@ -79,6 +80,75 @@ func spoilLog(t *testing.T, path string) {
 	must(t, other.Update(t.Context(), touch))
 }
 
+// A repair that fails at first is told once it succeeded.
+func TestRepairThatFailsFirstIsTold(t *testing.T) {
+	for name, hinder := range map[string]func(path string) (relieve func() error){
+		"before the exchange": func(path string) func() error {
+			must(t, os.MkdirAll(path+".rebuilding/x", 0o700))
+			return func() error { return os.RemoveAll(path + ".rebuilding") }
+		},
+		"after it": func(path string) func() error { // a journal that cannot be made
+			must(t, os.MkdirAll(path+"-journal/x", 0o700))
+			return func() error { return os.RemoveAll(path + "-journal") }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t)
+			filled(t, s)
+			var told []*sqlite.Recovery
+			s.OnRecovery(func(r *sqlite.Recovery) { told = append(told, r) })
+			spoilLog(t, s.db.Path())
+			relieve := hinder(s.db.Path())
+			if err := s.SetMeta(t.Context(), "key", "value"); err == nil || len(told) > 0 {
+				t.Fatalf("%v, told %+v", err, told)
+			}
+			must(t, relieve())
+			must(t, s.SetMeta(t.Context(), "key", "value"))
+			if len(told) != 1 || told[0].MovedTo == "" {
+				t.Errorf("told %+v", told)
+			}
+		})
+	}
+}
+
+// A file that is damaged again and again is repaired ever more seldom; what it is
+// refused with says so.
+func TestRepairsPause(t *testing.T) {
+	s := open(t)
+	var skip time.Duration
+	s.now = func() time.Time { return micro(time.Now().Add(skip)) }
+	filled(t, s)
+	repairs := 0
+	s.OnRecovery(func(*sqlite.Recovery) { repairs++ })
+	grant := func(n int) error { // reads pages that spoilLog does not write again
+		_, err := s.AddGrant(t.Context(), id(1), WhoContact(id(10)), fmt.Sprint("Late", n), "")
+		return err
+	}
+	for n := range freeRepairs {
+		spoilLog(t, s.db.Path())
+		must(t, grant(n))
+		if repairs != n+1 {
+			t.Fatalf("%d repairs", repairs)
+		}
+	}
+	spoilLog(t, s.db.Path())
+	before := len(s.Grants(id(1)))
+	for range 3 {
+		err := grant(99)
+		if !errors.Is(err, sqlite.ErrDamaged) || !strings.Contains(err.Error(), "the next repair is in ") {
+			t.Errorf("got %v", err)
+		}
+	}
+	if got := len(s.Grants(id(1))); repairs != freeRepairs || got != before {
+		t.Errorf("%d repairs, %d grants of %d", repairs, got, before)
+	}
+	skip = 10 * time.Minute
+	must(t, grant(100))
+	if repairs != freeRepairs+1 {
+		t.Errorf("%d repairs", repairs)
+	}
+}
+
 // A file that could not be opened again is tried at the next write.
 func TestOpenedAgain(t *testing.T) {
 	s := open(t)
@@ -87,7 +157,7 @@ func TestOpenedAgain(t *testing.T) {
 	must(t, os.Rename(path, away))
 	must(t, os.Mkdir(path, 0o700)) // no file can be opened there
 	must(t, s.await(t.Context()))
-	if _, err := s.reopen(t.Context()); err == nil {
+	if err := s.reopen(t.Context(), nil); err == nil {
 		t.Fatal("a folder was opened as the database")
 	}
 	s.pass()
@@ -184,7 +254,7 @@ func TestNewerSchema(t *testing.T) {
 	must(t, later.Close())
 	before, err := os.ReadFile(path)
 	must(t, err)
-	if _, err := Open(t.Context(), dir); !errors.Is(err, sqlite.ErrNewer) {
+	if _, err := Open(t.Context(), dir, nil); !errors.Is(err, sqlite.ErrNewer) {
 		t.Fatalf("got %v", err)
 	}
 	if after, err := os.ReadFile(path); err != nil || string(after) != string(before) {

@@ -30,6 +30,7 @@ const File = "fastn.db"
 // Store is safe for concurrent use.
 type Store struct {
 	recovery *sqlite.Recovery // of Open
+	progress *sqlite.Progress
 	now      func() time.Time
 
 	// writing is held from the decision over the commit to the change of the
@@ -37,7 +38,8 @@ type Store struct {
 	// who waits can give up.
 	writing chan struct{}
 	db      *sqlite.DB                       // guarded by writing
-	broken  bool                             // db could not be opened again; guarded by writing
+	broken  error                            // why db could not be opened again; guarded by writing
+	pause   sqlite.Pause                     // between repairs; guarded by writing
 	puts    *lru.Map[identity.ID, time.Time] // see mayPut; guarded by writing
 	// mu guards state; it is never held during I/O.
 	mu       sync.RWMutex
@@ -48,14 +50,17 @@ type Store struct {
 }
 
 // Open opens or creates dir/fastn.db. A damaged file is repaired as far as
-// possible; Recovery tells. Errors wrap sqlite.ErrDamaged, sqlite.ErrNewer or
-// sqlite.ErrUnsafeFile where they apply.
-func Open(ctx context.Context, dir string) (*Store, error) {
-	db, err := openDB(ctx, filepath.Join(dir, File))
+// possible; Recovery tells. progress is told of each time that the file is opened,
+// again after damage too; it may be nil. Errors wrap sqlite.ErrDamaged,
+// sqlite.ErrNewer or sqlite.ErrUnsafeFile where they apply.
+func Open(ctx context.Context, dir string, progress *sqlite.Progress) (*Store, error) {
+	db, err := openDB(ctx, filepath.Join(dir, File), progress)
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	s := &Store{db: db, recovery: db.Recovery(), writing: make(chan struct{}, 1), now: func() time.Time { return micro(time.Now()) }, puts: lru.New[identity.ID, time.Time](putsWatched)}
+	s := &Store{db: db, recovery: db.Recovery(), progress: progress, writing: make(chan struct{}, 1),
+		pause: sqlite.Pause{Free: freeRepairs}, now: func() time.Time { return micro(time.Now()) },
+		puts: lru.New[identity.ID, time.Time](putsWatched)}
 	if s.state, err = load(ctx, db); err != nil {
 		_ = db.Close()
 		return nil, fmt.Errorf("store: load %s: %w", db.Path(), err)
@@ -63,18 +68,28 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 	return s, nil
 }
 
-func openDB(ctx context.Context, path string) (*sqlite.DB, error) {
-	return sqlite.Open(ctx, path, sqlite.Options{Migrations: migrations(), Sealed: tables()})
+func openDB(ctx context.Context, path string, progress *sqlite.Progress) (*sqlite.DB, error) {
+	return sqlite.Open(ctx, path, sqlite.Options{Migrations: migrations(), Sealed: tables(), Progress: progress})
 }
 
-// Recovery tells what Open repaired, nil if there was nothing.
+// Recovery tells what Open repaired, or an Open before it of which nobody was told;
+// nil if there was nothing.
 func (s *Store) Recovery() *sqlite.Recovery { return s.recovery }
+
+// Told forgets what Recovery says; until then each Open says it again.
+func (s *Store) Told(ctx context.Context) error {
+	if err := s.await(ctx); err != nil {
+		return err
+	}
+	defer s.pass()
+	return s.db.Told()
+}
 
 // Close waits for the writer and ends the store; it may be called again.
 func (s *Store) Close() error {
 	s.writing <- struct{}{}
 	defer s.pass()
-	s.broken = false
+	s.broken = nil
 	return s.db.Close()
 }
 

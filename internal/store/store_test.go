@@ -31,7 +31,7 @@ func open(t testing.TB) *Store {
 
 func openAt(t testing.TB, dir string) *Store {
 	t.Helper()
-	s, err := Open(t.Context(), dir)
+	s, err := Open(t.Context(), dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func openAt(t testing.TB, dir string) *Store {
 // memory. Each test of open's ends with it.
 func checkReload(t testing.TB, s *Store, dir string) {
 	t.Helper()
-	again, err := Open(context.Background(), dir)
+	again, err := Open(context.Background(), dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,7 @@ func TestStoredSchema(t *testing.T) {
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(dir, File), old, 0o600))
 	for range 2 { // as it was, and as the first start left it
-		s, err := Open(t.Context(), dir)
+		s, err := Open(t.Context(), dir, nil)
 		must(t, err)
 		if r := s.Recovery(); r != nil {
 			t.Fatalf("repaired: %+v", r)

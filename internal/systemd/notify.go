@@ -37,6 +37,12 @@ func (Notifier) Stopping() error { return send(daemon.SdNotifyStopping) }
 // Status replaces the line that systemctl status shows.
 func (Notifier) Status(text string) error { return send("STATUS=" + oneLine(text)) }
 
+// Extend has the start, or stop, that is under way take by longer from now, whatever
+// the unit says; status is why. It is to be called again before that is over.
+func (Notifier) Extend(by time.Duration, status string) error {
+	return send(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", by.Microseconds()), "STATUS="+oneLine(status))
+}
+
 // Watchdog runs until ctx ends. Each half of WATCHDOG_USEC it calls probe, and
 // tells systemd that the daemon is alive if probe returned nil within a quarter
 // of it. A probe that fails is not an error here: the message stays out, and
