@@ -1,11 +1,15 @@
 package daemon
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/fastn-stack/fastnd/internal/messages"
+	"github.com/fastn-stack/fastnd/internal/sqlite"
 	"github.com/fastn-stack/fastnd/internal/store"
 	"github.com/fastn-stack/fastnd/internal/testutil"
 	"github.com/fastn-stack/fastnd/service/api"
@@ -17,8 +21,12 @@ func TestLossesAreTold(t *testing.T) {
 		lose func(t *testing.T, home string)
 		text string
 	}{
-		"store missing":   {func(t *testing.T, home string) { removeStore(t, home) }, "the store was missing"},
-		"store truncated": {func(t *testing.T, home string) { truncateStore(t, home) }, "the store was damaged"},
+		"store missing":      {func(t *testing.T, home string) { remove(t, home, store.File+"*") }, "the store was missing"},
+		"store file missing": {func(t *testing.T, home string) { remove(t, home, store.File) }, "the store was missing"},
+		"store truncated":    {func(t *testing.T, home string) { cut(t, home, store.File) }, "the store was damaged"},
+		"mail missing":       {func(t *testing.T, home string) { remove(t, home, messages.File+"*") }, "the messages were missing"},
+		"mail file missing":  {func(t *testing.T, home string) { remove(t, home, messages.File) }, "the messages were missing"},
+		"mail truncated":     {func(t *testing.T, home string) { cut(t, home, messages.File) }, "the messages were damaged"},
 		"node key missing": {func(t *testing.T, home string) {
 			if err := os.Remove(filepath.Join(home, "keystore", "node.key")); err != nil {
 				t.Fatal(err)
@@ -37,7 +45,7 @@ func TestLossesAreTold(t *testing.T) {
 			d = d.again(t, opts{})
 			problem := func() bool {
 				p := d.status().Problems
-				return len(p) > 0 && strings.Contains(p[0].Text, c.text) && strings.Contains(p[0].Fix, "reload")
+				return len(p) == 1 && strings.Contains(p[0].Text, c.text) && strings.Contains(p[0].Fix, "reload")
 			}
 			if !problem() {
 				t.Fatalf("problems: %+v", d.status().Problems)
@@ -54,9 +62,9 @@ func TestLossesAreTold(t *testing.T) {
 	}
 }
 
-func removeStore(t *testing.T, home string) {
+func remove(t *testing.T, home, pattern string) {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(home, store.File+"*"))
+	files, err := filepath.Glob(filepath.Join(home, pattern))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("%q, %v", files, err)
 	}
@@ -67,10 +75,59 @@ func removeStore(t *testing.T, home string) {
 	}
 }
 
-func truncateStore(t *testing.T, home string) {
+func cut(t *testing.T, home, name string) {
 	t.Helper()
-	if err := os.Truncate(filepath.Join(home, store.File), 5000); err != nil {
+	if err := os.Truncate(filepath.Join(home, name), 5000); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What was repaired while the daemon ran is told by the next one too, until
+// somebody has seen it.
+func TestRepairsInUseAreTold(t *testing.T) {
+	testutil.LeakCheck(t)
+	d := start(t, opts{})
+	r := &sqlite.Recovery{MovedTo: "/a/b.damaged", Cause: "two\nlines", Tables: []sqlite.TableRecovery{{Name: "inbox", Lost: true, Missing: 3}}}
+	n := d.node.Load()
+	n.mail.recovered(r)
+	n.mail.recovered(r)
+	n.repaired(r)
+	told := func(when string) {
+		t.Helper()
+		want := []string{"the messages were damaged while in use and repaired, lost are 3 received messages; what it was is in /a/b.damaged (two lines) (2 times)",
+			"the store was damaged while in use and made anew, nothing was lost; what it was is in /a/b.damaged"}
+		var got []string
+		for _, p := range d.status().Problems {
+			got = append(got, p.Text)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %q", when, got)
+		}
+	}
+	told("at once")
+	d = d.again(t, opts{})
+	told("after another start")
+	d.mustReload()
+	d = d.again(t, opts{})
+	if p := d.status().Problems; len(p) != 0 {
+		t.Errorf("after a reload: %+v", p)
+	}
+}
+
+// A line for each kind of loss, and not more than can be read.
+func TestLossesAreBounded(t *testing.T) {
+	var lines []string
+	for n := range 100 {
+		lines = addLoss(lines, fmt.Sprintf("the store was damaged; what it was is in /%d (cause %d)", n, n))
+	}
+	if want := "the store was damaged; what it was is in /99 (cause 99) (100 times)"; len(lines) != 1 || lines[0] != want {
+		t.Errorf("%q", lines)
+	}
+	for n := range 100 {
+		lines = addLoss(lines, fmt.Sprintf("lost are %d contacts; what it was is in /x", n))
+	}
+	if len(lines) != lossesKept || !strings.HasSuffix(lines[0], "(100 times)") || !strings.HasPrefix(lines[1], "lost are 93 ") || !strings.HasPrefix(lines[lossesKept-1], "lost are 99 ") {
+		t.Errorf("%q", lines)
 	}
 }
 

@@ -3,13 +3,17 @@ package daemon
 import (
 	"context"
 	"database/sql"
+	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/fastn-stack/fastnd/internal/sqlite"
 	"github.com/fastn-stack/fastnd/internal/store"
 	"github.com/fastn-stack/fastnd/internal/testutil"
 )
@@ -79,12 +83,103 @@ func TestProbeOfHungWriter(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.hangs("the store's writer")
+	// It may be a repair that holds it up: that is waited for, while it gets on.
+	done := repairing(t, d.Daemon)
+	short(t, func(ctx context.Context) {
+		if err := d.probe(ctx); err != nil || ctx.Err() != nil {
+			t.Errorf("while a database is repaired: %v, %v", err, ctx.Err())
+		}
+	})
+	extends(t, d.Daemon)
+	done()
+	d.hangs("the store's writer")
 	if _, err := conn.ExecContext(t.Context(), "ROLLBACK"); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.probe(limited(t)); err != nil {
 		t.Errorf("after the hang: %v", err)
 	}
+}
+
+// repairing has a damaged database repaired until done is called.
+func repairing(t *testing.T, d *Daemon) (done func()) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "x.db")
+	o := sqlite.Options{Migrations: []sqlite.Migration{{Name: "notes", SQL: "CREATE TABLE notes (n INTEGER PRIMARY KEY, text TEXT)"}}}
+	db, err := sqlite.Open(t.Context(), path, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(t.Context(), func(tx *sql.Tx) error {
+		for n := range 500 {
+			if _, err := tx.Exec("INSERT INTO notes VALUES (?, ?)", n, strings.Repeat("x", 200)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err := errors.Join(err, db.Close(), os.Truncate(path, 8*4096)); err != nil {
+		t.Fatal(err)
+	}
+	began, end := make(chan struct{}), make(chan struct{})
+	var wg sync.WaitGroup
+	o.Progress, o.Salvage = &d.opening, func(int64, []any) (string, []any, bool) {
+		select {
+		case <-began:
+		default:
+			close(began)
+			<-end
+		}
+		return "", nil, false
+	}
+	wg.Go(func() {
+		db, err := sqlite.Open(context.Background(), path, o)
+		if err == nil {
+			err = db.Close()
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	select {
+	case <-began:
+	case <-time.After(patience):
+		t.Fatal("no repair")
+	}
+	return func() {
+		close(end)
+		wg.Wait()
+	}
+}
+
+// short is a probe's time.
+func short(t *testing.T, fn func(ctx context.Context)) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	fn(ctx)
+}
+
+// extends wants systemd to be asked for more time to start.
+func extends(t *testing.T, d *Daemon) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+	d.extend()
+	b := make([]byte, 1000)
+	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	n, err := conn.Read(b)
+	if err != nil || !strings.HasPrefix(string(b[:n]), "EXTEND_TIMEOUT_USEC=60000000\n") {
+		t.Errorf("%q, %v", b[:n], err)
+	}
+	os.Unsetenv("NOTIFY_SOCKET") // the test's end sets it as it was
 }
 
 // The control socket takes connections, but a lock on the way to the answer is

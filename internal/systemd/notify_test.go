@@ -46,6 +46,7 @@ func TestNotify(t *testing.T) {
 	}{
 		{func() error { return n.Ready("listening on port 4100") }, "READY=1\nSTATUS=listening on port 4100"},
 		{func() error { return n.Stopping() }, "STOPPING=1"},
+		{func() error { return n.Extend(90*time.Second, "repairing\nREADY=1") }, "EXTEND_TIMEOUT_USEC=90000000\nSTATUS=repairing READY=1"},
 		{func() error { return n.Status("locked: x\nREADY=1\nMAINPID=1") }, "STATUS=locked: x READY=1 MAINPID=1"},
 	} {
 		if err := tt.call(); err != nil {

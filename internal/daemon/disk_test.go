@@ -1,0 +1,107 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fastn-stack/fastnd/internal/sqlite"
+	"github.com/fastn-stack/fastnd/internal/systemd"
+)
+
+// However many are refused at once, the disk is tried by one of them.
+func TestDiskIsTriedByOne(t *testing.T) {
+	var running, tries atomic.Int32
+	k := disk{write: func(string) error {
+		if running.Add(1) > 1 {
+			t.Error("two at once")
+		}
+		defer running.Add(-1)
+		return fmt.Errorf("try %d: %w", tries.Add(1), unix.ENOSPC)
+	}}
+	ask := func(fresh time.Duration, want string) {
+		t.Helper()
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() {
+				if err := k.probe("", fresh); !errors.Is(err, unix.ENOSPC) || !strings.HasPrefix(err.Error(), want) {
+					t.Errorf("got %v, want %s", err, want)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	ask(time.Hour, "try 1:")
+	ask(time.Hour, "try 1:")
+	k.probed = k.probed.Add(-2 * time.Hour)
+	ask(time.Hour, "try 2:")
+	ask(0, "try ")
+	if n := tries.Load(); n != 52 {
+		t.Errorf("%d tries, of which 50 did not want what was found before", n)
+	}
+}
+
+// The file with which the disk is tried may be gone again.
+func TestProbeFileThatIsTakenAway(t *testing.T) {
+	dir := t.TempDir()
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = os.Remove(filepath.Join(dir, probeFile))
+			}
+		}
+	})
+	for range 50 {
+		if err := probeDisk(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	wg.Wait()
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
+
+// What is wrong is told as what it is, with a way out.
+func TestDiagnose(t *testing.T) {
+	d := &Daemon{place: &place{dir: "/var/lib/fastn"}}
+	d.disk.write = func(string) error { return nil }
+	full := &sqlite.RoomError{Path: "/var/lib/fastn/messages.db", Need: 900 << 20, Free: 3 << 20}
+	for name, c := range map[string]struct {
+		err      error
+		id       systemd.MessageID
+		why, fix []string
+	}{
+		"damaged": {fmt.Errorf("store: %w", &sqlite.FileError{Path: "/var/lib/fastn/fastn.db", Err: fmt.Errorf("repair: %w: tree 2", sqlite.ErrDamaged)}),
+			systemd.MsgStoreDamaged, []string{"/var/lib/fastn/fastn.db is damaged", "tree 2"}, []string{"restore a backup: systemctl stop", "fastnd --restore FILE"}},
+		"no room to repair": {fmt.Errorf("repair: %w", full),
+			systemd.MsgDiskRefuses, []string{"nearly full", "to repair /var/lib/fastn/messages.db takes 900 MiB of room, 3 MiB are free"}, []string{"make room", "goes on by itself"}},
+		"damaged, since the disk refused": {&sqlite.FileError{Path: "/x", Err: fmt.Errorf("%w: %w: %w", sqlite.ErrDamaged, sqlite.ErrDisk, unix.EIO)},
+			systemd.MsgDiskRefuses, []string{"the disk under /var/lib/fastn fails"}, []string{"journalctl -k"}},
+	} {
+		id, why, fix := d.diagnose(c.err)
+		if id != c.id {
+			t.Errorf("%s: told as %s", name, id)
+		}
+		for _, w := range c.why {
+			wantText(t, why, w)
+		}
+		for _, w := range c.fix {
+			wantText(t, fix, w)
+		}
+	}
+}
