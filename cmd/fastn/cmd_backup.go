@@ -29,7 +29,8 @@ readable by you alone: whoever has it can act as this machine and all of its use
 
 What is restored later is as it was then. Messages that were queued and have been delivered since are sent
 once more, and are not there twice at their receivers, which know them for 60 days. What was received since
-is lost: its senders know it as delivered. Never run two machines with the same backup at once: they would be one
+is lost: its senders know it as delivered. What was read, removed or taken by a program since is there again,
+as it was. Never run two machines with the same backup at once: they would be one
 for others, and each gets some of the messages.
 
 Example:

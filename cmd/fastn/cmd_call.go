@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/fastn-stack/fastnd/service/api"
@@ -61,18 +62,18 @@ func (c *callCmd) run(a *app) error {
 // readData takes a JSON argument, or with stdin allowed and "-" what stands on
 // standard input. No argument is no data.
 func (a *app) readData(arg string, stdin bool) (json.RawMessage, error) {
-	data := []byte(arg)
+	data, size := []byte(arg), strconv.Itoa(len(arg))
 	if stdin && arg == "-" {
 		var err error
-		if data, err = io.ReadAll(io.LimitReader(a.std.In, api.MaxPayload+1)); err != nil {
-			return nil, failed("cannot read standard input: %v", pathCause(err))
+		if data, size, err = a.readInput(); err != nil {
+			return nil, err
 		}
 	}
 	if len(data) == 0 && arg == "" {
 		return nil, nil
 	}
 	if len(data) > api.MaxPayload {
-		return nil, usage("the data has more than %d bytes", api.MaxPayload).
+		return nil, usage("the data has %s bytes, the limit is %d", size, api.MaxPayload).
 			WithHint("send bulk data over a stream")
 	}
 	if err := scanData(data); err != nil {
@@ -80,6 +81,29 @@ func (a *app) readData(arg string, stdin bool) (json.RawMessage, error) {
 			WithHint(`quote it for the shell, as in '{"message":"hello"}'; a text is '"hello"'`)
 	}
 	return data, nil
+}
+
+// countMost bounds how much of what is too long is read only to say how long it
+// is, in bytes.
+const countMost = 64 << 20
+
+// readInput reads what stands on standard input, or one byte more than a payload
+// may have. size is for people: how many bytes there are.
+func (a *app) readInput() (data []byte, size string, err error) {
+	data, err = io.ReadAll(io.LimitReader(a.std.In, api.MaxPayload+1))
+	if err != nil {
+		return nil, "", failed("cannot read standard input: %v", pathCause(err)).
+			WithHint("give it by a pipe, or from a file that you may read")
+	}
+	if len(data) <= api.MaxPayload {
+		return data, strconv.Itoa(len(data)), nil
+	}
+	rest, _ := io.CopyN(io.Discard, a.std.In, countMost) // only to be told
+	size = strconv.FormatInt(int64(len(data))+rest, 10)
+	if rest == countMost {
+		size = "more than " + size
+	}
+	return data, size, nil
 }
 
 // scanData checks data as the daemon does, but counts from its own first byte.

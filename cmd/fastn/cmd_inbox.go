@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"strings"
 
@@ -55,9 +56,33 @@ func (c *inboxListCmd) run(a *app) error {
 	if a.flags.JSON {
 		return a.printValue(all)
 	}
-	rows := make([][]string, 0, len(all))
-	for _, m := range all {
-		rows = append(rows, []string{shortID(m.MessageID), inboxState(m), sender(m), clock(m.Received), m.Protocol, summary(m)})
+	if len(all) == 0 {
+		a.note("%s", yesNo(c.Unread, "no new messages", "no messages"))
+		return nil
+	}
+	return a.showInbox(all)
+}
+
+// leastText is how much of a text, in columns, is worth to stand beside the rest.
+const leastText = 20
+
+func (a *app) showInbox(list []api.InboxMessage) error {
+	rows := make([][]string, 0, len(list))
+	beside := 0 // columns that the others take
+	for _, m := range list {
+		row := []string{shortID(m.MessageID), inboxState(m), shortName(m.Contact, m.From), clock(m.Received), m.Protocol}
+		width := 0
+		for _, cell := range row {
+			width += textWidth(visible(cell)) + 2
+		}
+		beside = max(beside, width)
+		rows = append(rows, append(row, summary(m)))
+	}
+	room := a.columns() - beside - len("PROTOCOL") // which may be wider than what stands below
+	for _, row := range rows {
+		if last := len(row) - 1; room >= leastText {
+			row[last] = clip(visible(row[last]), room)
+		}
 	}
 	var b bytes.Buffer
 	a.table(&b, []string{"MESSAGE", "STATE", "FROM", "RECEIVED", "PROTOCOL", "TEXT"}, rows)
@@ -111,11 +136,14 @@ func inboxState(m api.InboxMessage) string {
 // person's to read.
 func forProgram(m api.InboxMessage) bool { return m.Protocol != api.ProtocolText && !m.Read }
 
-func sender(m api.InboxMessage) string {
-	if m.Contact != "" {
-		return m.Contact
+func sender(m api.InboxMessage) string { return cmp.Or(m.Contact, m.From) }
+
+// shortName is a name for tables: the contact's, or the beginning of an id52.
+func shortName(contact, id52 string) string {
+	if contact != "" || len(id52) <= 12 {
+		return cmp.Or(contact, id52)
 	}
-	return m.From
+	return id52[:12] + "…"
 }
 
 // textOf is a Text message's text; what is none is shown as its JSON.
@@ -152,7 +180,10 @@ func (a *app) showMessage(m api.InboxMessage) error {
 	}
 	b.WriteByte('\n')
 	for line := range strings.SplitSeq(strings.TrimSuffix(textOf(m), "\n"), "\n") {
-		b.WriteString("    " + visible(line) + "\n")
+		// Wrapped by the terminal it would go on where a sender's name stands.
+		for _, part := range wrap(visible(line), a.columns()-len(foldIndent)) {
+			b.WriteString(foldIndent + part + "\n")
+		}
 	}
 	return a.write(&b)
 }

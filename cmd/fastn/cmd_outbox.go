@@ -48,7 +48,31 @@ func (c *outboxListCmd) run(a *app) error {
 	if a.flags.JSON {
 		return a.printValue(all)
 	}
-	return a.showOutbox(all...)
+	if len(all) == 0 {
+		a.note("%s", yesNo(c.All, "no messages", "nothing waits: what you sent is delivered"))
+		return nil
+	}
+	if err := a.showOutbox(all...); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(all, gaveUp) {
+		a.note("%s", a.here(`once the reason is settled, "fastn outbox retry MESSAGE" queues one again; "fastn outbox cancel MESSAGE" takes it off this list`))
+	}
+	return nil
+}
+
+// gaveUp tells a message that is not tried any more.
+func gaveUp(m api.OutboxMessage) bool {
+	return m.State == api.StateRefused || m.State == api.StateExpired
+}
+
+// reason says why a message waits or failed, and for the refusal that says nothing
+// more, what may be behind it.
+func reason(m api.OutboxMessage) string {
+	if m.State == api.StateRefused && m.Code == api.CodeRefused {
+		return m.Reason + ": " + shortName(m.Contact, m.To) + " may have removed or blocked you; ask there"
+	}
+	return m.Reason
 }
 
 // outboxPages calls each for the messages of the outbox, until it is false.
@@ -82,11 +106,7 @@ func (a *app) showOutbox(list ...api.OutboxMessage) error {
 				next = "now"
 			}
 		}
-		to := m.Contact
-		if to == "" {
-			to = m.To
-		}
-		rows = append(rows, []string{shortID(m.MessageID), to, m.Protocol, clock(m.Created), m.State, next, m.Reason})
+		rows = append(rows, []string{shortID(m.MessageID), shortName(m.Contact, m.To), m.Protocol, clock(m.Created), m.State, next, reason(m)})
 	}
 	var b bytes.Buffer
 	a.table(&b, []string{"MESSAGE", "TO", "PROTOCOL", "SENT", "STATE", "NEXT TRY", "REASON"}, rows)

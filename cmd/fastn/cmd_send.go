@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -87,9 +86,12 @@ func (c *sendCmd) data(a *app) (json.RawMessage, error) {
 	}
 	text := c.Text
 	if text == "-" {
-		b, err := io.ReadAll(io.LimitReader(a.std.In, api.MaxPayload+1))
+		b, size, err := a.readInput()
 		if err != nil {
-			return nil, failed("cannot read standard input: %v", pathCause(err))
+			return nil, err
+		}
+		if len(b) > api.MaxPayload {
+			return nil, usage("the text has %s bytes, the limit is %d", size, api.MaxPayload).WithHint(longText)
 		}
 		text = strings.TrimSuffix(string(b), "\n")
 	}
@@ -108,10 +110,12 @@ func (c *sendCmd) data(a *app) (json.RawMessage, error) {
 	data := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 	if len(data) > api.MaxPayload {
 		return nil, usage("the text has %d bytes as JSON, the limit is %d", len(data), api.MaxPayload).
-			WithHint("send it over a stream, or in parts")
+			WithHint(longText)
 	}
 	return data, nil
 }
+
+const longText = `send it in parts, or over a stream: "fastn stream --help"`
 
 // wait is --wait=delivered.
 func (c *sendCmd) wait(a *app, d daemon, sent api.SendResult) error {

@@ -109,9 +109,13 @@ func (a *app) problems(b *bytes.Buffer, list []api.Problem) {
 // wanted tells for which protocols messages wait elsewhere.
 func (a *app) wanted(b *bytes.Buffer, list []api.Wanted) {
 	for _, w := range list {
-		text := fmt.Sprintf(`%s has messages for %s: "fastn grant add %s %s" allows them, and "fastn listen %s --messages -- CMD" takes them`,
-			w.Contact, w.Protocol, w.Contact, w.Protocol, w.Protocol)
-		b.WriteString(visible(a.here(text)) + "\n")
+		fmt.Fprintf(b, "%s has messages for %s, which nobody takes here so far\n", visible(w.Contact), visible(w.Protocol))
+		for _, step := range []string{
+			fmt.Sprintf(`"fastn grant add %s %s" allows them`, w.Contact, w.Protocol),
+			fmt.Sprintf(`"fastn listen %s --messages -- CMD" takes them`, w.Protocol),
+		} {
+			b.WriteString(foldIndent + visible(a.here(step)) + "\n")
+		}
 	}
 	if len(list) > 0 {
 		b.WriteByte('\n')

@@ -103,38 +103,6 @@ func (a *app) style(on bool, sgr, text string) string {
 	return "\x1b[" + sgr + "m" + text + "\x1b[0m"
 }
 
-// table appends rows in aligned columns under a header. Cells are made visible;
-// an empty one is shown as "-".
-func (a *app) table(b *bytes.Buffer, header []string, rows [][]string) {
-	widths := make([]int, len(header))
-	for i, h := range header {
-		widths[i] = len(h)
-	}
-	for _, row := range rows {
-		for i, cell := range row {
-			if cell == "" {
-				cell = "-"
-			}
-			row[i] = visible(cell)
-			widths[i] = max(widths[i], utf8.RuneCountInString(row[i]))
-		}
-	}
-	line := func(cells []string) string {
-		var s strings.Builder
-		for i, cell := range cells {
-			s.WriteString(cell)
-			if i < len(cells)-1 {
-				s.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2))
-			}
-		}
-		return s.String()
-	}
-	b.WriteString(a.style(a.outTTY, "1", line(header)) + "\n")
-	for _, row := range rows {
-		b.WriteString(line(row) + "\n")
-	}
-}
-
 // pairs appends "key  value" lines; a value's further lines are indented.
 func pairs(b *bytes.Buffer, kv ...string) {
 	width := 0
