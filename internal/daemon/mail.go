@@ -211,7 +211,7 @@ func (m *mail) wanted(uid uint32) (out []api.Wanted) {
 
 // forget removes the messages of an identity that is here no more.
 func (m *mail) forget(owner identity.ID) {
-	if err := m.store.Forget(context.Background(), owner); err != nil {
+	if err := m.courier.Forget(context.Background(), owner); err != nil {
 		m.n.d.log.Error("the messages of a removed identity could not be removed", "identity", owner.String(), "error", err)
 	}
 }

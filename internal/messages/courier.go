@@ -75,6 +75,7 @@ type Courier struct {
 	s       *Store
 	lanes   lanes
 	waiters waiters
+	records records
 	mailmen mailmen
 	hints   chan hint
 }
@@ -91,7 +92,9 @@ func NewCourier(o CourierOptions) *Courier {
 	c := &Courier{o: o, s: o.Store, hints: make(chan hint, hintQueue)}
 	c.lanes.init(o.Now)
 	c.waiters.init()
+	c.records.init()
 	c.mailmen.init(c)
+	c.s.OnQueued(c.queued)
 	return c
 }
 
@@ -103,7 +106,9 @@ func (c *Courier) Run(ctx context.Context) error {
 	}
 	c.lanes.load(waiting)
 	var wg sync.WaitGroup
+	defer c.record(ctx) // of the last batches
 	defer wg.Wait()
+	wg.Go(func() { c.keepRecords(ctx) })
 	wg.Go(func() { c.every(ctx, c.o.Timing.Expire, c.expire) })
 	wg.Go(func() { c.every(ctx, c.o.Timing.Prune, c.prune) })
 	for range announcers {
@@ -147,10 +152,18 @@ func (c *Courier) prune(ctx context.Context) {
 // Errors are those of Store.Put.
 func (c *Courier) Send(ctx context.Context, m Message) (Outgoing, error) {
 	out, err := c.s.Put(ctx, m)
-	if err == nil && out.State == Queued {
-		c.lanes.queued(m.Lane(), c.o.Timing.RetryNear)
+	if err == nil && out.State == Queued && out.Tries > 0 { // it was sent before
+		c.lanes.asked(m.Lane(), c.o.Timing.RetryNear)
 	}
 	return out, err
+}
+
+// queued has messages carried that were queued just now.
+func (c *Courier) queued(list []Message) {
+	for _, m := range list {
+		c.waiters.note(Outgoing{Message: m, State: Queued})
+	}
+	c.lanes.queued(list, c.o.Timing.RetryNear)
 }
 
 // Cancel ends a queued message. One that is on its way may be delivered still;
@@ -161,6 +174,7 @@ func (c *Courier) Cancel(ctx context.Context, from identity.ID, id string) (Outg
 	}
 	out, err := c.s.Cancel(ctx, from, id)
 	if err == nil {
+		c.lanes.changed(out.Lane())
 		c.waiters.signal(out)
 	}
 	return out, err
@@ -173,19 +187,36 @@ func (c *Courier) Retry(ctx context.Context, from identity.ID, id string) (Outgo
 	}
 	out, err := c.s.Retry(ctx, from, id)
 	if err == nil {
-		c.waiters.answer(out.Message, Outcome{}) // none so far
+		c.waiters.note(out)
 		c.lanes.due(out.Lane())
 	}
 	return out, err
 }
+
+// waitSoon is how long a message that was sent lately is believed to be queued.
+const waitSoon = 100 * time.Millisecond
 
 // WaitFinal waits until a message's state is final, or ctx ends: then it gives
 // the state as it is.
 func (c *Courier) WaitFinal(ctx context.Context, from identity.ID, id string) (Outgoing, error) {
 	news, forget := c.waiters.add(from, id)
 	defer forget()
-	out, err := c.s.Outgoing(ctx, from, id)
-	if err != nil || out.State != Queued {
+	// What was sent just now is usually answered sooner than the disk is read.
+	switch m, ok := c.waiters.latest(from, id); {
+	case ok && m.State != Queued:
+		return m, nil
+	case ok:
+		soon := time.NewTimer(waitSoon)
+		defer soon.Stop()
+		select {
+		case final := <-news:
+			return final, nil
+		case <-soon.C:
+		case <-ctx.Done():
+		}
+	}
+	out, err := c.s.Outgoing(context.WithoutCancel(ctx), from, id)
+	if out = c.Latest(out); err != nil || out.State != Queued {
 		return out, err
 	}
 	select {
@@ -194,6 +225,13 @@ func (c *Courier) WaitFinal(ctx context.Context, from identity.ID, id string) (O
 	case <-ctx.Done():
 		return c.s.Outgoing(context.WithoutCancel(ctx), from, id)
 	}
+}
+
+// Forget is Store.Forget, of which nothing is carried any more.
+func (c *Courier) Forget(ctx context.Context, owner identity.ID) error {
+	err := c.s.Forget(ctx, owner)
+	c.lanes.forgetWhere(func(l *liveLane) bool { return l.From == owner })
+	return err
 }
 
 // Resume has all mail of from tried now: it is served again.
@@ -221,8 +259,7 @@ func (c *Courier) Available(from, to identity.ID, protocol, instance string) {
 // carry delivers what lane l holds, some batches at a time.
 func (c *Courier) carry(ctx context.Context, l *liveLane) {
 	for range batchesInTurn {
-		c.lanes.begin(l)
-		list, more, err := c.s.Head(ctx, l.Lane, maxLetters, api.MaxPayload)
+		list, more, err := c.head(ctx, l)
 		if err != nil {
 			c.lanes.wait(l, c.pause(l, err), err)
 			if ctx.Err() == nil {
@@ -238,6 +275,24 @@ func (c *Courier) carry(ctx context.Context, l *liveLane) {
 		}
 	}
 	c.lanes.yield(l)
+}
+
+// head gives the first messages of a lane; more tells that there are others.
+func (c *Courier) head(ctx context.Context, l *liveLane) (list []Message, more bool, err error) {
+	list, whole := c.lanes.begin(l)
+	if whole {
+		// The disk may have been read, and all this delivered, before it was told here.
+		now := c.o.Now()
+		return slices.DeleteFunc(list, func(m Message) bool { return !m.Expires.After(now) || c.waiters.delivered(m.From, m.ID) }), false, nil
+	}
+	c.record(ctx) // else it would be found queued
+	list, more, err = c.s.Head(ctx, l.Lane, maxLetters, api.MaxPayload)
+	last := int64(0)
+	if len(list) > 0 {
+		last = list[len(list)-1].Seq
+	}
+	c.lanes.found(l, last, more)
+	return list, more, err
 }
 
 const (
@@ -277,7 +332,6 @@ func (c *Courier) batch(ctx context.Context, l *liveLane, list []Message, more b
 		outcomes = append(outcomes, o)
 		// Known before it is recorded: the receiver has it, or will never. Should the
 		// record be lost, it is asked again and answers the same.
-		c.waiters.answer(m, o)
 		c.finished(m, o)
 	}
 	return c.settle(ctx, l, list, outcomes, why, more)
@@ -290,11 +344,12 @@ func (c *Courier) settle(ctx context.Context, l *liveLane, list []Message, outco
 		e := api.AsError(why)
 		wait = &Wait{Code: e.Code, Reason: e.Message, NextTry: c.o.Now().Add(c.pause(l, why))}
 	}
-	record := func() error { return c.s.Settle(ctx, l.Lane, outcomes, wait) }
 	if wait == nil && !more && allDelivered(outcomes) {
-		record = func() error { return c.s.SettleSoon(context.WithoutCancel(ctx), l.Lane, outcomes) }
+		c.records.add(settled{l.Lane, list, outcomes})
+		c.lanes.went(l)
+		return true
 	}
-	if err := record(); err != nil {
+	if err := c.s.Settle(ctx, l.Lane, outcomes, wait); err != nil {
 		// It will be sent again, and is known there.
 		if ctx.Err() == nil {
 			c.o.Log.Error("cannot record what became of messages", "error", err)
@@ -303,7 +358,6 @@ func (c *Courier) settle(ctx context.Context, l *liveLane, list []Message, outco
 		return false
 	}
 	for i, o := range outcomes {
-		c.finished(list[i], o)
 		c.tellFinal(list[i], o)
 	}
 	if wait != nil {
@@ -353,7 +407,7 @@ func (c *Courier) Latest(m Outgoing) Outgoing {
 	if m.State != Queued {
 		return m
 	}
-	if o, ok := c.waiters.answered(m.Message); ok {
+	if o, ok := c.waiters.latest(m.From, m.ID); ok && o.State != Queued {
 		m.State, m.Code, m.Reason, m.NextTry = o.State, o.Code, o.Reason, time.Time{}
 	}
 	return m

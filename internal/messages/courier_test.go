@@ -294,10 +294,11 @@ func TestStopAndGoOn(t *testing.T) {
 func TestQueuedWhileFoundEmpty(t *testing.T) {
 	var s lanes
 	s.init(time.Now)
-	s.queued(lane, time.Second)
+	one := []Message{{From: lane.From, To: lane.To, Protocol: lane.Protocol, Instance: lane.Instance}}
+	s.queued(one, time.Second)
 	l := s.pick()
 	s.begin(l)
-	s.queued(lane, time.Second)
+	s.queued(one, time.Second)
 	if s.done(l) {
 		t.Error("the lane is gone with its message")
 	}

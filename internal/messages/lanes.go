@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fastn-stack/fastnd/internal/crew"
 	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/service/api"
 )
@@ -16,6 +17,8 @@ const (
 	// those of one sender: one whose receivers answer slowly holds up nobody else.
 	carriers     = 256
 	carriersEach = 16
+	// freshBytes bounds the data of messages that are kept for their carriers.
+	freshBytes = 4 << 20
 )
 
 // liveLane is a lane that has, or may have, queued messages. Its fields are guarded by
@@ -32,6 +35,11 @@ type liveLane struct {
 	// hinted: while it was running the receiver said that it takes its mail now.
 	// The answer that is awaited may be an older one.
 	hinted bool
+	// fresh are messages that were queued since a carrier looked last, in order.
+	// While whole they are all that the lane holds, and the disk need not be read.
+	fresh []Message
+	size  int // of their data
+	whole bool
 }
 
 type laneState uint8
@@ -54,6 +62,12 @@ type lanes struct {
 	busy    int
 	wake    chan struct{}
 	now     func() time.Time
+	loaded  bool // what the disk knew at the start is in all
+	kept    int  // bytes in fresh
+
+	crew  crew.Crew
+	carry func(*liveLane) // nil unless it runs
+	wg    sync.WaitGroup  // of carriers
 }
 
 func (s *lanes) init(now func() time.Time) {
@@ -69,6 +83,7 @@ func (s *lanes) init(now func() time.Time) {
 func (s *lanes) load(list []Waiting) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.loaded = true
 	for _, w := range list {
 		l := s.get(w.Lane)
 		if l.state != laneWaiting || l.place >= 0 {
@@ -96,11 +111,73 @@ func (s *lanes) get(k Lane) *liveLane {
 	return l
 }
 
-// queued notes a new message. A lane that waits is tried a little sooner for it.
-func (s *lanes) queued(k Lane, near time.Duration) {
+// queued notes new messages. A lane that waits is tried a little sooner for them.
+func (s *lanes) queued(list []Message, near time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := s.get(k)
+	for _, m := range list {
+		k := m.Lane()
+		_, known := s.all[k]
+		l := s.get(k)
+		l.whole = l.whole || !known && s.loaded // one that is not known holds nothing
+		s.keep(l, m)
+		s.came(l, near)
+	}
+	s.launch()
+}
+
+// keep keeps m for the carrier, if there is room.
+func (s *lanes) keep(l *liveLane, m Message) {
+	switch {
+	case !l.whole:
+	case len(l.fresh) == maxLetters || l.size+len(m.Data) > api.MaxPayload || s.kept+len(m.Data) > freshBytes:
+		s.forget(l)
+	default:
+		l.fresh = append(l.fresh, m)
+		l.size += len(m.Data)
+		s.kept += len(m.Data)
+	}
+}
+
+// forget has the lane read from the disk when its turn comes.
+func (s *lanes) forget(l *liveLane) {
+	s.take(l)
+	l.whole = false
+}
+
+// take takes what is kept for the carrier.
+func (s *lanes) take(l *liveLane) []Message {
+	list := l.fresh
+	s.kept -= l.size
+	l.fresh, l.size = nil, 0
+	return list
+}
+
+// changed notes that a message of the lane is not what it was.
+func (s *lanes) changed(k Lane) { s.forgetWhere(func(l *liveLane) bool { return l.Lane == k }) }
+
+// forgetWhere has lanes read from the disk when their turn comes.
+func (s *lanes) forgetWhere(is func(*liveLane) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.all {
+		if is(l) {
+			s.forget(l)
+		}
+	}
+}
+
+// asked has a lane tried a little sooner, if it waits: somebody sent one of its
+// messages again.
+func (s *lanes) asked(k Lane, near time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := s.all[k]; l != nil {
+		s.came(l, near)
+	}
+}
+
+func (s *lanes) came(l *liveLane, near time.Duration) {
 	switch {
 	case l.state == laneRunning:
 		l.again = true
@@ -115,11 +192,14 @@ func (s *lanes) queued(k Lane, near time.Duration) {
 	}
 }
 
-// due has a lane tried now.
+// due has a lane tried now, in which a message was queued anew.
 func (s *lanes) due(k Lane) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.dueNow(s.get(k))
+	l := s.get(k)
+	s.forget(l)
+	s.dueNow(l)
+	s.launch()
 }
 
 func (s *lanes) dueNow(l *liveLane) {
@@ -140,6 +220,7 @@ func (s *lanes) dueWhere(is func(*liveLane) bool) {
 			s.dueNow(l)
 		}
 	}
+	s.launch()
 }
 
 // reachable has the lanes to a receiver tried now, but for those where the
@@ -152,6 +233,7 @@ func (s *lanes) reachable(to identity.ID) {
 			s.dueNow(l)
 		}
 	}
+	s.launch()
 }
 
 // available has a lane tried whose receiver says that it takes its mail now.
@@ -161,6 +243,7 @@ func (s *lanes) available(k Lane) {
 	if l := s.all[k]; l != nil && (l.state == laneRunning || l.code == api.CodePending) {
 		l.hinted = l.state == laneRunning
 		s.dueNow(l)
+		s.launch()
 	}
 }
 
@@ -173,9 +256,26 @@ func (s *lanes) makeReady(l *liveLane) {
 		s.ring = append(s.ring, l.From)
 	}
 	s.ready[l.From] = append(s.ready[l.From], l)
-	s.kick()
 }
 
+// launch has carriers take the lanes whose turn it is.
+func (s *lanes) launch() {
+	for s.carry != nil {
+		l := s.pick()
+		if l == nil {
+			return
+		}
+		carry := s.carry
+		s.wg.Add(1)
+		s.crew.Go(func() {
+			defer s.wg.Done()
+			defer s.ran(l)
+			carry(l)
+		})
+	}
+}
+
+// kick has run look at the heap again.
 func (s *lanes) kick() {
 	select {
 	case s.wake <- struct{}{}:
@@ -183,11 +283,34 @@ func (s *lanes) kick() {
 	}
 }
 
-// begin is called by a carrier before it looks for messages.
-func (s *lanes) begin(l *liveLane) {
+// begin is called by a carrier before it looks for messages. It gives those of the
+// lane, if it is whole: then they need not be looked for on the disk. Otherwise it
+// is whole from now on, with what the carrier finds there and what comes meanwhile.
+func (s *lanes) begin(l *liveLane) (list []Message, whole bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l.again, l.hinted = false, false
+	if l.whole {
+		return s.take(l), true
+	}
+	l.whole = true
+	return nil, false
+}
+
+// found tells what a carrier found on the disk: more if not all, else the last of
+// what was there, which may have come meanwhile too.
+func (s *lanes) found(l *liveLane, last int64, more bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if more {
+		s.forget(l)
+		return
+	}
+	for _, m := range s.take(l) {
+		if m.Seq > last {
+			s.keep(l, m)
+		}
+	}
 }
 
 // done ends a lane that was found empty, unless something came meanwhile.
@@ -216,28 +339,53 @@ func (s *lanes) yield(l *liveLane) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.makeReady(l)
+	s.launch()
+}
+
+// stale has a lane tried after d, of which the disk does not know what became of
+// some messages.
+func (s *lanes) stale(k Lane, d time.Duration, why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch l := s.get(k); {
+	case l.state == laneWaiting && l.place < 0:
+		s.waits(l, d, why)
+	case l.state == laneRunning:
+		l.again = true
+		fallthrough
+	default:
+		s.forget(l)
+	}
 }
 
 // wait has a lane tried again after d.
 func (s *lanes) wait(l *liveLane, d time.Duration, why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.waits(l, d, why)
+}
+
+func (s *lanes) waits(l *liveLane, d time.Duration, why error) {
+	s.forget(l)
 	l.tries++
 	l.code, l.tried = api.CodeOf(why), s.now()
 	l.next = l.tried.Add(d)
 	l.state = laneWaiting
 	if l.again && l.code != api.CodePending && l.tries <= 1 || l.hinted {
 		s.makeReady(l)
+		s.launch()
 		return
 	}
 	heap.Push(&s.waiting, l)
 	s.kick()
 }
 
-// run starts carriers until ctx ends, and waits for them.
+// run has carriers carry lanes until ctx ends, and waits for them.
 func (s *lanes) run(ctx context.Context, carry func(*liveLane)) {
-	var wg sync.WaitGroup
-	defer wg.Wait()
+	s.mu.Lock()
+	s.carry = carry
+	s.mu.Unlock()
+	defer s.rest()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -245,16 +393,7 @@ func (s *lanes) run(ctx context.Context, carry func(*liveLane)) {
 		for len(s.waiting) > 0 && !s.waiting[0].next.After(s.now()) {
 			s.makeReady(s.waiting[0])
 		}
-		for {
-			l := s.pick()
-			if l == nil {
-				break
-			}
-			wg.Go(func() {
-				defer s.ran(l)
-				carry(l)
-			})
-		}
+		s.launch()
 		if len(s.waiting) > 0 {
 			timer.Reset(s.waiting[0].next.Sub(s.now()))
 		}
@@ -266,6 +405,15 @@ func (s *lanes) run(ctx context.Context, carry func(*liveLane)) {
 		case <-s.wake:
 		}
 	}
+}
+
+// rest ends all carriers.
+func (s *lanes) rest() {
+	s.mu.Lock()
+	s.carry = nil
+	s.mu.Unlock()
+	s.wg.Wait()
+	s.crew.Close()
 }
 
 // pick takes the next lane, of the sender whose turn it is.
@@ -302,7 +450,7 @@ func (s *lanes) ran(l *liveLane) {
 		delete(s.running, l.From)
 	}
 	s.busy--
-	s.kick()
+	s.launch()
 }
 
 // laneHeap is the waiting lanes, the first due first.

@@ -339,7 +339,7 @@ func TestRemovedMeanwhile(t *testing.T) {
 		})
 		r.send(lane, "1", "2")
 		synctest.Wait()
-		if err := r.s.Forget(t.Context(), lane.From); err != nil {
+		if err := r.Courier.Forget(t.Context(), lane.From); err != nil {
 			t.Fatal(err)
 		}
 		close(release)

@@ -81,6 +81,7 @@ func (s *Store) put(tx *sqlite.Tx, r outRow, uid uint32) (Outgoing, error, error
 		if seq != 0 {
 			r.Seq = seq
 			s.countOut(r.From, 1, r.size, 1)
+			s.fresh = append(s.fresh, r.Message)
 			return r.Outgoing, nil, nil
 		}
 	}
@@ -160,13 +161,17 @@ func (s *Store) Settle(ctx context.Context, l Lane, outcomes []Outcome, wait *Wa
 	return s.write(ctx, s.settling(l, outcomes, wait))
 }
 
-// settleSoon is how long SettleSoon waits for others.
-const settleSoon = 10 * time.Millisecond
-
-// SettleSoon is Settle, of a lane that is empty then, in no hurry: it shares the
-// commit of what is sent next, if that comes soon.
-func (s *Store) SettleSoon(ctx context.Context, l Lane, outcomes []Outcome) error {
-	return s.sorted(ctx, func(h handle) error { return h.batch.DoSoon(ctx, settleSoon, s.settling(l, outcomes, nil)) })
+// SettleAll is Settle of several lanes in one commit, of which the batches were
+// delivered and nothing waits.
+func (s *Store) SettleAll(ctx context.Context, list []settled) error {
+	return s.write(ctx, func(tx *sqlite.Tx) error {
+		for _, t := range list {
+			if err := s.settling(t.lane, t.outcomes, nil)(tx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 func (s *Store) settling(l Lane, outcomes []Outcome, wait *Wait) func(tx *sqlite.Tx) error {

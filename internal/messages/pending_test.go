@@ -18,7 +18,7 @@ import (
 func TestHintBeforeTheAnswer(t *testing.T) {
 	var s lanes
 	s.init(time.Now)
-	s.queued(lane, time.Second)
+	s.queued([]Message{{From: lane.From, To: lane.To, Protocol: lane.Protocol, Instance: lane.Instance}}, time.Second)
 	l := s.pick()
 	s.begin(l)
 	s.available(lane)

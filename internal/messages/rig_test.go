@@ -186,6 +186,6 @@ func number(i int) string { return fmt.Sprintf("%04d", i) }
 // recorded returns when what was answered is on the disk as well.
 func recorded() {
 	synctest.Wait()
-	time.Sleep(settleSoon)
+	time.Sleep(recordAfter)
 	synctest.Wait()
 }

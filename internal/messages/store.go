@@ -74,6 +74,9 @@ type Store struct {
 
 	mending atomic.Pointer[time.Time] // since when it is being opened again
 
+	fresh    []Message       // what the transaction that runs has queued; its leader's
+	onQueued func([]Message) // see OnQueued
+
 	aside atomic.Int64
 	audit atomic.Bool // usage may be wrong since rows were set aside
 }
@@ -117,12 +120,28 @@ func (s *Store) tryOpen(ctx context.Context) (*sqlite.DB, error) {
 		return nil, fmt.Errorf("messages: %w", err)
 	}
 	use, want := newUsage(s.o.Owner), newWants()
-	batch := db.NewBatch(sqlite.BatchHooks{Begin: use.begin, Finish: use.write, End: use.end})
+	batch := db.NewBatch(sqlite.BatchHooks{
+		Begin:  func() { use.begin(); s.fresh = nil },
+		Finish: use.write,
+		End:    func(committed bool) { use.end(committed); s.tellQueued(committed) },
+	})
 	if err := s.load(ctx, db, batch, use, want); err != nil {
 		return db, errors.Join(fmt.Errorf("messages: load %s: %w", s.path, err), db.Close())
 	}
 	s.db, s.batch, s.use, s.want, s.broken = db, batch, use, want, nil
 	return db, nil
+}
+
+// OnQueued has fn told of messages that were queued, in the order of their Seq,
+// once they are on the disk and before Put returns. It must not wait. It is called
+// once, before any use.
+func (s *Store) OnQueued(fn func([]Message)) { s.onQueued = fn }
+
+func (s *Store) tellQueued(committed bool) {
+	if committed && len(s.fresh) > 0 && s.onQueued != nil {
+		s.onQueued(s.fresh)
+	}
+	s.fresh = nil
 }
 
 // Close waits for calls that run and ends the store; it may be called again.

@@ -15,7 +15,7 @@ import (
 type waiters struct {
 	mu     sync.Mutex
 	finals map[sent][]chan Outgoing
-	known  *lru.Map[sent, Outcome] // of those answered lately, which may not be recorded yet
+	known  *lru.Map[sent, Outgoing] // of those sent lately, without data; more than the disk may know
 	inbox  map[identity.ID]chan struct{}
 	noted  *lru.Map[hint, time.Time] // when a want was last recorded
 }
@@ -26,15 +26,15 @@ type sent struct {
 	id   string
 }
 
-// answersKept is more than what is usually answered and not recorded.
-const answersKept = 8192
+// sentKept is more than what is usually answered and not recorded.
+const sentKept = 8192
 
 // notesKept bounds the wants that are remembered.
 const notesKept = 4096
 
 func (w *waiters) init() {
 	w.finals = make(map[sent][]chan Outgoing)
-	w.known = lru.New[sent, Outcome](answersKept)
+	w.known = lru.New[sent, Outgoing](sentKept)
 	w.inbox = make(map[identity.ID]chan struct{})
 	w.noted = lru.New[hint, time.Time](notesKept)
 }
@@ -56,27 +56,30 @@ func (w *waiters) add(from identity.ID, id string) (news <-chan Outgoing, forget
 	}
 }
 
-// answer notes what became of m.
-func (w *waiters) answer(m Message, o Outcome) {
+// note notes what is known of a message now, for who asks for it.
+func (w *waiters) note(m Outgoing) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.known.Put(sent{m.From, m.ID}, o)
+	m.Data = nil
+	w.known.Put(sent{m.From, m.ID}, m)
 }
 
-func (w *waiters) answered(m Message) (Outcome, bool) {
+// latest is what is known of a message, if it was sent lately.
+func (w *waiters) latest(from identity.ID, id string) (Outgoing, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	o, ok := w.known.Peek(sent{m.From, m.ID})
-	return o, ok && o.State != 0
+	return w.known.Peek(sent{from, id})
 }
 
 // delivered tells that a message is known to be, recorded or not.
 func (w *waiters) delivered(from identity.ID, id string) bool {
-	o, ok := w.answered(Message{From: from, ID: id})
-	return ok && o.State == Delivered
+	m, ok := w.latest(from, id)
+	return ok && m.State == Delivered
 }
 
+// signal tells those who wait for m that it is final.
 func (w *waiters) signal(m Outgoing) {
+	w.note(m)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, ch := range w.finals[sent{m.From, m.ID}] {

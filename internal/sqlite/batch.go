@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"time"
 )
 
 // maxBatch bounds the functions that share one transaction, so that the first
@@ -22,8 +21,7 @@ type Batch struct {
 
 	mu      sync.Mutex
 	queue   []*job
-	later   []*job // go with whichever transaction comes next
-	leading bool   // one caller works for all; guarded by mu
+	leading bool // one caller works for all; guarded by mu
 
 	stmts statements // only the one that leads uses it
 }
@@ -65,37 +63,6 @@ func (b *Batch) Do(ctx context.Context, fn func(tx *Tx) error) error {
 		return err
 	}
 	return b.do(ctx, &job{fn: fn, wake: make(chan bool, 1)})
-}
-
-// DoSoon is Do for what is in no hurry: it waits up to patience for a transaction
-// of somebody else, so that it costs no sync of its own.
-func (b *Batch) DoSoon(ctx context.Context, patience time.Duration, fn func(tx *Tx) error) error {
-	j := &job{fn: fn, wake: make(chan bool, 1)}
-	b.mu.Lock()
-	b.later = append(b.later, j)
-	b.mu.Unlock()
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	select {
-	case <-j.wake:
-		return j.result()
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	b.mu.Lock()
-	i := slices.Index(b.later, j)
-	if i >= 0 {
-		b.later = slices.Delete(b.later, i, i+1)
-	}
-	b.mu.Unlock()
-	switch {
-	case i < 0: // its turn has come
-		<-j.wake
-		return j.result()
-	case ctx.Err() != nil:
-		return ctx.Err()
-	}
-	return b.do(ctx, j)
 }
 
 func (b *Batch) do(ctx context.Context, j *job) error {
@@ -146,8 +113,6 @@ func (b *Batch) lead() {
 	n := min(len(b.queue), maxBatch)
 	jobs := slices.Clone(b.queue[:n])
 	b.queue = slices.Delete(b.queue, 0, n)
-	jobs = append(jobs, b.later...)
-	b.later = nil
 	b.mu.Unlock()
 
 	b.serve(jobs)

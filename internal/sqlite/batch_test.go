@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/fastn-stack/fastnd/internal/testutil"
 )
@@ -261,69 +259,5 @@ func TestBatchClose(t *testing.T) {
 	}
 	if err := b.Do(t.Context(), putNote(2)); err == nil {
 		t.Error("a closed database was written")
-	}
-}
-
-// What is in no hurry shares the transaction of whoever comes next, and has one of
-// its own if nobody does.
-func TestBatchDoSoon(t *testing.T) {
-	testutil.LeakCheck(t)
-	db := openAt(t, filepath.Join(t.TempDir(), "x.db"), notes)
-	var commits atomic.Int64
-	b := db.NewBatch(BatchHooks{End: func(ok bool) {
-		if ok {
-			commits.Add(1)
-		}
-	}})
-	waiting := func(n int) {
-		for {
-			b.mu.Lock()
-			have := len(b.later)
-			b.mu.Unlock()
-			if have == n {
-				return
-			}
-			runtime.Gosched()
-		}
-	}
-	const n = 20
-	errs := make(chan error, n)
-	for i := range n {
-		go func() { errs <- b.DoSoon(t.Context(), time.Hour, putNote(i)) }()
-	}
-	waiting(n)
-	if err := b.Do(t.Context(), putNote(n)); err != nil {
-		t.Fatal(err)
-	}
-	for range n {
-		if err := <-errs; err != nil {
-			t.Error(err)
-		}
-	}
-	if got := commits.Load(); got != 1 || count(t, db) != n+1 {
-		t.Errorf("%d commits, %d rows", got, count(t, db))
-	}
-
-	// Alone, it waits no longer than it said.
-	if err := b.DoSoon(t.Context(), time.Millisecond, putNote(n+1)); err != nil || count(t, db) != n+2 {
-		t.Errorf("%v, %d rows", err, count(t, db))
-	}
-	// Its error is its own.
-	failed := errors.New("no")
-	go func() { errs <- b.DoSoon(t.Context(), time.Hour, func(*Tx) error { return failed }) }()
-	waiting(1)
-	if err := b.Do(t.Context(), putNote(n+2)); err != nil {
-		t.Error(err)
-	}
-	if err := <-errs; !errors.Is(err, failed) {
-		t.Errorf("it failed with %v", err)
-	}
-	// Who leaves while it waits has done nothing.
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() { errs <- b.DoSoon(ctx, time.Hour, putNote(n+3)) }()
-	waiting(1)
-	cancel()
-	if err := <-errs; !errors.Is(err, context.Canceled) || count(t, db) != n+3 {
-		t.Errorf("%v, %d rows", err, count(t, db))
 	}
 }
