@@ -313,31 +313,35 @@ func (c *Courier) batch(ctx context.Context, l *liveLane, list []Message, more b
 	if ctx.Err() != nil {
 		return false // stopping: what was not recorded is sent again, and known there
 	}
+	var done []Message
 	var outcomes []Outcome
 	var why error
 	for i, m := range list {
-		one := err
-		if one == nil {
-			one = answers[i]
+		one, last := err, finalOfAll(err)
+		if err == nil {
+			one, last = answers[i], final(answers[i])
 		}
-		if !final(one) {
-			why = one
-			break
+		if !last {
+			if why == nil {
+				why = one
+			}
+			continue // what is behind it may be there from an earlier time
 		}
 		o := Outcome{Seq: m.Seq, State: Delivered}
 		if one != nil {
 			e := api.AsError(one)
 			o.State, o.Code, o.Reason = Refused, e.Code, e.Message
 		}
-		outcomes = append(outcomes, o)
+		done, outcomes = append(done, m), append(outcomes, o)
 		// Known before it is recorded: the receiver has it, or will never. Should the
 		// record be lost, it is asked again and answers the same.
 		c.finished(m, o)
 	}
-	return c.settle(ctx, l, list, outcomes, why, more)
+	return c.settle(ctx, l, done, outcomes, why, more)
 }
 
-// settle records outcomes, and why the rest of the lane waits.
+// settle records outcomes, one for each message of list, and why the rest of the
+// lane waits.
 func (c *Courier) settle(ctx context.Context, l *liveLane, list []Message, outcomes []Outcome, why error, more bool) bool {
 	var wait *Wait
 	if why != nil {
@@ -370,18 +374,6 @@ func (c *Courier) settle(ctx context.Context, l *liveLane, list []Message, outco
 
 func allDelivered(outcomes []Outcome) bool {
 	return !slices.ContainsFunc(outcomes, func(o Outcome) bool { return o.State != Delivered })
-}
-
-// final tells that a message with this answer needs no other try.
-func final(err error) bool {
-	if err == nil {
-		return true
-	}
-	switch api.CodeOf(err) {
-	case api.CodeRefused, api.CodeNotPermitted, api.CodeConflict, api.CodeExpired, api.CodeBadRequest, api.CodeTooLarge:
-		return true
-	}
-	return false
 }
 
 // pause is how long lane l waits after err.

@@ -51,7 +51,7 @@ func TestOrderIsKept(t *testing.T) {
 }
 
 func TestRefusedMessageBlocksNobody(t *testing.T) {
-	for _, code := range []api.Code{api.CodeRefused, api.CodeConflict, api.CodeExpired, api.CodeBadRequest, api.CodeTooLarge, api.CodeNotPermitted} {
+	for _, code := range []api.Code{api.CodeRefused, api.CodeConflict, api.CodeExpired, api.CodeBadRequest, api.CodeTooLarge, api.CodeNotPermitted, api.CodeClockSkew} {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRig(t)
 			r.is(refusedAll(api.CodePeerUnreachable))
@@ -77,13 +77,15 @@ func TestRefusedMessageBlocksNobody(t *testing.T) {
 // a thing.
 func TestWaitKeepsOrder(t *testing.T) {
 	for _, code := range []api.Code{api.CodeOverBudget, api.CodeOffline, api.CodePending, api.CodePeerUnreachable, api.CodeTimeout,
-		api.CodeStorage, api.CodeInternal, api.CodeOutcomeUnknown, api.CodeClockSkew, "of a newer version"} {
+		api.CodeStorage, api.CodeInternal, api.CodeOutcomeUnknown, "of a newer version"} {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRig(t)
 			r.is(refusedAll(code))
 			r.send(lane, "1", "2", "3")
 			r.since()
-			r.is(func(m *router.Mail) ([]error, error) { return []error{nil, api.Errorf(code, "wait"), nil}, nil })
+			r.is(func(m *router.Mail) ([]error, error) {
+				return []error{nil, api.Errorf(code, "wait"), api.Errorf(code, "so do others")}, nil
+			})
 			if _, err := r.Retry(t.Context(), lane.From, "1"); err != nil {
 				t.Fatal(err)
 			}

@@ -1,7 +1,9 @@
 package remote
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"net/netip"
 	"runtime"
 	"time"
@@ -26,22 +28,60 @@ func (m *Remote) ConnectPost(p Post) { m.post = p }
 const deliverTimeout = time.Minute
 
 // Deliver carries mail to a node of its receiver: it is the mailbox "another
-// node".
+// node". Who moved has left a node that refuses all, so a refusal has the next node
+// tried, and is the answer, a *router.Said, only if all nodes said so.
 func (m *Remote) Deliver(ctx context.Context, mail *router.Mail) ([]error, error) {
-	d := &wire.Deliver{To: mail.To[:], Protocol: mail.Protocol, Instance: mail.Instance}
-	var payload []byte
+	own, nodes, err := m.ends(mail.From, mail.To)
+	if err != nil {
+		return nil, err
+	}
+	d, payload := frame(mail)
+	d.From = own.Raw
+	var waits, refused error
+	for _, c := range nodes {
+		out, sent, err := m.deliverTo(ctx, mail, c, own, d, payload)
+		_, word := errors.AsType[*router.Said](err)
+		switch {
+		case err == nil:
+			return out, nil
+		case word && api.CodeOf(err) == api.CodeRefused:
+			refused = err
+		case sent && api.CodeOf(err) != api.CodePeerUnreachable:
+			return nil, err
+		case waits == nil || api.CodeOf(waits) == api.CodePeerUnreachable:
+			waits = err // what a node said is told rather than that another is not there
+		}
+		if ctx.Err() != nil {
+			return nil, cmp.Or(waits, error(router.Ended(ctx))) // the others were not asked
+		}
+	}
+	if waits != nil {
+		return nil, waits
+	}
+	return nil, refused
+}
+
+// frame is mail as it is sent, but for what depends on the node.
+func frame(mail *router.Mail) (d *wire.Deliver, payload []byte) {
+	d = &wire.Deliver{To: mail.To[:], Protocol: mail.Protocol, Instance: mail.Instance}
 	for _, l := range mail.Letters {
 		d.Letters = append(d.Letters, &wire.Letter{Id: l.ID, CreatedUs: l.Created.UnixMicro(), Size: uint32(len(l.Data))})
 		payload = append(payload, l.Data...)
 	}
-	var out []error
-	err := m.eachNode(ctx, mail.From, mail.To, func(own *identity.Delegation, c candidate) (err error) {
-		d.From, d.HaveIssuedUs = own.Raw, c.held.Issued.UnixMicro()
-		d.TimeoutMs = millisLeft(ctx, 0)
-		out, err = m.send(ctx, mail, c.node, d, payload)
-		return err
-	})
-	return out, err
+	return d, payload
+}
+
+// deliverTo sends mail to one node, once it has proven that it speaks for the
+// receiver: then it is sent.
+func (m *Remote) deliverTo(ctx context.Context, mail *router.Mail, c candidate, own *identity.Delegation, d *wire.Deliver, payload []byte) (out []error, sent bool, err error) {
+	if c.held == nil {
+		if c.held, err = m.whois(ctx, own, mail.To, c.node); err != nil {
+			return nil, false, err
+		}
+	}
+	d.HaveIssuedUs, d.TimeoutMs = c.held.Issued.UnixMicro(), millisLeft(ctx, 0)
+	out, err = m.send(ctx, mail, c.node, d, payload)
+	return out, true, err
 }
 
 // send sends mail to one node.
@@ -51,7 +91,7 @@ func (m *Remote) send(ctx context.Context, mail *router.Mail, node identity.ID, 
 		return nil, err
 	}
 	if err := m.replied(ctx, mail.From, reply, node, mail.To); err != nil {
-		return nil, err
+		return nil, said(err)
 	}
 	if len(reply.GetOutcomes()) != len(mail.Letters) {
 		return nil, api.Errorf(api.CodeHandlerFailed, "the peer answered %d of %d messages", len(reply.GetOutcomes()), len(mail.Letters))

@@ -27,14 +27,9 @@ func (m *Remote) Serve(ctx context.Context, r *router.Request) (json.RawMessage,
 // eachNode has send try the nodes of to that from knows in turn, until one gives
 // another answer than CodePeerUnreachable.
 func (m *Remote) eachNode(ctx context.Context, from, to identity.ID, send func(own *identity.Delegation, c candidate) error) error {
-	own, err := m.Delegator.Delegation(from)
+	own, nodes, err := m.ends(from, to)
 	if err != nil {
 		return err
-	}
-	nodes := m.candidates(from, to)
-	if len(nodes) == 0 {
-		return api.Errorf(api.CodePeerUnreachable, "peer not reachable: no address of %s is known", to.Short()).
-			WithHint(`ask the peer for a ticket, made there with fastn invite, then "fastn contact add NAME TICKET"`)
 	}
 	var failed error // what a node said is told rather than that another is not there
 	for _, c := range nodes {
@@ -55,6 +50,18 @@ func (m *Remote) eachNode(ctx context.Context, from, to identity.ID, send func(o
 		}
 	}
 	return failed
+}
+
+// ends gives the proof of who sends, and the nodes to send to, at least one.
+func (m *Remote) ends(from, to identity.ID) (own *identity.Delegation, nodes []candidate, err error) {
+	if own, err = m.Delegator.Delegation(from); err != nil {
+		return nil, nil, err
+	}
+	if nodes = m.candidates(from, to); len(nodes) == 0 {
+		return nil, nil, api.Errorf(api.CodePeerUnreachable, "peer not reachable: no address of %s is known", to.Short()).
+			WithHint(`ask the peer for a ticket, made there with fastn invite, then "fastn contact add NAME TICKET"`)
+	}
+	return own, nodes, nil
 }
 
 // try sends r to a node that speaks for r.To. CodePeerUnreachable if nothing of
@@ -125,12 +132,13 @@ func (m *Remote) stream(ctx context.Context, r *router.Request, node identity.ID
 }
 
 // whois asks node for its delegation of to. Nothing that has an outcome is sent,
-// so the error never says that one is not known.
+// so the error never says that one is not known. It is a *router.Said if node said
+// it.
 func (m *Remote) whois(ctx context.Context, own *identity.Delegation, to, node identity.ID) (*identity.Delegation, error) {
 	f := &wire.Frame{Body: &wire.Frame_Whois{Whois: &wire.Whois{From: own.Raw, To: to[:]}}}
 	reply, _, err := m.transport.Request(ctx, node, f, nil)
 	if err == nil {
-		err = m.outcome(reply, node)
+		err = said(m.outcome(reply, node))
 	}
 	switch {
 	case api.CodeOf(err) == api.CodeOutcomeUnknown:
@@ -159,11 +167,22 @@ func (m *Remote) outcome(reply *wire.Reply, node identity.ID) error {
 	return replyError(reply)
 }
 
+// said marks an error as the word of the node that was asked.
+func said(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &router.Said{Err: err}
+}
+
+// received checks a delegation of to that node sent. Its errors are our own word.
 func (m *Remote) received(ctx context.Context, owner identity.ID, raw []byte, node, to identity.ID) (*identity.Delegation, error) {
 	d, err := m.Verifier.Verify(raw, node, m.Now())
 	if err != nil {
 		if skew, ok := errors.AsType[*identity.TimeError](err); ok {
 			m.skewed(node, nearest(skew))
+			return nil, api.Errorf(api.CodeClockSkew, "the clocks of this machine and the peer's disagree: the peer's %v", err).
+				WithHint("set the clock of the machine that is wrong: timedatectl set-ntp true")
 		}
 		return nil, api.Errorf(api.CodeRefused, "the peer's machine does not speak for %s: %v", to.Short(), err)
 	}

@@ -68,7 +68,7 @@ func TestSkewOfAReply(t *testing.T) {
 	raw := p.far.delegate(p.bob, p.far.id, ttl).Raw
 	p.far.answer = func(*wire.Frame) (*wire.Reply, []byte) { return &wire.Reply{Delegation: raw}, nil }
 	_, err := p.call(`1`)
-	wantCode(t, err, api.CodeRefused)
+	wantCode(t, err, api.CodeClockSkew)
 	if !slices.Equal(*got, []off{{p.far.id, time.Hour}}) {
 		t.Errorf("told %v", *got)
 	}

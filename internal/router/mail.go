@@ -28,10 +28,19 @@ type Letter struct {
 
 // Mailbox takes mail. It answers each letter after it is on the disk: nil if it
 // is there, also from an earlier time. The error is of the whole mail, of which
-// nothing was taken then, or it is not known what.
+// nothing was taken then, or it is not known what. It is a *Said if it is the
+// receiver's word.
 type Mailbox interface {
 	Deliver(ctx context.Context, m *Mail) ([]error, error)
 }
+
+// Said is what a receiver's node answered to the whole of a mail. Any other error
+// of the whole is ours, or of the way there: it tells nothing of what the receiver
+// would say.
+type Said struct{ Err error }
+
+func (s *Said) Error() string { return s.Err.Error() }
+func (s *Said) Unwrap() error { return s.Err }
 
 // Inbox is the mailbox of the identities of this node.
 type Inbox interface {
@@ -50,8 +59,9 @@ func (rt *Router) Post(here Inbox, remote Mailbox) {
 }
 
 // Deliver passes m through access and to its mailbox, and returns when m is
-// answered. Errors are *api.Error; CodePending says that a contact's mail may be
-// sent again when the protocol is served and granted.
+// answered. Errors are of *api.Error, in a *Said if they are the receiver's word;
+// CodePending says that a contact's mail may be sent again when the protocol is
+// served and granted.
 func (rt *Router) Deliver(ctx context.Context, m *Mail) ([]error, error) {
 	if m.Instance == "" {
 		m.Instance = api.DefaultInstance
@@ -62,8 +72,12 @@ func (rt *Router) Deliver(ctx context.Context, m *Mail) ([]error, error) {
 	r := &Request{From: m.From, To: m.To, Protocol: m.Protocol, Instance: m.Instance, Kind: Message, Node: m.Node}
 	here, online := rt.parts.Residence.Here(r.To)
 	_, far, err := rt.pick(r, here, online)
-	if err != nil && !waits(err) {
+	switch {
+	case err == nil || waits(err):
+	case far: // our own user may not send it
 		return nil, err
+	default:
+		return nil, &Said{err}
 	}
 	if !r.Local() {
 		release, err := rt.parts.Budget.AcquirePeer(r.To, r.From, r.Kind)
@@ -73,7 +87,7 @@ func (rt *Router) Deliver(ctx context.Context, m *Mail) ([]error, error) {
 		defer release()
 	}
 	if err != nil {
-		return nil, rt.pending(ctx, m)
+		return nil, &Said{rt.pending(ctx, m)}
 	}
 	if far {
 		return rt.elsewhere.Deliver(ctx, m)

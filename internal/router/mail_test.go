@@ -2,6 +2,7 @@ package router_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
@@ -68,6 +69,9 @@ func TestMailGoesToOneMailbox(t *testing.T) {
 			if api.IsRefusal(err) != (c.code == api.CodeRefused) {
 				t.Errorf("answered %v, not as every stranger is", err)
 			}
+			if _, said := errors.AsType[*router.Said](err); said != (err != nil) {
+				t.Errorf("as the receiver's word: %v", said)
+			}
 			wantSteps(t, w, c.steps...)
 			if err == nil && len(out) != 3 {
 				t.Errorf("%d answers to 3 letters", len(out))
@@ -77,6 +81,19 @@ func TestMailGoesToOneMailbox(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What our own user may not send is not the receiver's word.
+func TestMailNotPermitted(t *testing.T) {
+	w := newWorld()
+	w.rt.Post(boxes{w, "inbox"}, boxes{w, "another node"})
+	w.outgoing = func(identity.ID, identity.ID) error { return api.Errorf(api.CodeNotPermitted, "you blocked carol") }
+	_, err := w.rt.Deliver(t.Context(), &router.Mail{From: alice, To: carol, Protocol: "Text"})
+	wantCode(t, err, api.CodeNotPermitted)
+	if _, said := errors.AsType[*router.Said](err); said {
+		t.Error("passes for the receiver's word")
+	}
+	wantSteps(t, w, "access out")
 }
 
 func TestMailForOneOffline(t *testing.T) {
