@@ -119,10 +119,7 @@ func (c *daemonRestoreCmd) run(a *app) error {
 	if !own {
 		return c.systemCommands(a, file)
 	}
-	if err := makeHome(p); err != nil {
-		return err
-	}
-	unlock, err := a.lockHome(p)
+	unlock, err := a.claimHome(p)
 	if err != nil {
 		return err
 	}

@@ -46,10 +46,7 @@ func (*daemonStartCmd) run(a *app) error {
 	if !own {
 		return systemAction(a, "start", "systemctl enable --now fastn.socket", true)
 	}
-	if err := makeHome(p); err != nil {
-		return err
-	}
-	unlock, err := a.lockHome(p)
+	unlock, err := a.claimHome(p)
 	if err != nil {
 		return err
 	}
@@ -174,13 +171,13 @@ func (a *app) lastWords(died *diedEarly, log *os.File, start int64) error {
 	return failed("fastnd did not start: %s", reason).WithHint("%s", hint)
 }
 
-// makeHome makes the daemon's folder, if it is not there.
-func makeHome(p place) error {
+// claimHome is lockHome of a folder that is made if it is not there.
+func (a *app) claimHome(p place) (unlock func(), err error) {
 	if err := os.MkdirAll(p.home, 0o700); err != nil {
-		return failed("cannot make the folder %s: %v", p.home, pathCause(err)).
+		return nil, failed("cannot make the folder %s: %v", p.home, pathCause(err)).
 			WithHint("name a folder of your own with --home: one that is there, or can be made")
 	}
-	return nil
+	return a.lockHome(p)
 }
 
 // lockHome keeps others from starting or stopping the same daemon meanwhile.

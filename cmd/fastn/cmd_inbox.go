@@ -105,23 +105,10 @@ func (c *inboxListCmd) follow(a *app) error {
 
 // inboxPages calls each for the messages of the inbox, until it is false.
 func (a *app) inboxPages(unread bool, each func(api.InboxMessage) bool) error {
-	for after, more := int64(0), true; more; {
-		var page api.InboxPage
-		raw, err := a.verb(api.VerbInboxList, api.InboxListArgs{After: after, Limit: 1000, Unread: unread})
-		if err != nil {
-			return err
-		}
-		if err := decode(raw, &page); err != nil {
-			return err
-		}
-		for _, m := range page.Messages {
-			if !each(m) {
-				return nil
-			}
-		}
-		after, more = page.Cursor, page.More
-	}
-	return nil
+	return allPages(each, func(after int64) (list []api.InboxMessage, cursor int64, more bool, err error) {
+		p, err := fetch[api.InboxPage](a, api.VerbInboxList, api.InboxListArgs{After: after, Limit: pageLimit, Unread: unread})
+		return p.Messages, p.Cursor, p.More, err
+	})
 }
 
 // inboxState tells of a message for a program that it waits for it.

@@ -69,12 +69,8 @@ func (c *listenCmd) run(a *app) error {
 	}
 	// The same identity each time: the default one may be removed meanwhile, and
 	// to ask for it again would make another.
-	raw, err := a.verb(api.VerbIdentityShow, api.IdentityArgs{Identity: r.From})
+	own, err := fetch[api.Identity](a, api.VerbIdentityShow, api.IdentityArgs{Identity: r.From})
 	if err != nil {
-		return err
-	}
-	var own api.Identity
-	if err := decode(raw, &own); err != nil {
 		return err
 	}
 	r.From = own.ID52

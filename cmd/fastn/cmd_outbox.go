@@ -77,23 +77,10 @@ func reason(m api.OutboxMessage) string {
 
 // outboxPages calls each for the messages of the outbox, until it is false.
 func (a *app) outboxPages(all bool, each func(api.OutboxMessage) bool) error {
-	for after, more := int64(0), true; more; {
-		var page api.OutboxPage
-		raw, err := a.verb(api.VerbOutboxList, api.OutboxListArgs{After: after, Limit: 1000, All: all})
-		if err != nil {
-			return err
-		}
-		if err := decode(raw, &page); err != nil {
-			return err
-		}
-		for _, m := range page.Messages {
-			if !each(m) {
-				return nil
-			}
-		}
-		after, more = page.Cursor, page.More
-	}
-	return nil
+	return allPages(each, func(after int64) (list []api.OutboxMessage, cursor int64, more bool, err error) {
+		p, err := fetch[api.OutboxPage](a, api.VerbOutboxList, api.OutboxListArgs{After: after, Limit: pageLimit, All: all})
+		return p.Messages, p.Cursor, p.More, err
+	})
 }
 
 func (a *app) showOutbox(list ...api.OutboxMessage) error {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"slices"
 	"strings"
 	"time"
@@ -238,10 +237,8 @@ func (c *completer) sent() []candidate {
 const mostMessages = 100
 
 // page asks a verb for a page; an empty one if it fails.
-func page[T any](a *app, verb string, args any) (out T) {
-	if raw, err := a.verb(verb, args); err == nil {
-		_ = json.Unmarshal(raw, &out)
-	}
+func page[T any](a *app, verb string, args any) T {
+	out, _ := fetch[T](a, verb, args)
 	return out
 }
 
@@ -272,12 +269,4 @@ func (c *completer) protocols() []candidate {
 }
 
 // list asks a verb for a list; none if it fails.
-func list[T any](a *app, verb string) []T {
-	raw, err := a.verb(verb, struct{}{})
-	if err != nil {
-		return nil
-	}
-	var out []T
-	_ = json.Unmarshal(raw, &out)
-	return out
-}
+func list[T any](a *app, verb string) []T { return page[[]T](a, verb, struct{}{}) }

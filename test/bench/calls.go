@@ -27,22 +27,30 @@ func echo(ctx context.Context, c *client.Client) error {
 // benchCalls: a warm call through both daemons beside a raw libp2p stream round
 // trip between two processes.
 func benchCalls(ctx context.Context, b *bench) (err error) {
-	x, y, err := process.Pair(ctx, b.bin, process.Options{Config: wideBudgets})
+	x, raw, end, err := pairBesideRaw(ctx, b, wideBudgets)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, x.Close(), y.Close()) }()
-	raw, err := startRaw(ctx, quicLoopback, "")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, raw.stop()) }()
+	defer func() { err = errors.Join(err, end()) }()
 	relay, err := relayed(ctx, raw, rawEcho)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, relay.Close()) }()
 	return warmCalls(ctx, b, x.Client, raw, relay)
+}
+
+// pairBesideRaw starts two daemons, contacts of each other, and two processes that
+// use libp2p only; end stops all four. x is the daemon whose contact is "peer".
+func pairBesideRaw(ctx context.Context, b *bench, config []string) (x *process.Daemon, raw *rawPair, end func() error, err error) {
+	x, y, err := process.Pair(ctx, b.bin, process.Options{Config: config})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if raw, err = startRaw(ctx, quicLoopback, ""); err != nil {
+		return nil, nil, nil, errors.Join(err, x.Close(), y.Close())
+	}
+	return x, raw, func() error { return errors.Join(raw.stop(), x.Close(), y.Close()) }, nil
 }
 
 // warmCalls: beside the budget's baseline it shows what the same way costs when

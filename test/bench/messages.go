@@ -197,16 +197,11 @@ func (d *disk) inserts(long time.Duration) (float64, error) {
 // delivered: from the client until the receiver has it on its disk and the client
 // knows, beside two syncs and a round trip.
 func delivered(ctx context.Context, b *bench) (err error) {
-	x, y, err := process.Pair(ctx, b.bin, process.Options{Config: wideQueues})
+	x, raw, end, err := pairBesideRaw(ctx, b, wideQueues)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, x.Close(), y.Close()) }()
-	raw, err := startRaw(ctx, quicLoopback, "")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, raw.stop()) }()
+	defer func() { err = errors.Join(err, end()) }()
 	disk, err := newDisk()
 	if err != nil {
 		return err

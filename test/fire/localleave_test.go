@@ -47,17 +47,27 @@ func leaveEarly(s *siege, _ int) error {
 	return errors.Join(errs...)
 }
 
-// listener serves protocol Mine as the instance of that name and number.
-func (s *siege) listener(name string, k int) (l *lineConn, instance string, err error) {
-	instance = fmt.Sprintf("%s%d", name, k)
+// served has c ask for a call or a stream that l, which listens, was told of as in.
+// name and k make it an instance of its own. The caller closes both.
+func (s *siege) served(kind, name string, k int) (l, c *lineConn, in api.Incoming, err error) {
+	instance := fmt.Sprintf("%s%d", name, k)
 	if l, err = dialLine(s.socket); err != nil {
-		return nil, "", err
+		return nil, nil, in, err
+	}
+	if c, err = dialLine(s.socket); err != nil {
+		return nil, nil, in, errors.Join(err, l.Close())
 	}
 	err = l.ask(`{"id":"L","type":"listen","protocol":"Mine","instance":"`+instance+`"}`, "L", api.StatusOK)
-	if err != nil {
-		return nil, "", errors.Join(err, l.Close())
+	if err == nil {
+		err = c.send(`{"id":"1","type":"` + kind + `","target":"self","protocol":"Mine","instance":"` + instance + `"}` + "\n")
 	}
-	return l, instance, nil
+	if err == nil {
+		in, err = l.incoming()
+	}
+	if err != nil {
+		return nil, nil, in, errors.Join(err, l.Close(), c.Close())
+	}
+	return l, c, in, nil
 }
 
 // incoming reads what a listener is told.
@@ -71,23 +81,12 @@ func (w *lineConn) incoming() (in api.Incoming, err error) {
 
 // leaveCall leaves during a call: the program that serves it is told.
 func leaveCall(s *siege, k int) error {
-	l, instance, err := s.listener("call", k)
+	l, c, in, err := s.served(api.TypeCall, "call", k)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
-	c, err := dialLine(s.socket)
-	if err != nil {
-		return err
-	}
 	defer c.Close()
-	if err := c.send(`{"id":"1","type":"call","target":"self","protocol":"Mine","instance":"` + instance + `"}` + "\n"); err != nil {
-		return err
-	}
-	in, err := l.incoming()
-	if err != nil {
-		return err
-	}
 	c.Close()
 	gone, err := l.incoming()
 	if err != nil || gone.Incoming != in.Incoming || !gone.Cancel {
@@ -100,22 +99,12 @@ func leaveCall(s *siege, k int) error {
 // free again.
 func leaveListener(s *siege, k int) error {
 	for range 2 {
-		l, instance, err := s.listener("listener", k)
+		l, c, _, err := s.served(api.TypeCall, "listener", k)
 		if err != nil {
 			return err
 		}
 		defer l.Close()
-		c, err := dialLine(s.socket)
-		if err != nil {
-			return err
-		}
 		defer c.Close()
-		if err := c.send(`{"id":"1","type":"call","target":"self","protocol":"Mine","instance":"` + instance + `"}` + "\n"); err != nil {
-			return err
-		}
-		if _, err := l.incoming(); err != nil {
-			return err
-		}
 		l.Close()
 		if _, err := c.expect("1", string(api.CodeOutcomeUnknown)); err != nil {
 			return err
@@ -180,23 +169,12 @@ func (s *siege) aborted(id string) error {
 // leaveAccept leaves before it accepts a stream, and after.
 func leaveAccept(s *siege, k int) error {
 	for _, accepted := range []bool{false, true} {
-		l, instance, err := s.listener(fmt.Sprint("accept-", accepted, "-"), k)
+		l, c, in, err := s.served(api.TypeStream, fmt.Sprint("accept-", accepted, "-"), k)
 		if err != nil {
 			return err
 		}
 		defer l.Close()
-		c, err := dialLine(s.socket)
-		if err != nil {
-			return err
-		}
 		defer c.Close()
-		if err := c.send(`{"id":"1","type":"stream","target":"self","protocol":"Mine","instance":"` + instance + `"}` + "\n"); err != nil {
-			return err
-		}
-		in, err := l.incoming()
-		if err != nil {
-			return err
-		}
 		if !accepted {
 			l.Close()
 			if _, err := c.expect("1", string(api.CodeProtocolUnavailable)); err != nil {
