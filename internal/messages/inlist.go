@@ -22,31 +22,45 @@ func (s *Store) ListIn(ctx context.Context, owner identity.ID, p Page, unreadOnl
 }
 
 // Waiting lists unread messages of one protocol, for the program that serves it.
-func (s *Store) Waiting(ctx context.Context, owner identity.ID, protocol, instance string, p Page) ([]Incoming, error) {
-	return s.listIn(ctx, p, "SELECT "+inColumns+` FROM inbox INDEXED BY inbox_unread
-		WHERE slot = ? AND seq > ? AND state = 'unread' ORDER BY seq LIMIT ?`,
-		hash(owner, protocol, instance), p.After, p.limit())
+func (s *Store) Waiting(ctx context.Context, owner identity.ID, protocol, instance string, p Page) (list []Incoming, err error) {
+	leave, err := s.looks.enter(ctx, owner)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	const query = "SELECT " + inColumns + ` FROM inbox INDEXED BY inbox_unread
+		WHERE slot = ? AND seq > ? AND state = 'unread' ORDER BY seq LIMIT ?`
+	err = s.read(ctx, func(rows *sql.Rows) (err error) {
+		list, err = pageOf(rows, p)
+		return err
+	}, query, hash(owner, protocol, instance), p.After, p.limit())
+	return list, err
 }
 
 func (s *Store) listIn(ctx context.Context, p Page, query string, args ...any) (list []Incoming, err error) {
 	err = s.view(ctx, func(tx *sql.Tx) error {
-		list = nil
-		size := 0
 		rows, err := tx.QueryContext(ctx, query, args...)
 		if err != nil {
 			return err
 		}
-		return each(rows, func(row []any) (bool, error) {
-			r, bad := decodeIn(row)
-			switch {
-			case bad != nil:
-				return false, &damagedRow{boxIn, r.Seq, bad.reason}
-			case p.full(len(list), size, len(r.Data)):
-				return false, nil
-			}
-			list, size = append(list, r.Incoming), size+len(r.Data)
-			return true, nil
-		})
+		list, err = pageOf(rows, p)
+		return err
+	})
+	return list, err
+}
+
+func pageOf(rows *sql.Rows, p Page) (list []Incoming, err error) {
+	size := 0
+	err = each(rows, func(row []any) (bool, error) {
+		r, bad := decodeIn(row)
+		switch {
+		case bad != nil:
+			return false, &damagedRow{boxIn, r.Seq, bad.reason}
+		case p.full(len(list), size, len(r.Data)):
+			return false, nil
+		}
+		list, size = append(list, r.Incoming), size+len(r.Data)
+		return true, nil
 	})
 	return list, err
 }

@@ -110,9 +110,14 @@ func (s *Store) Head(ctx context.Context, l Lane, maxMessages, maxBytes int) (li
 
 // Outgoing gives one message; CodeNotFound if there is none.
 func (s *Store) Outgoing(ctx context.Context, from identity.ID, id string) (Outgoing, error) {
+	leave, err := s.looks.enter(ctx, from)
+	if err != nil {
+		return Outgoing{}, err
+	}
+	defer leave()
 	const query = "SELECT " + outColumns + " FROM outbox WHERE key = ? AND sender = ? AND message_id = ?"
 	var found *outRow
-	err := s.read(ctx, func(rows *sql.Rows) error {
+	err = s.read(ctx, func(rows *sql.Rows) error {
 		found = nil
 		return each(rows, func(row []any) (bool, error) {
 			r, bad := decodeOut(row)

@@ -62,6 +62,9 @@ type Store struct {
 	path string
 	use  *usage // of the database that is open; guarded by mu
 	want *wants
+	// What users read takes turns, so that none of them has all readers: lists, and
+	// looks at few rows.
+	lists, looks turns
 
 	// mu is held for reading while the database is in use, and for writing
 	// while it is closed or opened again.
@@ -92,7 +95,7 @@ func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 	if o.UserName == nil {
 		o.UserName = func(uid uint32) string { return fmt.Sprintf("uid %d", uid) }
 	}
-	s := &Store{o: o, path: filepath.Join(dir, File)}
+	s := &Store{o: o, path: filepath.Join(dir, File), lists: newTurns(o.Owner), looks: newTurns(o.Owner)}
 	if err := s.open(ctx); err != nil {
 		return nil, err
 	}

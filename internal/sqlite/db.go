@@ -36,7 +36,8 @@ var (
 // Options of Open. The zero value is usable.
 type Options struct {
 	Migrations []Migration
-	// Readers bounds concurrent calls of View; 4 if zero.
+	// Readers bounds concurrent calls of View; 4 if zero. As many of Read run
+	// beside them.
 	Readers int
 	// LightCheck has Open look at the ends of each table only, so that it takes
 	// no longer for a large file; the rest is for CheckAll.
@@ -58,8 +59,9 @@ type Options struct {
 // them, each on a snapshot. Safe for concurrent use.
 type DB struct {
 	path     string
-	writer   *sql.DB // one connection
-	readers  *sql.DB
+	writer   *sql.DB  // one connection
+	readers  *sql.DB  // of View
+	lookers  *sql.DB  // of Read: short statements do not wait for long lists
 	stmts    sync.Map // of Read, *sql.Stmt by text
 	recovery *Recovery
 	batch    *Batch // nil unless one was made
@@ -141,9 +143,11 @@ func open(path string, o Options) *DB {
 	db := &DB{path: path}
 	db.writer = openPool(dsn(path, "rw", "journal_mode(WAL)", synchronous, logPages))
 	db.writer.SetMaxOpenConns(1)
-	db.readers = openPool(dsn(path, "rw", synchronous, "query_only(1)"))
-	db.readers.SetMaxOpenConns(readers)
-	db.readers.SetMaxIdleConns(1)
+	for _, pool := range []**sql.DB{&db.readers, &db.lookers} {
+		*pool = openPool(dsn(path, "rw", synchronous, "query_only(1)"))
+		(*pool).SetMaxOpenConns(readers)
+		(*pool).SetMaxIdleConns(1)
+	}
 	return db
 }
 
@@ -282,7 +286,7 @@ func (db *DB) prepared(ctx context.Context, query string) (*sql.Stmt, error) {
 	if s, ok := db.stmts.Load(query); ok {
 		return s.(*sql.Stmt), nil
 	}
-	s, err := db.readers.PrepareContext(ctx, query)
+	s, err := db.lookers.PrepareContext(ctx, query)
 	if err != nil {
 		return nil, err
 	}
@@ -337,7 +341,7 @@ func (db *DB) Close() error {
 	db.closeOnce.Do(func() {
 		// The writer goes last: readers cannot fold the log. Neither can a
 		// connection that has statements left.
-		db.closeErr = errors.Join(db.batch.close(), db.readers.Close(), db.writer.Close())
+		db.closeErr = errors.Join(db.batch.close(), db.readers.Close(), db.lookers.Close(), db.writer.Close())
 	})
 	return db.closeErr
 }

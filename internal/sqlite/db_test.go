@@ -63,7 +63,7 @@ func TestPragmasOnEveryConnection(t *testing.T) {
 	testutil.LeakCheck(t)
 	db := openAt(t, filepath.Join(t.TempDir(), "x.db"), notes)
 	want := map[string]string{"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "5000"}
-	for name, pool := range map[string]*sql.DB{"writer": db.writer, "readers": db.readers} {
+	for name, pool := range map[string]*sql.DB{"writer": db.writer, "readers": db.readers, "lookers": db.lookers} {
 		for range 2 { // the second time with new connections
 			conns := make([]*sql.Conn, pool.Stats().MaxOpenConnections)
 			for i := range conns {

@@ -66,6 +66,11 @@ func (v *Verbs) outboxList(c call, a api.OutboxListArgs) (any, error) {
 	if !ok {
 		return api.OutboxPage{Messages: []api.OutboxMessage{}, Cursor: a.After}, err
 	}
+	leave, err := v.Messages.Turn(c.ctx, own.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	list, err := v.Messages.ListOut(c.ctx, own.ID, p, a.All)
 	if err != nil {
 		return nil, err
@@ -164,23 +169,29 @@ func (v *Verbs) inboxList(c call, a api.InboxListArgs) (any, error) {
 	}
 	for {
 		news := v.Courier.Arrivals(own.ID)
-		list, err := v.Messages.ListIn(c.ctx, own.ID, p, a.Unread)
-		if err != nil {
-			return nil, err
-		}
-		if len(list) > 0 || !a.Wait {
-			return v.inboxPage(c, own, a, list, p)
+		out, err := v.inboxPage(c, own, a, p)
+		if err != nil || len(out.Messages) > 0 || !a.Wait {
+			return out, err
 		}
 		select {
 		case <-news:
 		case <-c.ctx.Done():
-			return v.inboxPage(c, own, a, nil, p)
+			return out, nil
 		}
 	}
 }
 
-func (v *Verbs) inboxPage(c call, own roster.Resident, a api.InboxListArgs, list []messages.Incoming, p messages.Page) (any, error) {
-	out := api.InboxPage{Messages: make([]api.InboxMessage, 0, len(list)), Cursor: a.After}
+func (v *Verbs) inboxPage(c call, own roster.Resident, a api.InboxListArgs, p messages.Page) (out api.InboxPage, err error) {
+	leave, err := v.Messages.Turn(c.ctx, own.ID)
+	if err != nil {
+		return out, err
+	}
+	defer leave()
+	list, err := v.Messages.ListIn(c.ctx, own.ID, p, a.Unread)
+	if err != nil {
+		return out, err
+	}
+	out = api.InboxPage{Messages: make([]api.InboxMessage, 0, len(list)), Cursor: a.After}
 	size := 0
 	for _, m := range list {
 		out.Messages = append(out.Messages, v.received(own, m))
@@ -190,7 +201,7 @@ func (v *Verbs) inboxPage(c call, own roster.Resident, a api.InboxListArgs, list
 	if mayBeMore(p, len(list), size) {
 		next, err := v.Messages.ListIn(c.ctx, own.ID, messages.Page{After: out.Cursor, Limit: 1}, a.Unread)
 		if err != nil {
-			return nil, err
+			return out, err
 		}
 		out.More = len(next) > 0
 	}
@@ -226,7 +237,7 @@ func (v *Verbs) ofInbox(do func(c call, own roster.Resident, m *messages.Incomin
 			}
 			ref = sender.String() + "/" + ref
 		}
-		m, err := v.Messages.Incoming(c.ctx, own.ID, ref)
+		m, err := v.incoming(c, own.ID, ref)
 		if err != nil {
 			return nil, err
 		}
@@ -235,6 +246,15 @@ func (v *Verbs) ofInbox(do func(c call, own roster.Resident, m *messages.Incomin
 		}
 		return v.received(own, m), nil
 	})
+}
+
+func (v *Verbs) incoming(c call, owner identity.ID, ref string) (m messages.Incoming, err error) {
+	leave, err := v.Messages.Turn(c.ctx, owner)
+	if err != nil {
+		return m, err
+	}
+	defer leave()
+	return v.Messages.Incoming(c.ctx, owner, ref)
 }
 
 func (v *Verbs) inboxShow(call, roster.Resident, *messages.Incoming) error { return nil }
