@@ -21,13 +21,21 @@ const back = 5 * time.Second
 // fault is what happens to the other side y, or on the way there.
 type fault struct {
 	name string
-	// lab tells that the daemons need machines of their own: network namespaces.
-	lab bool
+	over cable
 	// fate of what was under way.
 	fate fate
 	// strike does it and returns when y is back.
 	strike func(t *testing.T, c *crash)
 }
+
+// cable is what is between the daemons.
+type cable int
+
+const (
+	loopback cable = iota
+	ipv4           // each has a machine of its own: a network namespace
+	ipv6
+)
 
 // fate is what becomes of work under way.
 type fate int
@@ -46,35 +54,37 @@ type crash struct {
 }
 
 var faults = []fault{
-	{"killed", false, mustBreak, func(t *testing.T, c *crash) {
+	{"killed", loopback, mustBreak, func(t *testing.T, c *crash) {
 		c.kill(t)
 		c.run(t)
 	}},
-	{"killed, back on another port", false, mustBreak, func(t *testing.T, c *crash) {
+	{"killed, back on another port", loopback, mustBreak, func(t *testing.T, c *crash) {
 		c.kill(t)
 		c.configure(t, fmt.Sprintf("port = %d", freePort(t)))
 		c.run(t)
 	}},
-	{"killed, back on another address", true, mustBreak, func(t *testing.T, c *crash) {
+	{"killed, back on another address", ipv4, mustBreak, func(t *testing.T, c *crash) {
 		c.kill(t)
 		c.lab.y.move(t, "2.1.0.3")
 		c.run(t)
 	}},
-	{"stopped", false, mustAnswer, func(t *testing.T, c *crash) {
+	{"stopped", loopback, mustAnswer, func(t *testing.T, c *crash) {
 		if err := c.y.Stop(); err != nil {
 			t.Fatal(err)
 		}
 		c.run(t)
 	}},
-	{"frozen for 3 s", false, mustSurvive, func(t *testing.T, c *crash) { c.freeze(t, 3*time.Second) }},
-	{"frozen for 20 s", false, mayEnd, func(t *testing.T, c *crash) { c.freeze(t, 20*time.Second) }},
-	{"its address replaced", true, mustBreak, func(t *testing.T, c *crash) { c.lab.y.move(t, "2.1.0.3") }},
-	{"our address replaced", true, mustBreak, func(t *testing.T, c *crash) { c.lab.x.move(t, "2.1.0.4") }},
+	{"frozen for 3 s", loopback, mustSurvive, func(t *testing.T, c *crash) { c.freeze(t, 3*time.Second) }},
+	{"frozen for 20 s", loopback, mayEnd, func(t *testing.T, c *crash) { c.freeze(t, 20*time.Second) }},
+	{"its address replaced", ipv4, mustBreak, func(t *testing.T, c *crash) { c.lab.y.move(t, "2.1.0.3") }},
+	{"our address replaced", ipv4, mustBreak, func(t *testing.T, c *crash) { c.lab.x.move(t, "2.1.0.4") }},
 	// What was lost is sent again after pauses that double: QUIC may be as long silent
 	// after the link is back as it was away, and is given 4 s for that.
-	{"link down for 2 s", true, mustSurvive, func(t *testing.T, c *crash) { c.lab.linkDown(t, 2*time.Second) }},
-	{"link down for 5 s", true, mayEnd, func(t *testing.T, c *crash) { c.lab.linkDown(t, 5*time.Second) }},
-	{"link down for 20 s", true, mayEnd, func(t *testing.T, c *crash) { c.lab.linkDown(t, 20*time.Second) }},
+	{"link down for 2 s", ipv4, mustSurvive, func(t *testing.T, c *crash) { c.lab.linkDown(t, 2*time.Second) }},
+	{"link down for 5 s", ipv4, mayEnd, func(t *testing.T, c *crash) { c.lab.linkDown(t, 5*time.Second) }},
+	{"link down for 20 s", ipv4, mayEnd, func(t *testing.T, c *crash) { c.lab.linkDown(t, 20*time.Second) }},
+	{"link down for 4 s, IPv6", ipv6, mustSurvive, func(t *testing.T, c *crash) { c.lab.linkDown(t, 4*time.Second) }},
+	{"our address replaced, IPv6", ipv6, mustBreak, func(t *testing.T, c *crash) { c.lab.x.move(t, "2001:db9::4") }},
 }
 
 // crashTransports leave one transport, or none out.
@@ -115,7 +125,7 @@ func cell(t *testing.T, transport string, f fault, works ...work) {
 	}
 	t.Run(strings.Join([]string{transport, f.name, name}, "/"), func(t *testing.T) {
 		t.Parallel()
-		c := newCrash(t, f.lab, process.Options{Config: crashTransports[transport]})
+		c := newCrash(t, f.over, process.Options{Config: crashTransports[transport]})
 		call(t, c.x, patience)
 		call(t, c.y, patience) // both know where the other is
 		var under []job
@@ -189,13 +199,16 @@ func full(err error) string {
 	return fmt.Sprintf("%s: %s (%s)", e.Code, e.Message, e.Hint)
 }
 
-func newCrash(t *testing.T, needsLab bool, o process.Options) *crash {
+func newCrash(t *testing.T, over cable, o process.Options) *crash {
 	c := &crash{}
-	if !needsLab {
+	if over == loopback {
 		c.x, c.y = pair(t, o)
 	} else {
-		c.lab = newLab(t)
+		c.lab = newLab(t, over)
 		o.Listen = `"0.0.0.0"`
+		if over == ipv6 {
+			o.Listen = `"::"`
+		}
 		o.Prefix = c.lab.x.prefix()
 		c.x = start(t, o)
 		o.Prefix = c.lab.y.prefix()
@@ -260,7 +273,7 @@ func TestCallsToAPeerThatIsGone(t *testing.T) {
 	for transport, config := range crashTransports {
 		t.Run(transport, func(t *testing.T) {
 			t.Parallel()
-			c := newCrash(t, false, process.Options{Config: config})
+			c := newCrash(t, loopback, process.Options{Config: config})
 			call(t, c.x, patience)
 			c.kill(t)
 			for i := range 5 {
@@ -285,7 +298,7 @@ func TestCallsToAPeerThatIsGone(t *testing.T) {
 		}
 		t.Run(transport+"/silent", func(t *testing.T) {
 			t.Parallel()
-			c := newCrash(t, true, process.Options{Config: config})
+			c := newCrash(t, ipv4, process.Options{Config: config})
 			call(t, c.x, patience)
 			if err := c.y.Stop(); err != nil {
 				t.Fatal(err)
@@ -316,7 +329,7 @@ func TestIdleStreamToASilentMachine(t *testing.T) {
 	for transport, config := range crashTransports {
 		t.Run(transport, func(t *testing.T) {
 			t.Parallel()
-			c := newCrash(t, true, process.Options{Config: config})
+			c := newCrash(t, ipv4, process.Options{Config: config})
 			s := startStream(t, c, false, false)
 			c.lab.y.silence(t)
 			s.check(t, mustBreak)

@@ -18,7 +18,7 @@ type machine struct{ ns, link, addr string }
 
 var labs atomic.Int64
 
-func newLab(t *testing.T) *lab {
+func newLab(t *testing.T, over cable) *lab {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root, for network namespaces")
@@ -31,6 +31,9 @@ func newLab(t *testing.T) *lab {
 		x: &machine{ns: id + "x", link: "eth0", addr: "2.1.0.1"},
 		y: &machine{ns: id + "y", link: "eth0", addr: "2.1.0.2"},
 	}
+	if over == ipv6 {
+		l.x.addr, l.y.addr = "2001:db9::1", "2001:db9::2"
+	}
 	for _, m := range []*machine{l.x, l.y} {
 		sh(t, "netns", "add", m.ns)
 		t.Cleanup(func() { sh(t, "netns", "del", m.ns) })
@@ -38,8 +41,8 @@ func newLab(t *testing.T) *lab {
 	}
 	sh(t, "link", "add", l.x.link, "netns", l.x.ns, "type", "veth", "peer", "name", l.y.link, "netns", l.y.ns)
 	for _, m := range []*machine{l.x, l.y} {
-		m.ip(t, "addr", "add", m.addr+"/24", "dev", m.link)
 		m.ip(t, "link", "set", m.link, "up")
+		m.address(t)
 	}
 	return l
 }
@@ -51,12 +54,31 @@ func (m *machine) ip(t *testing.T, args ...string) {
 	sh(t, append([]string{"-n", m.ns}, args...)...)
 }
 
+func (m *machine) six() bool { return strings.Contains(m.addr, ":") }
+
+func (m *machine) net() string {
+	if m.six() {
+		return m.addr + "/64"
+	}
+	return m.addr + "/24"
+}
+
+// address gives the machine its address.
+func (m *machine) address(t *testing.T) {
+	t.Helper()
+	args := []string{"addr", "add", m.net(), "dev", m.link}
+	if m.six() {
+		args = append(args, "nodad")
+	}
+	m.ip(t, args...)
+}
+
 // move gives the machine another address instead of its own.
 func (m *machine) move(t *testing.T, addr string) {
 	t.Helper()
-	m.ip(t, "addr", "del", m.addr+"/24", "dev", m.link)
+	m.ip(t, "addr", "del", m.net(), "dev", m.link)
 	m.addr = addr
-	m.ip(t, "addr", "add", m.addr+"/24", "dev", m.link)
+	m.address(t)
 }
 
 // silence has the machine drop whatever comes and goes.
@@ -75,6 +97,9 @@ func (l *lab) linkDown(t *testing.T, d time.Duration) {
 	l.y.ip(t, "link", "set", l.y.link, "down")
 	time.Sleep(d) // the fault itself
 	l.y.ip(t, "link", "set", l.y.link, "up")
+	if l.y.six() { // which a link that is down loses; who manages the network gives it back
+		l.y.address(t)
+	}
 }
 
 func sh(t *testing.T, args ...string) {
