@@ -48,6 +48,7 @@ type Backend struct {
 	builtin  map[string]router.Handler
 	used     map[string]int
 	bytes    map[uint32]int
+	noRoom   int
 }
 
 type service struct {
@@ -175,6 +176,7 @@ func (b *Backend) TakeBytes(c ipc.Caller, n int) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.Bytes > 0 && b.bytes[c.UID]+n > b.Bytes {
+		b.noRoom++
 		return api.Errorf(api.CodeOverBudget, "%s has %d of %d bytes", c.User, b.bytes[c.UID], b.Bytes)
 	}
 	b.bytes[c.UID] += n
@@ -188,6 +190,13 @@ func (b *Backend) GiveBytes(c ipc.Caller, n int) {
 	if b.bytes[c.UID] -= n; b.bytes[c.UID] < 0 {
 		panic("more bytes were given back than taken")
 	}
+}
+
+// NoRoom tells how often TakeBytes refused.
+func (b *Backend) NoRoom() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.noRoom
 }
 
 // BytesHeld tells how many bytes of all users are counted.
