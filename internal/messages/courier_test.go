@@ -308,3 +308,35 @@ func TestQueuedWhileFoundEmpty(t *testing.T) {
 		t.Error("the lane stays without a message")
 	}
 }
+
+// Another node waits for the answer to what brings nothing; who brings something,
+// or is of this machine, does not.
+func TestNothingNewIsAnsweredLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		synctest.Wait() // it has begun
+		took := func(m *router.Mail) time.Duration {
+			t.Helper()
+			began := time.Now()
+			if out, err := r.Deliver(t.Context(), m); err != nil || slices.ContainsFunc(out, func(err error) bool { return err != nil }) {
+				t.Fatal(out, err)
+			}
+			return time.Since(began)
+		}
+		near, far := mailOf(lane, "1", "2"), mailOf(lane, "1", "2")
+		far.Node = id("n")
+		if d := took(far); d != 0 {
+			t.Errorf("new mail is answered after %v", d)
+		}
+		if d := took(far); d < dwellMin || d > dwellMost {
+			t.Errorf("the same again is answered after %v", d)
+		}
+		if d := took(near); d != 0 {
+			t.Errorf("the same from this machine is answered after %v", d)
+		}
+		far.Letters = append(far.Letters, mailOf(lane, "3").Letters...)
+		if d := took(far); d != 0 {
+			t.Errorf("with a new one it is answered after %v", d)
+		}
+	})
+}

@@ -33,17 +33,38 @@ func (c *Courier) Deliver(ctx context.Context, m *router.Mail) ([]error, error) 
 	if len(list) == 0 {
 		return out, nil
 	}
-	fresh := 0
+	fresh, began := 0, c.o.Now()
 	for i, t := range c.s.Take(ctx, list) {
 		out[at[i]] = t.Err
 		if t.Fresh && t.Err == nil {
 			fresh++
 		}
 	}
-	if fresh > 0 {
+	switch {
+	case fresh > 0:
 		c.arrived(m, fresh)
+	case !m.Node.IsZero():
+		c.dwell(ctx, c.o.Now().Sub(began))
 	}
 	return out, nil
+}
+
+const (
+	dwellTimes = 4
+	dwellMin   = 5 * time.Millisecond
+	dwellMost  = 50 * time.Millisecond
+)
+
+// dwell has another node wait for the answer to mail that brought nothing, which
+// took us so long. Who sends honestly does so once, and waits then; others make
+// us look up what they repeat as fast as they are answered.
+func (c *Courier) dwell(ctx context.Context, took time.Duration) {
+	timer := time.NewTimer(min(max(dwellTimes*took, dwellMin), dwellMost))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // arrived wakes who waits for mail.

@@ -24,6 +24,12 @@ type Post interface {
 // ConnectPost plugs in where mail goes. It is called once, before any traffic.
 func (m *Remote) ConnectPost(p Post) { m.post = p }
 
+// A frame with no more than this is no work worth a rest.
+const (
+	fewLetters = 8
+	fewBytes   = 32 << 10
+)
+
 // deliverTimeout bounds a Deliver of a peer that names no time.
 const deliverTimeout = time.Minute
 
@@ -129,7 +135,7 @@ func (m *Remote) delivered(ctx context.Context, node identity.ID, ip netip.Addr,
 	if err != nil {
 		return from, nil, err
 	}
-	defer leave()
+	defer func() { leave(len(d.GetLetters()) > fewLetters || len(payload) > fewBytes) }()
 	mail := &router.Mail{From: from, To: to, Protocol: d.GetProtocol(), Instance: d.GetInstance(), Node: node}
 	if err := letters(mail, d, payload); err != nil {
 		return from, nil, err

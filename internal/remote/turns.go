@@ -3,13 +3,17 @@ package remote
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
 )
 
 // turns has each identity's mail taken one frame at a time: to read and store one
 // is work for the processor, and Go's scheduler, which knows no senders, would
-// have everybody wait behind many of one.
+// have everybody wait behind many of one. Behind a full frame there is a rest as
+// long as the work was, so that no sender has a processor for itself. Who sends what
+// is queued hardly notices: to record what was answered, and to read what comes
+// next, takes as long.
 type turns struct {
 	mu sync.Mutex
 	of map[identity.ID]*turn
@@ -20,8 +24,12 @@ type turn struct {
 	users int           // that have it or wait; guarded by turns.mu
 }
 
-// take waits for id's turn, or for the end of ctx.
-func (s *turns) take(ctx context.Context, id identity.ID) (release func(), err error) {
+// mostRest bounds the rest behind a frame.
+const mostRest = 250 * time.Millisecond
+
+// take waits for id's turn, or for the end of ctx. release does not wait; full tells
+// that a rest is due.
+func (s *turns) take(ctx context.Context, id identity.ID) (release func(full bool), err error) {
 	s.mu.Lock()
 	if s.of == nil {
 		s.of = make(map[identity.ID]*turn)
@@ -42,7 +50,14 @@ func (s *turns) take(ctx context.Context, id identity.ID) (release func(), err e
 	}
 	select {
 	case t.held <- struct{}{}:
-		return func() { <-t.held; leave() }, nil
+		began, free := time.Now(), func() { <-t.held; leave() }
+		return func(full bool) {
+			if !full {
+				free()
+				return
+			}
+			time.AfterFunc(min(time.Since(began), mostRest), free)
+		}, nil
 	case <-ctx.Done():
 		leave()
 		return nil, ctx.Err()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
 )
@@ -19,7 +21,7 @@ func TestTurns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other()
+	other(false)
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := s.take(gone, a); !errors.Is(err, context.Canceled) {
@@ -33,11 +35,44 @@ func TestTurns(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		release()
+		release(false)
 	}()
-	release()
+	release(false)
 	<-next
 	if len(s.of) != 0 {
 		t.Errorf("%d turns are remembered that nobody has", len(s.of))
 	}
+}
+
+// Behind a full frame its sender, and nobody else, waits as long as that took.
+func TestTurnsRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s turns
+		a, b := identity.ID{1}, identity.ID{2}
+		for _, c := range []struct{ work, rest time.Duration }{{time.Millisecond, time.Millisecond}, {time.Minute, mostRest}} {
+			release, err := s.take(t.Context(), a)
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(c.work)
+			release(true)
+			began := time.Now()
+			for _, who := range []struct {
+				id    identity.ID
+				waits time.Duration
+			}{{b, 0}, {a, c.rest}} {
+				release, err := s.take(t.Context(), who.id)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if d := time.Since(began); d != who.waits {
+					t.Errorf("work of %v: a turn after %v, want %v", c.work, d, who.waits)
+				}
+				release(false)
+			}
+		}
+		if len(s.of) != 0 {
+			t.Errorf("%d turns are remembered that nobody has", len(s.of))
+		}
+	})
 }
