@@ -82,6 +82,32 @@ func cut(t *testing.T, home, name string) {
 	}
 }
 
+// A port that was chosen is what contacts know: it outlives the store, and the file
+// that holds it.
+func TestPortOutlivesTheStore(t *testing.T) {
+	for _, lose := range []string{store.File + "*", portFile} {
+		t.Run(lose, func(t *testing.T) {
+			testutil.LeakCheck(t)
+			d := start(t, opts{})
+			port := d.port()
+			d.stop()
+			remove(t, d.home, lose)
+			d = d.again(t, opts{})
+			if got := d.port(); got != port {
+				t.Errorf("the port was %d, now it is %d", port, got)
+			}
+			if b, err := os.ReadFile(filepath.Join(d.home, portFile)); err != nil || string(b) != fmt.Sprintln(port) {
+				t.Errorf("kept is %q, %v", b, err)
+			}
+		})
+	}
+	for text, want := range map[string]int{"4100\n": 4100, "": 0, "0": 0, "65536": 0, "-1": 0, "x": 0, "41 00": 0} {
+		if got := parsePort(text); got != want {
+			t.Errorf("%q is port %d", text, got)
+		}
+	}
+}
+
 // What was repaired while the daemon ran is told by the next one too, until
 // somebody has seen it.
 func TestRepairsInUseAreTold(t *testing.T) {

@@ -6,13 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"os"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -272,35 +269,6 @@ func (n *node) route(ctx context.Context, r *router.Request) (json.RawMessage, e
 			"protocol", r.Protocol, "kind", r.Kind.String(), "error", err)
 	}
 	return data, err
-}
-
-// portKey is where the store keeps the port of a daemon that may choose it.
-const portKey = "p2p.port"
-
-// keptPort is the port that an earlier start took; 0 if there was none.
-func (n *node) keptPort() int {
-	kept, _ := n.store.Meta(portKey)
-	port, err := strconv.Atoi(kept)
-	if err != nil || port < 1 || port > math.MaxUint16 {
-		return 0
-	}
-	return port
-}
-
-// keepPort remembers the port.
-func (n *node) keepPort(ctx context.Context) error {
-	ports := n.host.Ports()
-	if len(ports) == 0 {
-		return nil
-	}
-	port, _, _ := strings.Cut(ports[0], "/")
-	if strconv.Itoa(n.keptPort()) == port {
-		return nil
-	}
-	if err := n.store.SetMeta(ctx, portKey, port); err != nil {
-		return fmt.Errorf("keep the port: %w", err)
-	}
-	return nil
 }
 
 func (n *node) announce(log *slog.Logger) {
