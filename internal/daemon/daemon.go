@@ -167,8 +167,13 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
 	defer wg.Wait()
 	defer cancel()
 	served := make(chan error, 1)
-	wg.Go(func() { served <- d.server.Serve(ctx, d.place.listener) })
+	serving, leave := context.WithCancel(context.WithoutCancel(ctx))
+	wg.Go(func() { served <- d.server.Serve(serving, d.place.listener) })
 	wg.Go(func() {
+		// Only when the watchdog's own request was taken: one that is left in the
+		// socket would have systemd start the next daemon.
+		defer leave()
+		defer func() { <-ctx.Done() }()
 		if err := d.notify.Watchdog(ctx, d.probe); err != nil {
 			d.log.Error("no watchdog", "error", err)
 		}

@@ -76,14 +76,29 @@ func (d *Daemon) askParts(ctx context.Context) error {
 	return nil
 }
 
-// askSocket makes a whole request, as a client does.
+// leaveWithin is how long a daemon that stops waits for the answer to its own
+// request.
+const leaveWithin = 3 * time.Second
+
+// askSocket makes a whole request, as a client does. If ctx is cancelled it waits a
+// little for the answer, so that no request is left behind in the socket.
 func (d *Daemon) askSocket(ctx context.Context, typ string) error {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", d.place.socket)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// A Unix socket takes it at once, or refuses.
+	conn, err := net.Dial("unix", d.place.socket)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	stop := context.AfterFunc(ctx, func() {
+		if errors.Is(ctx.Err(), context.Canceled) {
+			_ = conn.SetDeadline(time.Now().Add(leaveWithin)) // or it is closed
+			return
+		}
+		_ = conn.Close()
+	})
 	defer stop()
 	answer, err := ask(conn, typ)
 	switch {

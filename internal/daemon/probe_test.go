@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bufio"
 	"context"
 	"database/sql"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"github.com/fastn-stack/fastnd/internal/sqlite"
 	"github.com/fastn-stack/fastnd/internal/store"
 	"github.com/fastn-stack/fastnd/internal/testutil"
+	"github.com/fastn-stack/fastnd/service/api"
 )
 
 // The watchdog's question is answered by a daemon that works, also by a locked one.
@@ -192,5 +194,41 @@ func TestProbeOfHungSocket(t *testing.T) {
 	d.names.mu.Unlock()
 	if err := d.probe(limited(t)); err != nil {
 		t.Errorf("after the hang: %v", err)
+	}
+}
+
+// A daemon that stops does not leave its own request behind in the socket: systemd
+// would start another one for it.
+func TestProbeIsNotLeftInTheSocket(t *testing.T) {
+	testutil.LeakCheck(t)
+	path := filepath.Join(newHome(t), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	d := &Daemon{place: &place{socket: path}}
+	ctx, cancel := context.WithCancel(t.Context())
+	asked := make(chan error, 1)
+	go func() { asked <- d.askSocket(ctx, api.TypeHello) }()
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	cancel()
+	line, err := bufio.NewReader(conn).ReadBytes('\n')
+	if err != nil {
+		t.Fatalf("the request was %q: %v", line, err)
+	}
+	if _, err := conn.Write([]byte(`{"id":"watchdog","status":"ok","data":{}}` + "\n")); err != nil {
+		t.Errorf("it does not wait for the answer: %v", err)
+	}
+	if err := <-asked; err != nil {
+		t.Error(err)
+	}
+	// No other is made.
+	if err := d.askSocket(ctx, api.TypeHello); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
 	}
 }
