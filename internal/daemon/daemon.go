@@ -84,7 +84,7 @@ func New(ctx context.Context, o Options) (*Daemon, error) {
 	d.journal = systemd.OpenLog("fastnd", d.level, o.Stderr)
 	d.log = slog.New(systemd.QuietPeers(d.journal))
 	d.policy = &peercred.Policy{PerUser: o.perUser(), OwnUID: uint32(os.Geteuid()), Group: "fastn", AdminGroup: "fastn-admin", Namespaced: namespaced()}
-	d.disk.noticed, d.disk.write = make(chan struct{}, 1), probeDisk
+	d.disk.noticed, d.disk.write, d.disk.tasks = make(chan struct{}, 1), probeDisk, ownTasks
 	d.noteConfined()
 	d.budgets = access.NewBudgets(limits(config.Default().Budgets), d.names.get)
 	d.server = ipc.New((*backend)(d), d.log, ipc.Options{})

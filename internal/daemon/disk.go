@@ -33,6 +33,7 @@ type disk struct {
 	trouble atomic.Pointer[api.Problem] // nil while it takes what is written
 	noticed chan struct{}               // of one: wakes watchDisk
 	write   func(dir string) error      // probeDisk; tests set it
+	tasks   string                      // ownTasks; tests set it
 
 	probing sync.Mutex // one probe at a time: each takes room and syncs
 	probed  time.Time

@@ -47,6 +47,9 @@ func (d *Daemon) askWithin(ctx context.Context) error {
 		d.log.Warn("a part does not answer while a database is being repaired", "since", since.UTC().Format(time.RFC3339), "error", err)
 		return nil
 	}
+	if err != nil && d.diskStalls(ctx, err) {
+		return nil
+	}
 	return err
 }
 

@@ -66,24 +66,12 @@ func TestProbeOfHungMainLoop(t *testing.T) {
 	}
 }
 
-// Another process holds the database's lock, so that a write that waits for it
-// holds up all others.
+// A write that waits for the database's lock, which another process holds, holds up
+// all others.
 func TestProbeOfHungWriter(t *testing.T) {
 	testutil.LeakCheck(t)
 	d := start(t, opts{})
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(d.home, store.File))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	conn, err := db.Conn(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if _, err := conn.ExecContext(t.Context(), "BEGIN IMMEDIATE"); err != nil {
-		t.Fatal(err)
-	}
+	release := d.holdWriter()
 	d.hangs("the store's writer")
 	// It may be a repair that holds it up: that is waited for, while it gets on.
 	done := repairing(t, d.Daemon)
@@ -95,12 +83,34 @@ func TestProbeOfHungWriter(t *testing.T) {
 	extends(t, d.Daemon)
 	done()
 	d.hangs("the store's writer")
-	if _, err := conn.ExecContext(t.Context(), "ROLLBACK"); err != nil {
-		t.Fatal(err)
-	}
+	release()
 	if err := d.probe(limited(t)); err != nil {
 		t.Errorf("after the hang: %v", err)
 	}
+}
+
+// holdWriter has another process hold the lock of the store's database.
+func (d *testDaemon) holdWriter() (release func()) {
+	d.t.Helper()
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(d.home, store.File))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	conn, err := db.Conn(d.t.Context())
+	if err == nil {
+		_, err = conn.ExecContext(d.t.Context(), "BEGIN IMMEDIATE")
+	}
+	if err != nil {
+		d.t.Fatal(errors.Join(err, db.Close()))
+	}
+	release = sync.OnceFunc(func() {
+		_, err := conn.ExecContext(context.Background(), "ROLLBACK")
+		if err := errors.Join(err, conn.Close(), db.Close()); err != nil {
+			d.t.Error(err)
+		}
+	})
+	d.t.Cleanup(release)
+	return release
 }
 
 // repairing has a damaged database repaired until done is called.
