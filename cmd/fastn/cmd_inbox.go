@@ -17,7 +17,7 @@ type inboxCmd struct {
 }
 
 func (*inboxCmd) Help() string {
-	return `Messages that you received. They stay until you remove them, read ones for messages.keep_read.
+	return `They stay until you remove them; read ones for a year, or what messages.keep_read in fastn.toml says.
 
 Example:
   fastn inbox

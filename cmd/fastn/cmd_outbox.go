@@ -92,6 +92,9 @@ func (a *app) showOutbox(list ...api.OutboxMessage) error {
 			if m.NextTry.Before(time.Now()) {
 				next = "now"
 			}
+			if m.Expires.Before(time.Now()) {
+				next = "never: its time is over"
+			}
 		}
 		rows = append(rows, []string{shortID(m.MessageID), shortName(m.Contact, m.To), m.Protocol, clock(m.Created), m.State, next, reason(m)})
 	}

@@ -163,7 +163,11 @@ func messageFailed(m api.OutboxMessage) error {
 	case m.Code == "":
 		e.Code = api.CodeRefused
 	}
-	return e.WithHint(`when that is settled, "fastn outbox retry %s" tries it again`, m.MessageID)
+	settled := "when that is settled"
+	if m.Code == api.CodeRefused {
+		settled = "the other side may have removed or blocked you: ask there; " + settled
+	}
+	return e.WithHint(`%s, "fastn outbox retry %s" tries it again`, settled, m.MessageID)
 }
 
 // notDelivered is exit code 6.

@@ -78,6 +78,10 @@ func (a *app) tableLines(cells []string, widths []int, breaks []bool) (lines []s
 		last := i == len(cells)-1 || breaks[i+1]
 		if breaks[i] {
 			s.WriteString(foldIndent)
+			if last && cell == "-" { // not worth a line
+				s.Reset()
+				continue
+			}
 			if last { // alone, or at the end: it may be too long
 				wrapped := wrap(cell, a.columns()-len(foldIndent))
 				lines = append(lines, foldIndent+strings.Join(wrapped, "\n"+foldIndent))

@@ -33,6 +33,7 @@ func plainUsage(text string, group bool) string {
 		return `unknown command "` + word + `"`
 	}
 	for _, r := range []struct{ from, to string }{
+		{`^expected "(<.*)"$`, `missing: $1`},
 		{`^\[?<([a-z]+)>(?: \.\.\.\])? must be one of (.*) but got "(.*)"$`, `unknown $1 "$3": it is one of $2`},
 		{`^(--[a-z-]+) must be one of (.*) but got "(.*)"$`, `$1 "$3": it is one of $2`},
 		{`expected a valid [0-9]+ bit u?int but got`, `a whole number is needed, not`},

@@ -133,6 +133,7 @@ func (c *Courier) every(ctx context.Context, d time.Duration, do func(context.Co
 }
 
 func (c *Courier) expire(ctx context.Context) {
+	c.record(ctx) // else what is delivered would be found queued
 	ended, err := c.s.Expire(ctx)
 	if err != nil && ctx.Err() == nil {
 		c.o.Log.Error("cannot end messages whose life is over", "error", err)
@@ -219,11 +220,17 @@ func (c *Courier) WaitFinal(ctx context.Context, from identity.ID, id string) (O
 	if out = c.Latest(out); err != nil || out.State != Queued {
 		return out, err
 	}
-	select {
-	case final := <-news:
-		return final, nil
-	case <-ctx.Done():
-		return c.s.Outgoing(context.WithoutCancel(ctx), from, id)
+	over := time.NewTimer(out.Expires.Sub(c.o.Now())) // who waits for it is not to wait for the next look
+	defer over.Stop()
+	for {
+		select {
+		case final := <-news:
+			return final, nil
+		case <-over.C:
+			c.expire(context.WithoutCancel(ctx))
+		case <-ctx.Done():
+			return c.s.Outgoing(context.WithoutCancel(ctx), from, id)
+		}
 	}
 }
 
