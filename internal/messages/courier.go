@@ -90,7 +90,7 @@ func NewCourier(o CourierOptions) *Courier {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	c := &Courier{o: o, s: o.Store, hints: make(chan hint, hintQueue)}
-	c.lanes.init(o.Now)
+	c.lanes.init(o.Now, c.s.o.Owner)
 	c.waiters.init()
 	c.records.init()
 	c.mailmen.init(c)

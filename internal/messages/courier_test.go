@@ -190,7 +190,7 @@ func TestKicks(t *testing.T) {
 	}
 }
 
-// A sender whose receivers do not answer holds up its own mail, not that of others.
+// A user whose receivers do not answer holds up his own mail, not that of others.
 func TestFairness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -198,7 +198,7 @@ func TestFairness(t *testing.T) {
 		held, most := 0, 0
 		release := make(chan struct{})
 		r.is(func(m *router.Mail) ([]error, error) {
-			if m.From != lane.From {
+			if m.From[0] != lane.From[0] {
 				return taken(m)
 			}
 			mu.Lock()
@@ -213,7 +213,7 @@ func TestFairness(t *testing.T) {
 		})
 		for i := range 3 * carriersEach {
 			l := lane
-			l.To = id("p" + number(i))
+			l.From, l.To = id("a"+number(i%20)), id("p"+number(i)) // one user's
 			r.send(l, number(i))
 		}
 		synctest.Wait()
@@ -295,7 +295,7 @@ func TestStopAndGoOn(t *testing.T) {
 // A message that comes when a lane was just found empty is not forgotten.
 func TestQueuedWhileFoundEmpty(t *testing.T) {
 	var s lanes
-	s.init(time.Now)
+	s.init(time.Now, oneUser)
 	one := []Message{{From: lane.From, To: lane.To, Protocol: lane.Protocol, Instance: lane.Instance}}
 	s.queued(one, time.Second)
 	l := s.pick()

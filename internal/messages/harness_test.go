@@ -221,3 +221,6 @@ func realID(t testing.TB) identity.ID {
 	}
 	return k.ID()
 }
+
+// oneUser owns every identity.
+func oneUser(identity.ID) (uint32, bool) { return 1, true }

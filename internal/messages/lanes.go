@@ -14,7 +14,8 @@ import (
 
 const (
 	// carriers bounds the lanes that are delivered at the same time, carriersEach
-	// those of one sender: one whose receivers answer slowly holds up nobody else.
+	// those of one user, whatever identities he has: one whose receivers answer
+	// slowly holds up nobody else.
 	carriers     = 256
 	carriersEach = 16
 	// freshBytes bounds the data of messages that are kept for their carriers.
@@ -25,6 +26,7 @@ const (
 // lanes.mu, but for tries, which is its carrier's while it runs.
 type liveLane struct {
 	Lane
+	of    user // who sends
 	tries int
 	code  api.Code  // why it waits
 	tried time.Time // the last time
@@ -56,12 +58,13 @@ type lanes struct {
 	all     map[Lane]*liveLane
 	to      map[identity.ID]map[*liveLane]struct{}
 	waiting laneHeap
-	ready   map[identity.ID][]*liveLane // by sender
-	ring    []identity.ID               // senders in ready, in turn
-	running map[identity.ID]int
+	ready   map[user][]*liveLane
+	ring    []user // those in ready, in turn
+	running map[user]int
 	busy    int
 	wake    chan struct{}
 	now     func() time.Time
+	owner   func(identity.ID) (uint32, bool)
 	loaded  bool // what the disk knew at the start is in all
 	kept    int  // bytes in fresh
 
@@ -70,12 +73,12 @@ type lanes struct {
 	wg    sync.WaitGroup  // of carriers
 }
 
-func (s *lanes) init(now func() time.Time) {
-	s.now = now
+func (s *lanes) init(now func() time.Time, owner func(identity.ID) (uint32, bool)) {
+	s.now, s.owner = now, owner
 	s.all = make(map[Lane]*liveLane)
 	s.to = make(map[identity.ID]map[*liveLane]struct{})
-	s.ready = make(map[identity.ID][]*liveLane)
-	s.running = make(map[identity.ID]int)
+	s.ready = make(map[user][]*liveLane)
+	s.running = make(map[user]int)
 	s.wake = make(chan struct{}, 1)
 }
 
@@ -101,7 +104,7 @@ func (s *lanes) load(list []Waiting) {
 func (s *lanes) get(k Lane) *liveLane {
 	l := s.all[k]
 	if l == nil {
-		l = &liveLane{Lane: k, place: -1}
+		l = &liveLane{Lane: k, of: userOf(s.owner, k.From), place: -1}
 		s.all[k] = l
 		if s.to[k.To] == nil {
 			s.to[k.To] = make(map[*liveLane]struct{})
@@ -252,10 +255,10 @@ func (s *lanes) makeReady(l *liveLane) {
 		heap.Remove(&s.waiting, l.place)
 	}
 	l.state = laneReady
-	if len(s.ready[l.From]) == 0 {
-		s.ring = append(s.ring, l.From)
+	if len(s.ready[l.of]) == 0 {
+		s.ring = append(s.ring, l.of)
 	}
-	s.ready[l.From] = append(s.ready[l.From], l)
+	s.ready[l.of] = append(s.ready[l.of], l)
 }
 
 // launch has carriers take the lanes whose turn it is.
@@ -416,27 +419,27 @@ func (s *lanes) rest() {
 	s.crew.Close()
 }
 
-// pick takes the next lane, of the sender whose turn it is.
+// pick takes the next lane, of the user whose turn it is.
 func (s *lanes) pick() *liveLane {
 	if s.busy >= carriers {
 		return nil
 	}
 	for range len(s.ring) {
-		from := s.ring[0]
+		who := s.ring[0]
 		s.ring = s.ring[1:]
-		if s.running[from] >= carriersEach {
-			s.ring = append(s.ring, from)
+		if s.running[who] >= carriersEach {
+			s.ring = append(s.ring, who)
 			continue
 		}
-		list := s.ready[from]
+		list := s.ready[who]
 		l := list[0]
-		if s.ready[from] = list[1:]; len(list) == 1 {
-			delete(s.ready, from)
+		if s.ready[who] = list[1:]; len(list) == 1 {
+			delete(s.ready, who)
 		} else {
-			s.ring = append(s.ring, from)
+			s.ring = append(s.ring, who)
 		}
 		l.state = laneRunning
-		s.running[from]++
+		s.running[who]++
 		s.busy++
 		return l
 	}
@@ -446,8 +449,8 @@ func (s *lanes) pick() *liveLane {
 func (s *lanes) ran(l *liveLane) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.running[l.From]--; s.running[l.From] == 0 {
-		delete(s.running, l.From)
+	if s.running[l.of]--; s.running[l.of] == 0 {
+		delete(s.running, l.of)
 	}
 	s.busy--
 	s.launch()

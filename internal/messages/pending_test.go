@@ -17,7 +17,7 @@ import (
 // that it does not.
 func TestHintBeforeTheAnswer(t *testing.T) {
 	var s lanes
-	s.init(time.Now)
+	s.init(time.Now, oneUser)
 	s.queued([]Message{{From: lane.From, To: lane.To, Protocol: lane.Protocol, Instance: lane.Instance}}, time.Second)
 	l := s.pick()
 	s.begin(l)
@@ -91,7 +91,7 @@ func TestAnnouncementThatFailed(t *testing.T) {
 // The receiver's word may have been the last thing before a restart.
 func TestPendingIsTriedAfterARestart(t *testing.T) {
 	var s lanes
-	s.init(time.Now)
+	s.init(time.Now, oneUser)
 	s.load([]Waiting{{Lane: lane, Code: api.CodePending, NextTry: time.Now().Add(time.Hour), Tries: 1}})
 	if l := s.waiting[0]; l.next.After(time.Now()) {
 		t.Errorf("it waits until %v", l.next)

@@ -98,7 +98,7 @@ func TestFreshMessages(t *testing.T) {
 	}
 	start := func() (*lanes, *liveLane) {
 		s := new(lanes)
-		s.init(time.Now)
+		s.init(time.Now, oneUser)
 		s.load(nil)
 		s.queued([]Message{message(1, 1), message(2, 1)}, time.Second)
 		return s, s.pick()
@@ -143,7 +143,7 @@ func TestFreshMessages(t *testing.T) {
 	wants("one was cancelled", s, l, false)
 
 	s = new(lanes)
-	s.init(time.Now)
+	s.init(time.Now, oneUser)
 	s.queued([]Message{message(1, 1)}, time.Second)
 	wants("before the disk was read", s, s.pick(), false)
 }

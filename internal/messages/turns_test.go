@@ -81,7 +81,7 @@ func (b *box) wantMailMoves(owner identity.ID, out, in Lane) {
 // user who has none.
 func TestTurnsAreGivenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newTurns(func(identity.ID) (uint32, bool) { return 1, true })
+		s := newTurns(oneUser)
 		var mu sync.Mutex
 		var order []int
 		var wg sync.WaitGroup
