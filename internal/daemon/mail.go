@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,6 +33,9 @@ const (
 	// nearFor is how long after it was connected a peer is expected back soon.
 	nearFor   = time.Hour
 	seenNodes = 4096
+	// checkEach is how often the whole file is read: damage that nobody meets, as it
+	// hides a message, is found then.
+	checkEach = 24 * time.Hour
 )
 
 // openMail opens the messages; nothing is delivered before startMail.
@@ -71,11 +75,7 @@ func (p post) Deliver(ctx context.Context, m *router.Mail) ([]error, error) { re
 
 // startMail has messages delivered, and the whole of their file checked beside.
 func (n *node) startMail() {
-	n.goOn(func(ctx context.Context) {
-		if err := n.mail.courier.Run(ctx); err != nil && ctx.Err() == nil {
-			n.d.log.Error("no message is delivered", "error", err)
-		}
-	})
+	n.goOn(n.mail.courier.Run)
 	n.mail.checkSoon()
 	n.goOn(n.mail.checkAll)
 }
@@ -89,10 +89,13 @@ func (m *mail) checkSoon() {
 }
 
 func (m *mail) checkAll(ctx context.Context) {
+	again := time.NewTicker(checkEach)
+	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-again.C:
 		case <-m.check:
 		}
 		if err := m.store.CheckAll(ctx); err != nil && ctx.Err() == nil {
@@ -271,6 +274,10 @@ func (m *mail) status(s *api.Status, uid uint32) {
 		s.Problems = append(s.Problems, api.Problem{Text: "the messages were found damaged and have been under repair since " + since.Format(time.TimeOnly) +
 			"; whoever sends or reads messages waits", Fix: "wait until it is done"})
 		return
+	}
+	if err := m.courier.Trouble(); err != nil {
+		s.Problems = append(s.Problems, api.Problem{Text: "messages that wait are not delivered, since they cannot be read: " + strings.Join(strings.Fields(err.Error()), " "),
+			Fix: "look at the disk's health; it is tried again by itself"})
 	}
 	s.Budgets = append(s.Budgets, m.store.Budgets(uid)...)
 	s.Unread = m.unread(uid)

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
@@ -22,6 +23,7 @@ type Timing struct {
 	Announce  time.Duration // for one hint to a peer; 10 s
 	Expire    time.Duration // between looks for what has expired; 1 min
 	Prune     time.Duration // between looks for what may be forgotten; 1 h
+	Look      time.Duration // between looks for lanes that are not known; 10 min
 }
 
 func (t *Timing) defaults() {
@@ -31,6 +33,7 @@ func (t *Timing) defaults() {
 	}{
 		{&t.RetryMin, time.Second}, {&t.RetryNear, 10 * time.Second}, {&t.RetryFar, 10 * time.Minute}, {&t.Pending, time.Hour},
 		{&t.Deliver, time.Minute}, {&t.Announce, 10 * time.Second}, {&t.Expire, time.Minute}, {&t.Prune, time.Hour},
+		{&t.Look, 10 * time.Minute},
 	} {
 		if *d.at == 0 {
 			*d.at = d.is
@@ -78,6 +81,9 @@ type Courier struct {
 	records records
 	mailmen mailmen
 	hints   chan hint
+
+	unread  atomic.Pointer[error] // see Trouble
+	checked time.Time             // see lookOnce, which alone uses it
 }
 
 // NewCourier returns a Courier that delivers nothing until Run.
@@ -99,16 +105,12 @@ func NewCourier(o CourierOptions) *Courier {
 }
 
 // Run delivers until ctx ends and everything that it started has ended.
-func (c *Courier) Run(ctx context.Context) error {
-	waiting, err := c.s.Lanes(ctx)
-	if err != nil {
-		return err
-	}
-	c.lanes.load(waiting)
+func (c *Courier) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer c.record(ctx) // of the last batches
 	defer wg.Wait()
 	wg.Go(func() { c.keepRecords(ctx) })
+	wg.Go(func() { c.look(ctx) })
 	wg.Go(func() { c.every(ctx, c.o.Timing.Expire, c.expire) })
 	wg.Go(func() { c.every(ctx, c.o.Timing.Prune, c.prune) })
 	for range announcers {
@@ -116,7 +118,6 @@ func (c *Courier) Run(ctx context.Context) error {
 	}
 	wg.Go(func() { c.mailmen.run(ctx) })
 	c.lanes.run(ctx, func(l *liveLane) { c.carry(ctx, l) })
-	return nil
 }
 
 func (c *Courier) every(ctx context.Context, d time.Duration, do func(context.Context)) {

@@ -20,21 +20,22 @@ func (d *damagedRow) Error() string {
 	return fmt.Sprintf("row %d of the %s is damaged: %s", d.seq, d.box, d.reason)
 }
 
-// setAside moves rows out of their box, after another look at each.
-func (s *Store) setAside(ctx context.Context, rows []damagedRow) error {
+// setAside moves rows out of their box, after another look at each. sound tells
+// that nothing is wrong with one of them: it was found by a bad index.
+func (s *Store) setAside(ctx context.Context, rows []damagedRow) (sound bool, err error) {
 	if len(rows) == 0 {
-		return nil
+		return false, nil
 	}
 	var moved []Aside
-	err := s.healed(ctx, func(h handle) error {
+	err = s.healed(ctx, func(h handle) error {
 		return h.batch.Do(ctx, func(tx *sqlite.Tx) error {
-			moved = moved[:0]
+			moved, sound = moved[:0], false
 			for _, r := range rows {
-				a, err := s.moveAside(tx, r)
+				a, there, err := s.moveAside(tx, r)
 				if err != nil {
 					return err
 				}
-				if a != nil {
+				if sound = sound || there && a == nil; a != nil {
 					moved = append(moved, *a)
 				}
 			}
@@ -42,7 +43,7 @@ func (s *Store) setAside(ctx context.Context, rows []damagedRow) error {
 		})
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
 	if len(moved) > 0 {
 		s.audit.Store(true) // what the rows were counted as cannot be known
@@ -53,17 +54,20 @@ func (s *Store) setAside(ctx context.Context, rows []damagedRow) error {
 			s.o.OnAside(a)
 		}
 	}
-	return nil
+	return sound, nil
 }
 
-func (s *Store) moveAside(tx *sqlite.Tx, d damagedRow) (*Aside, error) {
+// moveAside gives what was moved, nil if nothing is wrong with that row; there is
+// false if there is none.
+func (s *Store) moveAside(tx *sqlite.Tx, d damagedRow) (_ *Aside, there bool, err error) {
 	a := Aside{Box: d.box, Seq: d.seq, Found: s.now()}
 	var data []byte
 	query, remove := "SELECT "+outColumns+" FROM outbox WHERE seq = ?", "DELETE FROM outbox WHERE seq = ?"
 	if d.box == boxIn {
 		query, remove = "SELECT "+inColumns+" FROM inbox WHERE seq = ?", "DELETE FROM inbox WHERE seq = ?"
 	}
-	err := tx.Query(func(row []any) error {
+	err = tx.Query(func(row []any) error {
+		there = true
 		var m Message
 		var bad *damage
 		if d.box == boxOut {
@@ -81,14 +85,14 @@ func (s *Store) moveAside(tx *sqlite.Tx, d damagedRow) (*Aside, error) {
 		return nil
 	}, query, d.seq)
 	if err != nil || a.Reason == "" {
-		return nil, err
+		return nil, there, err
 	}
 	if _, err := tx.Exec("INSERT INTO aside (box, seq, sender, receiver, message_id, found, reason, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
 		a.Box, a.Seq, a.From[:], a.To[:], a.ID, a.Found.UnixMicro(), a.Reason, data); err != nil {
-		return nil, err
+		return nil, true, err
 	}
 	_, err = tx.Exec(remove, d.seq)
-	return &a, err
+	return &a, true, err
 }
 
 // Aside lists what was set aside, newest first, at most limit.

@@ -130,32 +130,29 @@ func (s *Store) Expire(ctx context.Context) ([]Outgoing, error) {
 	var all []Outgoing
 	for {
 		var some []Outgoing
-		var bad []damagedRow
 		err := s.write(ctx, func(tx *sqlite.Tx) (err error) {
-			some, bad, err = s.expire(tx)
+			some, err = s.expire(tx)
 			return err
 		})
 		if err != nil {
 			return all, err
 		}
-		all = append(all, some...)
-		if err := s.setAside(ctx, bad); err != nil {
-			return all, err
-		}
-		if len(some)+len(bad) < expireAtOnce {
+		if all = append(all, some...); len(some) < expireAtOnce {
 			return all, nil
 		}
 	}
 }
 
-func (s *Store) expire(tx *sqlite.Tx) (expired []Outgoing, bad []damagedRow, err error) {
+func (s *Store) expire(tx *sqlite.Tx) (expired []Outgoing, err error) {
 	now := s.now()
 	lanes := map[int64]identity.ID{}
 	err = tx.Query(func(row []any) error {
 		r, damaged := decodeOutColumns(row)
 		if damaged != nil {
-			bad = append(bad, damagedRow{boxOut, r.Seq, damaged.reason})
-			return nil
+			return &damagedRow{boxOut, r.Seq, damaged.reason}
+		}
+		if r.State != Queued {
+			return &damagedRow{boxOut, r.Seq, "it is not queued"}
 		}
 		lanes[r.lane] = r.From
 		r.State, r.Done = Expired, now
@@ -164,28 +161,28 @@ func (s *Store) expire(tx *sqlite.Tx) (expired []Outgoing, bad []damagedRow, err
 	}, "SELECT "+outNoData+" FROM outbox INDEXED BY outbox_expires WHERE state = 'queued' AND expires <= ? ORDER BY expires LIMIT ?",
 		now.UnixMicro(), int64(expireAtOnce))
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	for i := range expired {
 		o := &expired[i]
 		// The reason it waited for so long is what the sender wants to know.
 		if err := tx.Query(func(row []any) error { return decodeWait(row, o) },
 			"SELECT tries, next_try, code, reason FROM waits WHERE lane = ?", o.Lane().hash()); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		o.NextTry = time.Time{}
 		if _, err := tx.Exec("UPDATE outbox SET state = 'expired', done = ?, code = ?, reason = ? WHERE seq = ?",
 			now.UnixMicro(), string(o.Code), o.Reason, o.Seq); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		s.countOut(o.From, -1, 0, 0)
 	}
 	for lane, sender := range lanes {
 		if err := dropIdleWait(tx, sender, lane); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
-	return expired, bad, nil
+	return expired, nil
 }
 
 // dropKept drops the data of some of the sender's messages that failed: it is
@@ -195,7 +192,7 @@ func (s *Store) dropKept(tx *sqlite.Tx, from identity.ID) error {
 		size, _ := row[0].(int64)
 		s.countOut(from, 0, -size, 0)
 		return nil
-	}, `UPDATE outbox SET data = NULL WHERE seq IN
-		(SELECT seq FROM outbox INDEXED BY outbox_kept WHERE who = ? AND state <> 'queued' AND data IS NOT NULL ORDER BY seq LIMIT 64)
+	}, `UPDATE outbox SET data = NULL WHERE +who = ?1 AND +state <> 'queued' AND seq IN
+		(SELECT seq FROM outbox INDEXED BY outbox_kept WHERE who = ?1 AND state <> 'queued' AND data IS NOT NULL ORDER BY seq LIMIT 64)
 		RETURNING size`, short(from))
 }

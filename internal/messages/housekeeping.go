@@ -14,7 +14,8 @@ import (
 const atOnce = 500
 
 // Prune forgets what is past its time: final messages and the memory of those
-// gone after Remembered, read ones after Limits.KeepRead.
+// gone after Remembered, read ones after Limits.KeepRead. What an index says, of
+// which a bit may have changed, is looked up in the row before anything goes.
 func (s *Store) Prune(ctx context.Context) error {
 	now := s.now()
 	forget, unread := now.Add(-Remembered).UnixMicro(), now.Add(-s.o.Limits().KeepRead).UnixMicro()
@@ -22,10 +23,12 @@ func (s *Store) Prune(ctx context.Context) error {
 		s.flushWants(ctx),
 		s.repeat(ctx, func(tx *sqlite.Tx) (int, error) { return s.dropRead(tx, unread) }),
 		s.repeat(ctx, func(tx *sqlite.Tx) (int, error) {
-			return s.deleteRows(tx, "DELETE FROM inbox WHERE seq IN (SELECT seq FROM inbox INDEXED BY inbox_gone WHERE state = 'gone' AND received < ? ORDER BY received LIMIT ?) RETURNING sender, 0, 0", forget)
+			return s.deleteRows(tx, `DELETE FROM inbox WHERE +state = 'gone' AND +received < ?1 AND seq IN
+				(SELECT seq FROM inbox INDEXED BY inbox_gone WHERE state = 'gone' AND received < ?1 ORDER BY received LIMIT ?2) RETURNING sender, 0, 0`, forget)
 		}),
 		s.repeat(ctx, func(tx *sqlite.Tx) (int, error) {
-			return s.deleteRows(tx, "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox INDEXED BY outbox_done WHERE state <> 'queued' AND done < ? ORDER BY done LIMIT ?) RETURNING sender, 0, iif(data IS NULL, 0, size)", forget)
+			return s.deleteRows(tx, `DELETE FROM outbox WHERE +state <> 'queued' AND +done < ?1 AND seq IN
+				(SELECT seq FROM outbox INDEXED BY outbox_done WHERE state <> 'queued' AND done < ?1 ORDER BY done LIMIT ?2) RETURNING sender, 0, iif(data IS NULL, 0, size)`, forget)
 		}),
 		s.pruneAside(ctx, forget),
 		s.auditIfNeeded(ctx),
@@ -52,7 +55,8 @@ func (s *Store) dropRead(tx *sqlite.Tx, before int64) (n int, err error) {
 		}
 		rows = append(rows, r)
 		return nil
-	}, "SELECT "+inNoData+" FROM inbox INDEXED BY inbox_read WHERE state = 'read' AND seen < ? ORDER BY seen LIMIT ?", before, int64(atOnce))
+	}, "SELECT "+inNoData+` FROM inbox WHERE +state = 'read' AND +seen < ?1 AND seq IN
+		(SELECT seq FROM inbox INDEXED BY inbox_read WHERE state = 'read' AND seen < ?1 ORDER BY seen LIMIT ?2)`, before, int64(atOnce))
 	for i := range rows {
 		err = errors.Join(err, s.drop(tx, &rows[i]))
 	}
@@ -120,7 +124,7 @@ func (s *Store) Forget(ctx context.Context, id identity.ID) error {
 }
 
 func (s *Store) forgetOutbox(tx *sqlite.Tx, sender identity.ID) (int, error) {
-	const query = `DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox WHERE who = ? AND %s LIMIT ?)
+	const query = `DELETE FROM outbox WHERE +who = ?1 AND seq IN (SELECT seq FROM outbox WHERE who = ?1 AND %s LIMIT ?2)
 		RETURNING sender, state = 'queued', iif(data IS NULL, 0, size)`
 	queued, err := s.deleteRows(tx, strings.Replace(query, "%s", "state = 'queued'", 1), short(sender))
 	if err != nil || queued > 0 {
@@ -141,7 +145,7 @@ func (s *Store) forgetInbox(tx *sqlite.Tx, owner identity.ID, state string) (n i
 		}
 		s.use.add(allStored, identity.ID{}, identity.ID{}, -1, -stored*size)
 		return nil
-	}, "DELETE FROM inbox WHERE seq IN (SELECT seq FROM inbox WHERE who = ? AND "+state+" LIMIT ?) RETURNING sender, state = 'unread', data IS NOT NULL, size", short(owner), int64(atOnce))
+	}, "DELETE FROM inbox WHERE +who = ?1 AND seq IN (SELECT seq FROM inbox WHERE who = ?1 AND "+state+" LIMIT ?2) RETURNING sender, state = 'unread', data IS NOT NULL, size", short(owner), int64(atOnce))
 	return n, err
 }
 
@@ -226,7 +230,7 @@ func (s *Store) checkRows(ctx context.Context, box string) error {
 		if err != nil {
 			return err
 		}
-		if err := s.setAside(ctx, bad); err != nil {
+		if _, err := s.setAside(ctx, bad); err != nil {
 			return err
 		}
 		after, more = last, !end

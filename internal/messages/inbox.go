@@ -133,10 +133,11 @@ func findIn(tx *sqlite.Tx, owner, sender identity.ID, id string) (found *inRow, 
 		if bad != nil {
 			return &damagedRow{boxIn, r.Seq, bad.reason}
 		}
-		found = &r
+		if r.To == owner && r.From == sender && r.ID == id {
+			found = &r
+		}
 		return nil
-	}, "SELECT "+inNoData+" FROM inbox WHERE key = ? AND peer = ? AND owner = ? AND message_id = ? AND sender = ?",
-		hash(owner, id), short(sender), owner[:], id, sender[:])
+	}, "SELECT "+inNoData+" FROM inbox WHERE key = ? AND peer = ?", hash(owner, id), short(sender))
 	return found, err
 }
 

@@ -31,29 +31,34 @@ func (s *Store) Waiting(ctx context.Context, owner identity.ID, protocol, instan
 	const query = "SELECT " + inColumns + ` FROM inbox INDEXED BY inbox_unread
 		WHERE slot = ? AND seq > ? AND state = 'unread' ORDER BY seq LIMIT ?`
 	err = s.read(ctx, func(rows *sql.Rows) (err error) {
-		list, err = pageOf(rows, p)
+		list, err = pageOf(rows, p, unread)
 		return err
 	}, query, hash(owner, protocol, instance), p.After, p.limit())
 	return list, err
 }
 
+// listIn runs a query that gives rows in the order of seq.
 func (s *Store) listIn(ctx context.Context, p Page, query string, args ...any) (list []Incoming, err error) {
 	err = s.view(ctx, func(tx *sql.Tx) error {
 		rows, err := tx.QueryContext(ctx, query, args...)
 		if err != nil {
 			return err
 		}
-		list, err = pageOf(rows, p)
+		list, err = pageOf(rows, p, "")
 		return err
 	})
 	return list, err
 }
 
-func pageOf(rows *sql.Rows, p Page) (list []Incoming, err error) {
-	size := 0
+// pageOf reads rows in the order of seq, all in one state if that is not "".
+func pageOf(rows *sql.Rows, p Page, state string) (list []Incoming, err error) {
+	size, last := 0, int64(0)
 	err = each(rows, func(row []any) (bool, error) {
 		r, bad := decodeIn(row)
-		switch {
+		if bad == nil {
+			bad = misplaced((state == "" || r.state == state) && r.Seq > last)
+		}
+		switch last = r.Seq; {
 		case bad != nil:
 			return false, &damagedRow{boxIn, r.Seq, bad.reason}
 		case p.full(len(list), size, len(r.Data)):
@@ -79,7 +84,7 @@ func (s *Store) Incoming(ctx context.Context, owner identity.ID, ref string) (In
 		if err != nil {
 			return Incoming{}, api.Errorf(api.CodeBadRequest, "in %q: %v", ref, err)
 		}
-		if found, err = s.listIn(ctx, Page{}, query+" AND sender = ?", hash(owner, id), owner[:], id, sender[:]); err != nil {
+		if found, err = s.listIn(ctx, Page{}, query+" AND sender = ? ORDER BY seq", hash(owner, id), owner[:], id, sender[:]); err != nil {
 			return Incoming{}, err
 		}
 	}

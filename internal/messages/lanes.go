@@ -82,15 +82,17 @@ func (s *lanes) init(now func() time.Time, owner func(identity.ID) (uint32, bool
 	s.wake = make(chan struct{}, 1)
 }
 
-// load takes in what the disk knows at the start.
+// load takes in what the disk knows and s does not.
 func (s *lanes) load(list []Waiting) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.loaded = true
 	for _, w := range list {
 		l := s.get(w.Lane)
-		if l.state != laneWaiting || l.place >= 0 {
-			continue // something was sent already
+		if l.state != laneWaiting || l.place >= 0 { // something was sent already
+			l.again = l.again || l.state == laneRunning
+			s.forget(l) // the disk may have more than was known
+			continue
 		}
 		l.tries, l.code, l.next = w.Tries, w.Code, w.NextTry
 		if l.code == api.CodePending {
@@ -98,6 +100,7 @@ func (s *lanes) load(list []Waiting) {
 		}
 		heap.Push(&s.waiting, l)
 	}
+	s.kick()
 }
 
 // get finds or makes a lane; a new one waits, but is not in the heap.

@@ -126,12 +126,15 @@ func findOut(tx *sqlite.Tx, from identity.ID, id string) (found *outRow, err err
 		r, damaged := decodeOut(row)
 		found, bad = &r, damaged
 		return nil
-	}, "SELECT "+outColumns+" FROM outbox WHERE key = ? AND sender = ? AND message_id = ?", hash(from, id), from[:], id)
+	}, "SELECT "+outColumns+" FROM outbox WHERE key = ?", hash(from, id))
 	if err != nil || found == nil {
 		return nil, err
 	}
 	if bad != nil {
 		return nil, &damagedRow{boxOut, found.Seq, bad.reason}
+	}
+	if found.From != from || found.ID != id {
+		return nil, nil // another one of the same hash
 	}
 	if found.State != Queued {
 		return found, nil

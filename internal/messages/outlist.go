@@ -45,6 +45,9 @@ func (s *Store) Lanes(ctx context.Context) ([]Waiting, error) {
 			if err != nil || r == nil {
 				return err
 			}
+			if bad := misplaced(r.State == Queued); bad != nil {
+				return &damagedRow{boxOut, r.Seq, bad.reason}
+			}
 			if err := waitOf(ctx, wait, r); err != nil {
 				return err
 			}
@@ -88,12 +91,17 @@ func (s *Store) Head(ctx context.Context, l Lane, maxMessages, maxBytes int) (li
 	const query = "SELECT " + outColumns + " FROM outbox INDEXED BY outbox_lane WHERE state = 'queued' AND who = ? AND lane = ? ORDER BY seq"
 	err = s.read(ctx, func(rows *sql.Rows) error {
 		list, more = nil, false
-		size, now := 0, s.now()
+		size, now, last := 0, s.now(), int64(0)
 		return each(rows, func(row []any) (bool, error) {
 			r, bad := decodeOut(row)
-			switch {
-			case bad != nil:
+			if bad == nil {
+				bad = misplaced(r.State == Queued && r.Seq > last)
+			}
+			if bad != nil {
 				return false, &damagedRow{boxOut, r.Seq, bad.reason}
+			}
+			last = r.Seq
+			switch {
 			case !r.Expires.After(now) || r.Lane() != l:
 				return true, nil
 			case p.full(len(list), size, len(r.Data)):
@@ -115,7 +123,7 @@ func (s *Store) Outgoing(ctx context.Context, from identity.ID, id string) (Outg
 		return Outgoing{}, err
 	}
 	defer leave()
-	const query = "SELECT " + outColumns + " FROM outbox WHERE key = ? AND sender = ? AND message_id = ?"
+	const query = "SELECT " + outColumns + " FROM outbox WHERE key = ?" // the rest is compared here: see misplaced
 	var found *outRow
 	err = s.read(ctx, func(rows *sql.Rows) error {
 		found = nil
@@ -124,10 +132,12 @@ func (s *Store) Outgoing(ctx context.Context, from identity.ID, id string) (Outg
 			if bad != nil {
 				return false, &damagedRow{boxOut, r.Seq, bad.reason}
 			}
-			found = &r
+			if r.From == from && r.ID == id {
+				found = &r
+			}
 			return false, nil
 		})
-	}, query, hash(from, id), from[:], id)
+	}, query, hash(from, id))
 	switch {
 	case err != nil:
 		return Outgoing{}, err

@@ -44,6 +44,14 @@ func newRig(t *testing.T) *rig {
 
 func newRigAt(t *testing.T, dir string) *rig {
 	t.Helper()
+	r := newRigStopped(t, dir)
+	r.run()
+	return r
+}
+
+// newRigStopped is a rig that does nothing before its run.
+func newRigStopped(t *testing.T, dir string) *rig {
+	t.Helper()
 	r := &rig{t: t, answer: taken}
 	s, err := Open(t.Context(), dir, Options{
 		Now: time.Now, Limits: bigLimits,
@@ -67,20 +75,17 @@ func newRigAt(t *testing.T, dir string) *rig {
 			r.notices = append(r.notices, n)
 		},
 	})
-	r.run()
 	return r
 }
 
 // run has the courier work until stop.
 func (r *rig) run() {
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- r.Run(ctx) }()
+	var running sync.WaitGroup
+	running.Go(func() { r.Run(ctx) })
 	r.stop = sync.OnceFunc(func() {
 		cancel()
-		if err := <-ended; err != nil {
-			r.t.Error(err)
-		}
+		running.Wait()
 		if err := r.s.Close(); err != nil {
 			r.t.Error(err)
 		}

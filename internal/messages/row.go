@@ -131,6 +131,14 @@ func decodeOutColumns(row []any) (r outRow, bad *damage) {
 	return r, c.bad
 }
 
+// misplaced tells of a row that is not what the index says that led to it.
+func misplaced(right bool) *damage {
+	if right {
+		return nil
+	}
+	return &damage{"its place in an index is wrong"}
+}
+
 // badData checks data, which may be gone unless needed.
 func badData(m *Message, size int64, content digest, needed bool) *damage {
 	switch {

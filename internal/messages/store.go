@@ -76,6 +76,8 @@ type Store struct {
 	broken   error        // why db is nil
 
 	mending atomic.Pointer[time.Time] // since when it is being opened again
+	// mended holds one once it was opened again: what waits may be more than before.
+	mended chan struct{}
 
 	fresh    []Message       // what the transaction that runs has queued; its leader's
 	onQueued func([]Message) // see OnQueued
@@ -95,11 +97,15 @@ func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 	if o.UserName == nil {
 		o.UserName = func(uid uint32) string { return fmt.Sprintf("uid %d", uid) }
 	}
-	s := &Store{o: o, path: filepath.Join(dir, File), lists: newTurns(o.Owner), looks: newTurns(o.Owner)}
+	s := &Store{o: o, path: filepath.Join(dir, File), mended: make(chan struct{}, 1), lists: newTurns(o.Owner), looks: newTurns(o.Owner)}
 	if err := s.open(ctx); err != nil {
 		return nil, err
 	}
 	s.recovery = s.db.Recovery()
+	select {
+	case <-s.mended: // nobody knew anything before
+	default:
+	}
 	return s, nil
 }
 
@@ -132,6 +138,10 @@ func (s *Store) tryOpen(ctx context.Context) (*sqlite.DB, error) {
 		return db, errors.Join(fmt.Errorf("messages: load %s: %w", s.path, err), db.Close())
 	}
 	s.db, s.batch, s.use, s.want, s.broken = db, batch, use, want, nil
+	select {
+	case s.mended <- struct{}{}:
+	default:
+	}
 	return db, nil
 }
 
@@ -205,16 +215,22 @@ func (s *Store) read(ctx context.Context, fn func(rows *sql.Rows) error, query s
 	return s.sorted(ctx, func(h handle) error { return h.db.Read(ctx, fn, query, args...) })
 }
 
-// sorted calls fn, again when damaged rows that it met were set aside.
+// sorted calls fn, again when damaged rows that it met were set aside, or the index
+// that led to them was mended.
 func (s *Store) sorted(ctx context.Context, fn func(h handle) error) error {
 	const most = 100 // a row that is set aside is not met again
 	for range most {
-		err := s.healed(ctx, fn)
+		var h handle
+		err := s.healed(ctx, func(now handle) error { h = now; return fn(now) })
 		d, ok := errors.AsType[*damagedRow](err)
 		if !ok {
 			return err
 		}
-		if err := s.setAside(ctx, []damagedRow{*d}); err != nil {
+		sound, err := s.setAside(ctx, []damagedRow{*d})
+		if err == nil && sound {
+			err = s.failure(s.heal(ctx, h.db, fmt.Errorf("%w: row %d of the %s is sound, and not what an index says: %s", sqlite.ErrDamaged, d.seq, d.box, d.reason)))
+		}
+		if err != nil {
 			return err
 		}
 	}

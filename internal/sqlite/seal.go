@@ -21,6 +21,8 @@ const (
 	// not have it can read the database, but cannot write a sealed table.
 	digestFunction = "row_digest"
 	digestSize     = 16
+	// sealSuffix is of the trigger that tells a sealed table.
+	sealSuffix = "_seal"
 )
 
 // Seal gives the statements of a migration that adds a digest to every row of
@@ -40,7 +42,7 @@ func Seal(table string, columns ...string) string {
 	return fmt.Sprintf("ALTER TABLE %s ADD COLUMN %s BLOB;\n", t, digestColumn) +
 		set + digest("") + ";\n" +
 		fmt.Sprintf("CREATE TRIGGER %s AFTER INSERT ON %s BEGIN %s%s WHERE rowid = new.rowid; END;\n",
-			quote(table+"_seal"), t, set, digest("")) +
+			quote(table+sealSuffix), t, set, digest("")) +
 		fmt.Sprintf("CREATE TRIGGER %s AFTER UPDATE OF %s ON %s WHEN old.%s IS %s BEGIN %s%s WHERE rowid = new.rowid; END;\n",
 			quote(table+"_reseal"), strings.Join(quoted(columns), ","), t, digestColumn, digest("old."), set, digest(""))
 }
