@@ -98,8 +98,8 @@ func upgradeFormer(t *testing.T, s suite, file string) {
 	if r := south.RunInput("eve", ticket+"\n", "fastn", "contact", "add", "nina", "-"); r.Code != 0 {
 		t.Errorf("a ticket from before the upgrade: %v", r)
 	}
-	north.MustAs("alice", "fastn", "send", "bob", "what is new", "--wait=delivered")
-	south.MustAs("eve", "fastn", "send", "nina", "hello", "--wait=delivered")
+	delivered(north, "alice", "bob", "what is new")
+	delivered(south, "eve", "nina", "hello")
 	before = possessions(t, north)
 	north.Must("systemctl", "restart", "fastnd.service")
 	if after := possessions(t, north); after != before {
