@@ -21,9 +21,13 @@ import (
 	"github.com/fastn-stack/fastnd/service/api"
 )
 
-// within fails t if what began then took d or longer.
+// within fails t if what began then took d or longer; where others may be at work
+// on this machine, much longer.
 func within(t *testing.T, began time.Time, d time.Duration) {
 	t.Helper()
+	if !testutil.Torture() {
+		d *= 5
+	}
 	if took := time.Since(began); took >= d {
 		t.Errorf("it took %v, want less than %v", took, d)
 	}

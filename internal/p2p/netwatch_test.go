@@ -85,9 +85,7 @@ func TestLinkChangesActAtOnce(t *testing.T) {
 			if e := recv(t, events, "event"); e.Kind != p2p.EventConnected {
 				t.Fatalf("event %+v", e)
 			}
-			if d := time.Since(began); d > 5*time.Second {
-				t.Errorf("it took %v", d)
-			}
+			within(t, began, 5*time.Second)
 			call(t, a, b, []byte("again"))
 		})
 	}
@@ -168,11 +166,11 @@ func TestLinkDownOverIPv6(t *testing.T) {
 			}
 			// An address that goes while the link stays will not come back.
 			ip(t, "addr", "del", addr, "dev", "wire")
-			began := time.Now()
 			if e := recv(t, events, "event"); e.Kind != p2p.EventDisconnected {
 				t.Fatalf("event %+v", e)
 			}
-			within(t, began, 4*time.Second) // in doubt it would be given up then
+			_, err := s.Read(make([]byte, 1))
+			wantText(t, err, "this machine's address on it is gone") // rather than in doubt
 			add()
 		})
 	}
