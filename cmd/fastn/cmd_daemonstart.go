@@ -177,7 +177,20 @@ func (a *app) claimHome(p place) (unlock func(), err error) {
 		return nil, failed("cannot make the folder %s: %v", p.home, pathCause(err)).
 			WithHint("name a folder of your own with --home: one that is there, or can be made")
 	}
+	if owner, ok := ownerOf(p.home); ok && owner != os.Geteuid() { // nothing of ours is left in it
+		return nil, api.Errorf(api.CodeConflict, "the folder %s belongs to user %d: a daemon runs as the owner of its folder", p.home, owner).
+			WithHint("name a folder of your own with --home, or run this as its owner")
+	}
 	return a.lockHome(p)
+}
+
+// ownerOf is the uid of a folder's owner; ok is false if that cannot be told.
+func ownerOf(path string) (uid int, ok bool) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, false
+	}
+	return int(info.Sys().(*syscall.Stat_t).Uid), true
 }
 
 // lockHome keeps others from starting or stopping the same daemon meanwhile.
@@ -187,6 +200,9 @@ func (a *app) lockHome(p place) (unlock func(), err error) {
 	if err != nil {
 		return nil, failed("cannot use the folder %s: %v", p.home, pathCause(err)).
 			WithHint("name a folder of your own with --home")
+	}
+	if owner, ok := ownerOf(p.home); ok && os.Geteuid() == 0 {
+		_ = f.Chown(owner, -1) // root, who stops it, would else lock its user out
 	}
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
