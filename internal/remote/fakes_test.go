@@ -93,6 +93,7 @@ type node struct {
 	refused     []identity.ID
 	tickets     map[identity.Secret]func(by identity.ID) error
 	unreachable bool
+	lost        int   // so many answers are lost on their way from here
 	failing     error // of PutDelegation
 	// answer, if set, answers frames instead of the Remote: a peer that lies.
 	answer func(*wire.Frame) (*wire.Reply, []byte)
@@ -296,6 +297,10 @@ func (x *node) Request(ctx context.Context, to identity.ID, f *wire.Frame, paylo
 	reply, data := far.ServeFrame(ctx, x.id, netip.Addr{}, f, payload, func(*wire.Reply) (router.Conn, error) {
 		panic("a request was accepted as a stream")
 	})
+	if far.lost > 0 {
+		far.lost--
+		return nil, nil, api.Errorf(api.CodeOutcomeUnknown, "the connection to the peer broke")
+	}
 	if reply == nil {
 		reply = &wire.Reply{}
 	}

@@ -114,6 +114,19 @@ func TestRedeemFailsAfterwards(t *testing.T) {
 	}
 }
 
+// An answer that is lost is asked for again, once.
+func TestRedeemWithoutAnAnswer(t *testing.T) {
+	p := newPair(t)
+	ticket, d := p.invite()
+	p.far.lost = 1
+	if err := p.home.Redeem(t.Context(), p.alice, ticket, d); err != nil || len(p.far.held[p.back]) != 1 {
+		t.Errorf("%v, %d held", err, len(p.far.held[p.back]))
+	}
+	p.wantSent(t, "redeem", "redeem")
+	p.far.lost = 2
+	wantCode(t, p.home.Redeem(t.Context(), p.alice, ticket, d), api.CodeOutcomeUnknown)
+}
+
 func TestRedeemUnreachable(t *testing.T) {
 	p := newPair(t)
 	ticket, d := p.invite()
