@@ -37,6 +37,7 @@ type liveLane struct {
 	// hinted: while it was running the receiver said that it takes its mail now.
 	// The answer that is awaited may be an older one.
 	hinted bool
+	hints  hints
 	// fresh are messages that were queued since a carrier looked last, in order.
 	// While whole they are all that the lane holds, and the disk need not be read.
 	fresh []Message
@@ -242,17 +243,6 @@ func (s *lanes) reachable(to identity.ID) {
 	s.launch()
 }
 
-// available has a lane tried whose receiver says that it takes its mail now.
-func (s *lanes) available(k Lane) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if l := s.all[k]; l != nil && (l.state == laneRunning || l.code == api.CodePending) {
-		l.hinted = l.state == laneRunning
-		s.dueNow(l)
-		s.launch()
-	}
-}
-
 func (s *lanes) makeReady(l *liveLane) {
 	if l.place >= 0 {
 		heap.Remove(&s.waiting, l.place)
@@ -337,7 +327,7 @@ func (s *lanes) done(l *liveLane) bool {
 func (s *lanes) went(l *liveLane) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l.tries, l.code = 0, ""
+	l.tries, l.code, l.hints = 0, "", hints{}
 }
 
 // yield lets others go first.
@@ -377,12 +367,15 @@ func (s *lanes) waits(l *liveLane, d time.Duration, why error) {
 	l.code, l.tried = api.CodeOf(why), s.now()
 	l.next = l.tried.Add(d)
 	l.state = laneWaiting
-	if l.again && l.code != api.CodePending && l.tries <= 1 || l.hinted {
+	l.hints.waits(l.tried)
+	heap.Push(&s.waiting, l)
+	switch {
+	case l.hinted:
+		s.hint(l)
+	case l.again && l.code != api.CodePending && l.tries <= 1:
 		s.makeReady(l)
 		s.launch()
-		return
 	}
-	heap.Push(&s.waiting, l)
 	s.kick()
 }
 
