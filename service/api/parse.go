@@ -160,6 +160,9 @@ func ValidProtocol(p string) error {
 		return badRequest("the protocol's name has %d bytes, the limit is %d", len(p), MaxProtocol)
 	}
 	if i := slices.IndexFunc([]byte(p), func(c byte) bool { return c <= ' ' || c > '~' }); i >= 0 {
+		if p[i] == ' ' {
+			return badRequest("the protocol's name %q has a space at byte %d", Shorten(p), i)
+		}
 		return badRequest("the protocol's name has a character that is not printable ASCII at byte %d", i)
 	}
 	return nil
