@@ -39,7 +39,7 @@ func TestBackup(t *testing.T) {
 	restored.checkUsage()
 	// What was delivered after the backup is queued again; the receiver knows it.
 	delivered := b.head(lane)[:2]
-	b.must(b.Settle(t.Context(), lane, []Outcome{{Seq: delivered[0].Seq, State: Delivered}, {Seq: delivered[1].Seq, State: Delivered}}, nil))
+	b.must(b.Settle(t.Context(), lane, []Outcome{{Seq: delivered[0].Seq, ID: delivered[0].ID, State: Delivered}, {Seq: delivered[1].Seq, ID: delivered[1].ID, State: Delivered}}, nil))
 	peer := newBox(t)
 	peer.take(delivered...)
 	for _, again := range peer.take(restored.head(lane)...) {
@@ -57,7 +57,7 @@ var stored = []string{"testdata/v1.db"}
 
 func writeStored(b *box) {
 	ms := b.put(lane, "queued", "delivered", "refused")
-	b.must(b.Settle(b.t.Context(), lane, []Outcome{{Seq: ms[1].Seq, State: Delivered}, {Seq: ms[2].Seq, State: Refused, Code: "refused", Reason: "no"}},
+	b.must(b.Settle(b.t.Context(), lane, []Outcome{{Seq: ms[1].Seq, ID: ms[1].ID, State: Delivered}, {Seq: ms[2].Seq, ID: ms[2].ID, State: Refused, Code: "refused", Reason: "no"}},
 		&Wait{"peer_unreachable", "off", b.clock.Now().Add(day)}))
 	got := b.take(lane.message("unread", "x"), lane.message("read", "x"), lane.message("gone", "x"))
 	b.must(b.MarkRead(b.t.Context(), lane.To, got[1].Seq))

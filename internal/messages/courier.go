@@ -335,7 +335,7 @@ func (c *Courier) batch(ctx context.Context, l *liveLane, list []Message, more b
 			}
 			continue // what is behind it may be there from an earlier time
 		}
-		o := Outcome{Seq: m.Seq, State: Delivered}
+		o := Outcome{Seq: m.Seq, ID: m.ID, State: Delivered}
 		if one != nil {
 			e := api.AsError(one)
 			o.State, o.Code, o.Reason = Refused, e.Code, e.Message

@@ -14,7 +14,7 @@ func TestUndeliveredAreShownUntilGivenUp(t *testing.T) {
 	testutil.LeakCheck(t)
 	b := newBox(t)
 	ms := b.put(lane, "1", "2", "3", "4")
-	b.must(b.Settle(t.Context(), lane, []Outcome{{Seq: ms[0].Seq, State: Delivered}, {Seq: ms[1].Seq, State: Refused, Code: api.CodeRefused}}, nil))
+	b.must(b.Settle(t.Context(), lane, []Outcome{{Seq: ms[0].Seq, ID: ms[0].ID, State: Delivered}, {Seq: ms[1].Seq, ID: ms[1].ID, State: Refused, Code: api.CodeRefused}}, nil))
 	_, err := b.Cancel(t.Context(), lane.From, "4")
 	b.must(err)
 	b.clock.advance(DefaultLife)

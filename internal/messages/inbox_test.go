@@ -258,7 +258,7 @@ func TestFinalMessagesAreKept(t *testing.T) {
 	testutil.LeakCheck(t)
 	b := newBox(t)
 	ms := b.put(lane, "1", "2", "3")
-	b.must(b.Settle(t.Context(), lane, []Outcome{{Seq: ms[0].Seq, State: Delivered}, {Seq: ms[1].Seq, State: Refused}}, nil))
+	b.must(b.Settle(t.Context(), lane, []Outcome{{Seq: ms[0].Seq, ID: ms[0].ID, State: Delivered}, {Seq: ms[1].Seq, ID: ms[1].ID, State: Refused}}, nil))
 	b.clock.advance(59 * day)
 	b.must(b.Prune(t.Context()))
 	if o, err := b.Put(t.Context(), lane.message("1", "text of 1")); err != nil || o.State != Delivered {

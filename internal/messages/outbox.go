@@ -210,8 +210,8 @@ func (s *Store) settling(l Lane, outcomes []Outcome, wait *Wait) func(tx *sqlite
 // settle ends one message. A delivered one's data is not needed again.
 func (s *Store) settle(tx *sqlite.Tx, from identity.ID, lane int64, o Outcome) error {
 	const (
-		deliver = "UPDATE outbox SET state = 'delivered', done = ?, data = NULL WHERE seq = ? AND lane = ? AND state = 'queued' RETURNING size"
-		refuse  = "UPDATE outbox SET state = 'refused', done = ?, code = ?, reason = ? WHERE seq = ? AND lane = ? AND state = 'queued' RETURNING size"
+		deliver = "UPDATE outbox SET state = 'delivered', done = ?, data = NULL WHERE seq = ? AND lane = ? AND key = ? AND state = 'queued' RETURNING size"
+		refuse  = "UPDATE outbox SET state = 'refused', done = ?, code = ?, reason = ? WHERE seq = ? AND lane = ? AND key = ? AND state = 'queued' RETURNING size"
 	)
 	now := s.now().UnixMicro()
 	if o.State == Delivered {
@@ -219,12 +219,12 @@ func (s *Store) settle(tx *sqlite.Tx, from identity.ID, lane int64, o Outcome) e
 			size, _ := row[0].(int64)
 			s.countOut(from, -1, -size, 0)
 			return nil
-		}, deliver, now, o.Seq, lane)
+		}, deliver, now, o.Seq, lane, hash(from, o.ID))
 	}
 	return tx.Query(func([]any) error {
 		s.countOut(from, -1, 0, 0)
 		return nil
-	}, refuse, now, string(o.Code), o.Reason, o.Seq, lane)
+	}, refuse, now, string(o.Code), o.Reason, o.Seq, lane, hash(from, o.ID))
 }
 
 // micros is 0 for the zero time.

@@ -25,8 +25,8 @@ func TestPutAndSettle(t *testing.T) {
 	}
 	next := b.clock.Now().Add(time.Minute)
 	b.must(b.Settle(t.Context(), lane, []Outcome{
-		{Seq: ms[0].Seq, State: Delivered},
-		{Seq: ms[1].Seq, State: Refused, Code: api.CodeTooLarge, Reason: "too long"},
+		{Seq: ms[0].Seq, ID: ms[0].ID, State: Delivered},
+		{Seq: ms[1].Seq, ID: ms[1].ID, State: Refused, Code: api.CodeTooLarge, Reason: "too long"},
 	}, &Wait{api.CodeOverBudget, "full", next}))
 	b.reopen()
 	if o := b.state(lane.From, "1"); o.State != Delivered || o.Data != nil || !o.Done.Equal(b.clock.Now()) {
@@ -72,7 +72,7 @@ func TestPutIsIdempotent(t *testing.T) {
 	// Another sender's id is another id.
 	b.put(Lane{id("c"), lane.To, lane.Protocol, lane.Instance}, "1")
 
-	b.must(b.Settle(t.Context(), lane, []Outcome{{Seq: first.Seq, State: Delivered}}, nil))
+	b.must(b.Settle(t.Context(), lane, []Outcome{{Seq: first.Seq, ID: first.ID, State: Delivered}}, nil))
 	b.limits.PerUIDQueuedMessages = 1
 	b.put(lane, "2") // now alice has no room
 	if o, err := b.Put(t.Context(), lane.message("1", "text of 1")); err != nil || o.State != Delivered {
@@ -186,11 +186,11 @@ func TestLanes(t *testing.T) {
 	}
 	// What was delivered begins the count anew; an empty lane has no past.
 	ms := b.head(l)
-	b.must(b.Settle(t.Context(), l, []Outcome{{Seq: ms[0].Seq, State: Delivered}}, &Wait{api.CodePeerUnreachable, "off", next}))
+	b.must(b.Settle(t.Context(), l, []Outcome{{Seq: ms[0].Seq, ID: ms[0].ID, State: Delivered}}, &Wait{api.CodePeerUnreachable, "off", next}))
 	if o := b.state(l.From, ms[1].ID); o.Tries != 1 {
 		t.Errorf("%+v", o)
 	}
-	b.must(b.Settle(t.Context(), l, []Outcome{{Seq: ms[1].Seq, State: Delivered}, {Seq: ms[2].Seq, State: Refused}}, &Wait{api.CodePeerUnreachable, "off", next}))
+	b.must(b.Settle(t.Context(), l, []Outcome{{Seq: ms[1].Seq, ID: ms[1].ID, State: Delivered}, {Seq: ms[2].Seq, ID: ms[2].ID, State: Refused}}, &Wait{api.CodePeerUnreachable, "off", next}))
 	b.put(l, "new")
 	if o := b.state(l.From, "new"); o.Tries != 0 || !o.NextTry.IsZero() || o.Code != "" {
 		t.Errorf("%+v", o)
@@ -201,7 +201,7 @@ func TestCancelAndRetry(t *testing.T) {
 	testutil.LeakCheck(t)
 	b := newBox(t)
 	ms := b.put(lane, "1", "2", "3")
-	b.must(b.Settle(t.Context(), lane, []Outcome{{Seq: ms[1].Seq, State: Refused, Code: api.CodeRefused, Reason: "no"}},
+	b.must(b.Settle(t.Context(), lane, []Outcome{{Seq: ms[1].Seq, ID: ms[1].ID, State: Refused, Code: api.CodeRefused, Reason: "no"}},
 		&Wait{api.CodePeerUnreachable, "off", b.clock.Now().Add(time.Hour)}))
 	for range 2 {
 		if o, err := b.Cancel(t.Context(), lane.From, "1"); err != nil || o.State != Cancelled {
@@ -209,7 +209,7 @@ func TestCancelAndRetry(t *testing.T) {
 		}
 	}
 	// A delivery that was on its way does not change what was answered.
-	b.must(b.Settle(t.Context(), lane, []Outcome{{Seq: ms[0].Seq, State: Delivered}}, &Wait{api.CodePeerUnreachable, "off", b.clock.Now().Add(time.Hour)}))
+	b.must(b.Settle(t.Context(), lane, []Outcome{{Seq: ms[0].Seq, ID: ms[0].ID, State: Delivered}}, &Wait{api.CodePeerUnreachable, "off", b.clock.Now().Add(time.Hour)}))
 	if o := b.state(lane.From, "1"); o.State != Cancelled || o.Data != nil {
 		t.Errorf("%+v", o)
 	}
@@ -313,7 +313,7 @@ func TestQueuedBudgets(t *testing.T) {
 		}
 		// One that is delivered makes room.
 		if what != "node" {
-			b.must(b.Settle(t.Context(), other, []Outcome{{Seq: 2, State: Delivered}}, nil))
+			b.must(b.Settle(t.Context(), other, []Outcome{{Seq: 2, ID: "1", State: Delivered}}, nil))
 			_, err := b.Put(t.Context(), lane.message("2", "x"))
 			b.must(err)
 		}
@@ -328,7 +328,7 @@ func TestKeptDataMakesRoom(t *testing.T) {
 	size := int64(len(text("text of 1")))
 	b.limits.PerUIDQueuedBytes = 2 * size
 	ms := b.put(lane, "1", "2")
-	b.must(b.Settle(t.Context(), lane, []Outcome{{Seq: ms[0].Seq, State: Refused}}, nil))
+	b.must(b.Settle(t.Context(), lane, []Outcome{{Seq: ms[0].Seq, ID: ms[0].ID, State: Refused}}, nil))
 	b.put(lane, "3")
 	if o := b.state(lane.From, "1"); o.Data != nil || o.State != Refused {
 		t.Errorf("%+v", o)

@@ -22,7 +22,7 @@ func TestPagesEndedByBytes(t *testing.T) {
 		o, err := b.Put(t.Context(), m.l.message(m.id, strings.Repeat("x", m.size)))
 		b.must(err)
 		if m.l == other {
-			b.must(b.Settle(t.Context(), other, []Outcome{{Seq: o.Seq, State: Refused, Code: "refused"}}, nil))
+			b.must(b.Settle(t.Context(), other, []Outcome{{Seq: o.Seq, ID: o.ID, State: Refused, Code: "refused"}}, nil))
 		}
 	}
 	var got []string

@@ -108,6 +108,7 @@ type Waiting struct {
 // Code and Reason for the latter.
 type Outcome struct {
 	Seq    int64
+	ID     string
 	State  State
 	Code   api.Code
 	Reason string

@@ -107,6 +107,11 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 	if db.recovery == nil && aside != "" {
 		db.recovery = &Recovery{MovedTo: aside}
 	}
+	if db.recovery != nil { // numbers may have been given that the file does not know
+		if err := raiseSequences(ctx, db.writer); err != nil {
+			return nil, errors.Join(fmt.Errorf("open %s: %w", path, classify(err)), db.Close())
+		}
+	}
 	if cut {
 		_ = db.foldLog(ctx) // else it is found again, and known
 	}

@@ -213,6 +213,9 @@ func fill(ctx context.Context, fresh, old *sql.DB, from string, version int, o O
 		}
 		tables = append(tables, copied)
 	}
+	if err := carrySequences(ctx, old, fresh); err != nil {
+		return nil, err
+	}
 	if o.Salvage != nil && (&Recovery{Tables: tables}).Lost() {
 		return tables, copyRecords(ctx, from, fresh, o, tables)
 	}
