@@ -287,12 +287,15 @@ func TestRepairThatTheDiskRefuses(t *testing.T) {
 
 // Numbers of rows are not counted beyond what there is.
 func TestSearchAtTheEnds(t *testing.T) {
-	for name, ends := range map[string][2]int64{
-		"up to the last":   {math.MaxInt64, 17},
-		"down to first":    {17, math.MinInt64},
-		"both":             {math.MaxInt64, math.MinInt64},
-		"one before each":  {math.MaxInt64 - 1, math.MinInt64 + 1},
-		"negative, beside": {-3, -1},
+	for name, c := range map[string]struct {
+		up, down int64 // the last rows before one that does not read
+		scans    int
+	}{
+		"up to the last":   {math.MaxInt64, 17, 1},
+		"down to first":    {17, math.MinInt64, 2},
+		"both":             {math.MaxInt64, math.MinInt64, 1},
+		"one before each":  {math.MaxInt64 - 1, math.MinInt64 + 1, 2},
+		"negative, beside": {-3, -1, 2},
 	} {
 		calls := 0
 		s := search{probes: probes, copied: func() bool { return true }}
@@ -303,13 +306,13 @@ func TestSearchAtTheEnds(t *testing.T) {
 			if calls > 2 {
 				return nil, true, nil
 			}
-			last := ends[0]
+			last := c.up
 			if order == "DESC" {
-				last = ends[1]
+				last = c.down
 			}
 			return &last, false, nil
 		}
-		if whole, err := s.between(math.MinInt64, math.MaxInt64); whole || err != nil || calls > 4 {
+		if whole, err := s.between(math.MinInt64, math.MaxInt64); whole || err != nil || calls != c.scans {
 			t.Errorf("%s: %v, %v after %d calls", name, whole, err, calls)
 		}
 	}
