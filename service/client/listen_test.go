@@ -4,13 +4,16 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"os"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/fastn-stack/fastnd/internal/ipc"
+	"github.com/fastn-stack/fastnd/internal/ipc/ipctest"
 	"github.com/fastn-stack/fastnd/internal/router"
+	"github.com/fastn-stack/fastnd/internal/testutil"
 	"github.com/fastn-stack/fastnd/service/api"
 	"github.com/fastn-stack/fastnd/service/client"
 )
@@ -229,5 +232,59 @@ func TestListenForMessages(t *testing.T) {
 	case <-i.Done():
 	default:
 		t.Error("a message that was taken is not done")
+	}
+}
+
+// Who is patient is registered once the daemon is there; others are told that it
+// is not.
+func TestListenPatiently(t *testing.T) {
+	testutil.LeakCheck(t)
+	b := ipctest.NewBackend()
+	path := ipctest.Socket(t)
+	_, stop := ipctest.Start(t, path, b, ipc.Options{})
+	c := connect(t, path)
+	l, err := c.Listen(limited(t), client.ListenOptions{Protocol: "Mine"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	_, err = l.Next(limited(t))
+	wantCode(t, err, api.CodeUnavailable)
+	l.Close()
+	_, err = c.Listen(limited(t), client.ListenOptions{Protocol: "Mine"})
+	wantCode(t, err, api.CodeUnavailable)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+	defer cancel()
+	if _, err := c.Listen(ctx, client.ListenOptions{Protocol: "Mine", Patient: true}); err == nil {
+		t.Fatal("registered without a daemon")
+	}
+	dying, err := net.Listen("unix", path) // it takes a connection, and is gone
+	if err != nil {
+		t.Fatal(err)
+	}
+	registered := make(chan error, 1)
+	go func() {
+		l, err := c.Listen(limited(t), client.ListenOptions{Protocol: "Mine", Patient: true})
+		if err == nil {
+			defer l.Close()
+			_, err = c.Listen(limited(t), client.ListenOptions{Protocol: "Mine"})
+			if api.CodeOf(err) == api.CodeConflict {
+				err = nil
+			}
+		}
+		registered <- err
+	}()
+	conn, err := dying.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Read(make([]byte, 1)); err != nil { // asked, and not answered
+		t.Fatal(err)
+	}
+	dying.Close()
+	conn.Close()
+	ipctest.Start(t, path, b, ipc.Options{})
+	if err := <-registered; err != nil {
+		t.Error(err)
 	}
 }
