@@ -301,14 +301,26 @@ func (db *DB) prepared(ctx context.Context, query string) (*sql.Stmt, error) {
 	return s, nil
 }
 
+// transact runs fn in a transaction, which ends when fn has returned and not when ctx
+// ends, as one of database/sql would: that closes the connection, and a statement
+// that fn prepares at this very moment is forgotten. To close such a one crashes in
+// the driver. What fn does with ctx ends with it.
 func transact(ctx context.Context, pool *sql.DB, readOnly bool, fn func(tx *sql.Tx) error) error {
-	tx, err := pool.BeginTx(ctx, &sql.TxOptions{ReadOnly: readOnly})
+	conn, err := pool.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("begin: %w", classify(err))
+	}
+	defer func() { _ = conn.Close() }() // back to the pool
+	tx, err := conn.BeginTx(context.WithoutCancel(ctx), &sql.TxOptions{ReadOnly: readOnly})
 	if err != nil {
 		return fmt.Errorf("begin: %w", classify(err))
 	}
 	defer func() { _ = tx.Rollback() }() // after a panic in fn, too
 	if err := fn(tx); err != nil {
 		return classify(err)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("commit: %w", classify(err))
