@@ -129,8 +129,11 @@ func (s *Store) tryOpen(ctx context.Context) (*sqlite.DB, error) {
 		return nil, fmt.Errorf("messages: %w", err)
 	}
 	use, want := newUsage(s.o.Owner), newWants()
+	queued := 0
 	batch := db.NewBatch(sqlite.BatchHooks{
 		Begin:  func() { use.begin(); s.fresh = nil },
+		Save:   func() { use.save(); queued = len(s.fresh) },
+		Undo:   func() { use.undo(); s.fresh = s.fresh[:queued] },
 		Finish: use.write,
 		End:    func(committed bool) { use.end(committed); s.tellQueued(committed) },
 	})

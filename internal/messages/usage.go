@@ -1,6 +1,7 @@
 package messages
 
 import (
+	"maps"
 	"sync"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
@@ -36,6 +37,7 @@ type usage struct {
 	mu        sync.Mutex
 	committed map[useKey]use
 	pending   map[useKey]use // differences
+	saved     map[useKey]use // pending as save found it
 	// Sums over committed and pending.
 	unread map[identity.ID]int64
 	uids   map[uint32]use
@@ -123,6 +125,24 @@ func (u *usage) end(committed bool) {
 		}
 	}
 	clear(u.pending)
+}
+
+// save keeps what was counted, for undo: a function that fails beside others is
+// undone alone.
+func (u *usage) save() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.saved = maps.Clone(u.pending)
+}
+
+func (u *usage) undo() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for k, d := range u.pending {
+		was := u.saved[k]
+		u.sum(k, use{was.messages - d.messages, was.bytes - d.bytes})
+	}
+	u.pending = u.saved
 }
 
 // write puts what the transaction changed on the disk.

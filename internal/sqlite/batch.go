@@ -31,6 +31,9 @@ type Batch struct {
 type BatchHooks struct {
 	// Begin comes before the first function, again if they are run again.
 	Begin func()
+	// Save comes before a function whose failure undoes it alone, Undo if it did:
+	// then all is as it was at Save.
+	Save, Undo func()
 	// Finish comes before the commit. Its error fails all functions.
 	Finish func(tx *Tx) error
 	// End tells whether what Begin began was committed, before callers return.
@@ -185,7 +188,7 @@ func (b *Batch) attempt(tx *Tx, jobs []*job, guarded bool) (again bool, err erro
 	}()
 	for _, j := range jobs {
 		if guarded {
-			err = tx.guarded(j)
+			err = b.guarded(tx, j)
 		} else {
 			j.run(tx)
 			again = j.err != nil
@@ -220,13 +223,19 @@ func (j *job) run(tx *Tx) {
 }
 
 // guarded runs the function so that its failure undoes it alone.
-func (tx *Tx) guarded(j *job) error {
+func (b *Batch) guarded(tx *Tx, j *job) error {
+	if b.hooks.Save != nil {
+		b.hooks.Save()
+	}
 	if _, err := tx.Exec("SAVEPOINT one"); err != nil {
 		return err
 	}
 	if j.run(tx); j.err != nil && tx.fatal == nil {
 		if _, err := tx.Exec("ROLLBACK TO one"); err != nil {
 			return err
+		}
+		if b.hooks.Undo != nil {
+			b.hooks.Undo()
 		}
 	}
 	if tx.fatal != nil {
