@@ -132,7 +132,10 @@ func TestMessagesWaitForTheirProgram(t *testing.T) {
 		t.Errorf("still wanted: %+v", w)
 	}
 	var told []string
-	l, err = bob.c.Listen(limited(t), client.ListenOptions{Protocol: "orders/1", Kinds: []string{"message"}})
+	eventually(t, "the end of the first program is noticed", func() bool {
+		l, err = bob.c.Listen(limited(t), client.ListenOptions{Protocol: "orders/1", Kinds: []string{"message"}})
+		return api.CodeOf(err) != api.CodeConflict
+	})
 	if err != nil {
 		t.Fatal(full(err))
 	}
