@@ -81,6 +81,8 @@ type Courier struct {
 	records records
 	mailmen mailmen
 	hints   chan hint
+	begin   sync.Once     // calls begun
+	loaded  chan struct{} // closed when what waited at the start is known
 
 	unread  atomic.Pointer[error] // see Trouble
 	checked time.Time             // see lookOnce, which alone uses it
@@ -95,7 +97,7 @@ func NewCourier(o CourierOptions) *Courier {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Courier{o: o, s: o.Store, hints: make(chan hint, hintQueue)}
+	c := &Courier{o: o, s: o.Store, hints: make(chan hint, hintQueue), loaded: make(chan struct{})}
 	c.lanes.init(o.Now, c.s.o.Owner)
 	c.waiters.init()
 	c.records.init()
@@ -111,7 +113,10 @@ func (c *Courier) Run(ctx context.Context) {
 	defer wg.Wait()
 	wg.Go(func() { c.keepRecords(ctx) })
 	wg.Go(func() { c.look(ctx) })
-	wg.Go(func() { c.every(ctx, c.o.Timing.Expire, c.expire) })
+	wg.Go(func() {
+		c.afterDoubts(ctx, nil, doubtLasts)
+		c.every(ctx, c.o.Timing.Expire, c.expire)
+	})
 	wg.Go(func() { c.every(ctx, c.o.Timing.Prune, c.prune) })
 	for range announcers {
 		wg.Go(func() { c.announce(ctx) })
@@ -171,6 +176,7 @@ func (c *Courier) queued(list []Message) {
 // Cancel ends a queued message. One that is on its way may be delivered still;
 // then that is what becomes of it in the end.
 func (c *Courier) Cancel(ctx context.Context, from identity.ID, id string) (Outgoing, error) {
+	c.doubtless(ctx, from, id)
 	if c.waiters.delivered(from, id) {
 		return Outgoing{}, errDelivered(id)
 	}
@@ -287,14 +293,18 @@ func (c *Courier) carry(ctx context.Context, l *liveLane) {
 
 // head gives the first messages of a lane; more tells that there are others.
 func (c *Courier) head(ctx context.Context, l *liveLane) (list []Message, more bool, err error) {
-	list, whole := c.lanes.begin(l)
+	list, whole, doubt := c.lanes.begin(l)
 	if whole {
 		// The disk may have been read, and all this delivered, before it was told here.
 		now := c.o.Now()
 		return slices.DeleteFunc(list, func(m Message) bool { return !m.Expires.After(now) || c.waiters.delivered(m.From, m.ID) }), false, nil
 	}
 	c.record(ctx) // else it would be found queued
-	list, more, err = c.s.Head(ctx, l.Lane, maxLetters, api.MaxPayload)
+	now := c.o.Now()
+	if doubt {
+		now = time.Time{}
+	}
+	list, more, err = c.s.head(ctx, l.Lane, maxLetters, api.MaxPayload, now)
 	last := int64(0)
 	if len(list) > 0 {
 		last = list[len(list)-1].Seq
@@ -341,9 +351,11 @@ func (c *Courier) batch(ctx context.Context, l *liveLane, list []Message, more b
 			o.State, o.Code, o.Reason = Refused, e.Code, e.Message
 		}
 		done, outcomes = append(done, m), append(outcomes, o)
-		// Known before it is recorded: the receiver has it, or will never. Should the
-		// record be lost, it is asked again and answers the same.
-		c.finished(m, o)
+		if o.State == Delivered {
+			// Known before it is recorded: the receiver has it. Should the record be lost,
+			// it is asked again and answers the same.
+			c.finished(m, o)
+		}
 	}
 	return c.settle(ctx, l, done, outcomes, why, more)
 }
@@ -370,6 +382,9 @@ func (c *Courier) settle(ctx context.Context, l *liveLane, list []Message, outco
 		return false
 	}
 	for i, o := range outcomes {
+		if o.State != Delivered {
+			c.finished(list[i], o)
+		}
 		c.tellFinal(list[i], o)
 	}
 	if wait != nil {

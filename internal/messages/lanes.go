@@ -38,6 +38,7 @@ type liveLane struct {
 	// The answer that is awaited may be an older one.
 	hinted bool
 	hints  hints
+	doubt  chan struct{} // closed after the first try, if what is queued may be delivered; see doubt.go
 	// fresh are messages that were queued since a carrier looked last, in order.
 	// While whole they are all that the lane holds, and the disk need not be read.
 	fresh []Message
@@ -68,6 +69,7 @@ type lanes struct {
 	owner   func(identity.ID) (uint32, bool)
 	loaded  bool // what the disk knew at the start is in all
 	kept    int  // bytes in fresh
+	doubted int  // lanes in doubt
 
 	crew  crew.Crew
 	carry func(*liveLane) // nil unless it runs
@@ -282,15 +284,16 @@ func (s *lanes) kick() {
 // begin is called by a carrier before it looks for messages. It gives those of the
 // lane, if it is whole: then they need not be looked for on the disk. Otherwise it
 // is whole from now on, with what the carrier finds there and what comes meanwhile.
-func (s *lanes) begin(l *liveLane) (list []Message, whole bool) {
+// In doubt it finds what has expired as well.
+func (s *lanes) begin(l *liveLane) (list []Message, whole, doubt bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l.again, l.hinted = false, false
 	if l.whole {
-		return s.take(l), true
+		return s.take(l), true, false
 	}
 	l.whole = true
-	return nil, false
+	return nil, false, l.doubt != nil
 }
 
 // found tells what a carrier found on the disk: more if not all, else the last of
@@ -316,6 +319,7 @@ func (s *lanes) done(l *liveLane) bool {
 	if l.again {
 		return false
 	}
+	s.sure(l)
 	delete(s.all, l.Lane)
 	if delete(s.to[l.To], l); len(s.to[l.To]) == 0 {
 		delete(s.to, l.To)
@@ -334,6 +338,7 @@ func (s *lanes) went(l *liveLane) {
 func (s *lanes) yield(l *liveLane) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.sure(l)
 	s.makeReady(l)
 	s.launch()
 }
@@ -363,6 +368,7 @@ func (s *lanes) wait(l *liveLane, d time.Duration, why error) {
 
 func (s *lanes) waits(l *liveLane, d time.Duration, why error) {
 	s.forget(l)
+	s.sure(l)
 	l.tries++
 	l.code, l.tried = api.CodeOf(why), s.now()
 	l.next = l.tried.Add(d)

@@ -44,6 +44,7 @@ func (c *Courier) lookOnce(ctx context.Context) error {
 		return err
 	}
 	c.lanes.load(waiting)
+	c.begin.Do(c.begun)
 	now := c.o.Now()
 	if !c.hiddenMail(waiting) || !c.checked.IsZero() && now.Sub(c.checked).Abs() < checkEach {
 		return nil

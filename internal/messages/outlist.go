@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"math"
+	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
 )
@@ -87,11 +88,16 @@ func waitOf(ctx context.Context, query *sql.Stmt, r *outRow) error {
 // at most maxBytes of data unless the first alone has more. Expired ones are
 // left out. more tells that there are, or may be, others behind them.
 func (s *Store) Head(ctx context.Context, l Lane, maxMessages, maxBytes int) (list []Message, more bool, err error) {
+	return s.head(ctx, l, maxMessages, maxBytes, s.now())
+}
+
+// head is Head at now.
+func (s *Store) head(ctx context.Context, l Lane, maxMessages, maxBytes int, now time.Time) (list []Message, more bool, err error) {
 	p := Page{Limit: maxMessages, MaxBytes: maxBytes}
 	const query = "SELECT " + outColumns + " FROM outbox INDEXED BY outbox_lane WHERE state = 'queued' AND who = ? AND lane = ? ORDER BY seq"
 	err = s.read(ctx, func(rows *sql.Rows) error {
 		list, more = nil, false
-		size, now, last := 0, s.now(), int64(0)
+		size, last := 0, int64(0)
 		return each(rows, func(row []any) (bool, error) {
 			r, bad := decodeOut(row)
 			if bad == nil {

@@ -105,7 +105,7 @@ func TestFreshMessages(t *testing.T) {
 	}
 	wants := func(what string, s *lanes, l *liveLane, wantWhole bool, want ...int64) {
 		t.Helper()
-		list, whole := s.begin(l)
+		list, whole, _ := s.begin(l)
 		if whole != wantWhole || !slices.Equal(seqs(list), want) {
 			t.Errorf("%s: %v %v, want %v %v", what, whole, seqs(list), wantWhole, want)
 		}

@@ -80,6 +80,7 @@ type Store struct {
 	mended chan struct{}
 
 	fresh    []Message       // what the transaction that runs has queued; its leader's
+	cut      bool            // see WasCut
 	onQueued func([]Message) // see OnQueued
 
 	aside atomic.Int64
@@ -98,6 +99,7 @@ func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 		o.UserName = func(uid uint32) string { return fmt.Sprintf("uid %d", uid) }
 	}
 	s := &Store{o: o, path: filepath.Join(dir, File), mended: make(chan struct{}, 1), lists: newTurns(o.Owner), looks: newTurns(o.Owner)}
+	s.cut = wasCut(s.path)
 	if err := s.open(ctx); err != nil {
 		return nil, err
 	}
