@@ -93,7 +93,6 @@ func (s *lanes) load(list []Waiting) {
 	for _, w := range list {
 		l := s.get(w.Lane)
 		if l.state != laneWaiting || l.place >= 0 { // something was sent already
-			l.again = l.again || l.state == laneRunning
 			s.forget(l) // the disk may have more than was known
 			continue
 		}
@@ -312,11 +311,12 @@ func (s *lanes) found(l *liveLane, last int64, more bool) {
 	}
 }
 
-// done ends a lane that was found empty, unless something came meanwhile.
+// done ends a lane that was found empty, unless something came meanwhile or the disk
+// is to be read first.
 func (s *lanes) done(l *liveLane) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if l.again {
+	if l.again || !l.whole {
 		return false
 	}
 	s.sure(l)

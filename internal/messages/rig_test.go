@@ -91,6 +91,7 @@ func (r *rig) run() {
 		}
 	})
 	r.t.Cleanup(r.stop)
+	synctest.Wait() // the disk was read
 }
 
 func (r *rig) get(at *bool) bool {
