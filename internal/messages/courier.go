@@ -167,10 +167,7 @@ func (c *Courier) Send(ctx context.Context, m Message) (Outgoing, error) {
 
 // queued has messages carried that were queued just now.
 func (c *Courier) queued(list []Message) {
-	for _, m := range list {
-		c.waiters.note(Outgoing{Message: m, State: Queued})
-	}
-	c.lanes.queued(list, c.o.Timing.RetryNear)
+	c.lanes.queued(list, c.o.Timing.RetryNear, func(m Message) { c.waiters.note(Outgoing{Message: m, State: Queued}) })
 }
 
 // Cancel ends a queued message. One that is on its way may be delivered still;

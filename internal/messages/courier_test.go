@@ -298,10 +298,10 @@ func TestQueuedWhileFoundEmpty(t *testing.T) {
 	var s lanes
 	s.init(time.Now, oneUser)
 	one := []Message{{From: lane.From, To: lane.To, Protocol: lane.Protocol, Instance: lane.Instance}}
-	s.queued(one, time.Second)
+	s.queued(one, time.Second, ignore)
 	l := s.pick()
 	s.begin(l)
-	s.queued(one, time.Second)
+	s.queued(one, time.Second, ignore)
 	if s.done(l) {
 		t.Error("the lane is gone with its message")
 	}

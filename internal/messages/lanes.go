@@ -120,7 +120,8 @@ func (s *lanes) get(k Lane) *liveLane {
 }
 
 // queued notes new messages. A lane that waits is tried a little sooner for them.
-func (s *lanes) queued(list []Message, near time.Duration) {
+// Of the others going is told, before they are carried; it must not wait.
+func (s *lanes) queued(list []Message, near time.Duration, going func(Message)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range list {
@@ -129,7 +130,9 @@ func (s *lanes) queued(list []Message, near time.Duration) {
 		l := s.get(k)
 		l.whole = l.whole || !known && s.loaded // one that is not known holds nothing
 		s.keep(l, m)
-		s.came(l, near)
+		if s.came(l, near); l.state != laneWaiting {
+			going(m)
+		}
 	}
 	s.launch()
 }

@@ -18,7 +18,7 @@ import (
 func TestHintBeforeTheAnswer(t *testing.T) {
 	var s lanes
 	s.init(time.Now, oneUser)
-	s.queued([]Message{{From: lane.From, To: lane.To, Protocol: lane.Protocol, Instance: lane.Instance}}, time.Second)
+	s.queued([]Message{{From: lane.From, To: lane.To, Protocol: lane.Protocol, Instance: lane.Instance}}, time.Second, ignore)
 	l := s.pick()
 	s.begin(l)
 	s.available(lane)

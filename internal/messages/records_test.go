@@ -84,6 +84,8 @@ func TestDeliveredCannotBeRecorded(t *testing.T) {
 	})
 }
 
+func ignore(Message) {}
+
 // A carrier has what was queued from memory, in order and with nothing left out,
 // however it comes.
 func TestFreshMessages(t *testing.T) {
@@ -100,7 +102,7 @@ func TestFreshMessages(t *testing.T) {
 		s := new(lanes)
 		s.init(time.Now, oneUser)
 		s.load(nil)
-		s.queued([]Message{message(1, 1), message(2, 1)}, time.Second)
+		s.queued([]Message{message(1, 1), message(2, 1)}, time.Second, ignore)
 		return s, s.pick()
 	}
 	wants := func(what string, s *lanes, l *liveLane, wantWhole bool, want ...int64) {
@@ -112,7 +114,7 @@ func TestFreshMessages(t *testing.T) {
 	}
 	s, l := start()
 	wants("a new lane", s, l, true, 1, 2)
-	s.queued([]Message{message(3, 1)}, time.Second)
+	s.queued([]Message{message(3, 1)}, time.Second, ignore)
 	wants("what came meanwhile", s, l, true, 3)
 	if s.kept != 0 || !s.done(l) {
 		t.Errorf("%d bytes are kept", s.kept)
@@ -120,19 +122,19 @@ func TestFreshMessages(t *testing.T) {
 
 	s, l = start()
 	s.wait(l, time.Hour, api.Errorf(api.CodePeerUnreachable, "away"))
-	s.queued([]Message{message(3, 1)}, time.Second)
+	s.queued([]Message{message(3, 1)}, time.Second, ignore)
 	wants("a lane that waited", s, l, false)
-	s.queued([]Message{message(4, 1), message(5, 1)}, time.Second)
+	s.queued([]Message{message(4, 1), message(5, 1)}, time.Second, ignore)
 	s.found(l, 4, false)
 	wants("behind what the disk had", s, l, true, 5)
 	s.forget(l)
 	wants("once forgotten", s, l, false)
 	s.found(l, 9, true)
-	s.queued([]Message{message(10, 1)}, time.Second)
+	s.queued([]Message{message(10, 1)}, time.Second, ignore)
 	wants("where the disk has more", s, l, false)
 
 	s, l = start()
-	s.queued([]Message{message(3, api.MaxPayload)}, time.Second)
+	s.queued([]Message{message(3, api.MaxPayload)}, time.Second, ignore)
 	wants("more than a frame holds", s, l, false)
 	if s.kept != 0 {
 		t.Errorf("%d bytes are kept", s.kept)
@@ -144,7 +146,7 @@ func TestFreshMessages(t *testing.T) {
 
 	s = new(lanes)
 	s.init(time.Now, oneUser)
-	s.queued([]Message{message(1, 1)}, time.Second)
+	s.queued([]Message{message(1, 1)}, time.Second, ignore)
 	wants("before the disk was read", s, s.pick(), false)
 }
 
