@@ -34,19 +34,31 @@ const (
 	lossesKept = 8
 )
 
-// losses are those that are not in the store yet.
+// losses are what is to be told until somebody acknowledged it.
 type losses struct {
-	writing sync.Mutex // held while they are brought there, or all are forgotten
+	writing sync.Mutex // held while the store is brought up to date
 	wake    chan struct{}
 
-	mu    sync.Mutex
-	fresh []loss
+	mu     sync.Mutex
+	lines  []string
+	unkept bool           // the store does not have these lines yet
+	untold []func() error // to be called once it has
 }
 
-// loss is one that somebody has to be told of.
-type loss struct {
-	text string       // one line
-	told func() error // called once it is in the store; may be nil
+// take gives what is to be brought to the store.
+func (l *losses) take() (lines []string, told []func() error, unkept bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	told, unkept = l.untold, l.unkept
+	l.untold, l.unkept = nil, false
+	return slices.Clone(l.lines), told, unkept
+}
+
+// giveBack undoes take.
+func (l *losses) giveBack(told []func() error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.untold, l.unkept = append(told, l.untold...), true
 }
 
 // isThere tells whether there is such a file in the daemon's folder.
@@ -60,6 +72,8 @@ func (n *node) isThere(file string) bool {
 func (n *node) noteLosses(ctx context.Context, existed bool, key identity.ID, entries []roster.Entry) error {
 	const missing = "the store was missing: contacts, grants, blocks and the names of identities are gone; keys and messages are not affected"
 	told := func() error { return n.store.Told(ctx) }
+	kept, _ := n.store.Meta(lossKey)
+	n.losses.lines = strings.FieldsFunc(kept, func(r rune) bool { return r == '\n' })
 	switch r := n.store.Recovery(); {
 	case r != nil && r.Missing && r.Tables == nil:
 		n.lost(missing, "", told)
@@ -95,11 +109,15 @@ func (n *node) noteLostMail(ctx context.Context, existed bool, store *messages.S
 	return n.store.SetMeta(ctx, mailKey, "1")
 }
 
-// lost notes a loss, or a repair that cost nothing. It does not wait for the disk.
+// lost notes a loss, or a repair that cost nothing, in one line. It does not wait for
+// the disk; told is called once the store has it, and may be nil.
 func (n *node) lost(text, cause string, told func() error) {
 	n.d.log.Error("something on the disk was missing or damaged", systemd.MsgStoreDamaged.Attr(), "problem", text, "cause", cause)
 	n.losses.mu.Lock()
-	n.losses.fresh = append(n.losses.fresh, loss{text, told})
+	n.losses.lines, n.losses.unkept = addLoss(n.losses.lines, text), true
+	if told != nil {
+		n.losses.untold = append(n.losses.untold, told)
+	}
 	n.losses.mu.Unlock()
 	select {
 	case n.losses.wake <- struct{}{}:
@@ -111,27 +129,16 @@ func (n *node) lost(text, cause string, told func() error) {
 func (n *node) keepLosses(ctx context.Context) error {
 	n.losses.writing.Lock()
 	defer n.losses.writing.Unlock()
-	n.losses.mu.Lock()
-	fresh := slices.Clone(n.losses.fresh)
-	n.losses.mu.Unlock()
-	if len(fresh) == 0 {
+	lines, told, unkept := n.losses.take()
+	if !unkept {
 		return nil
 	}
-	lines := n.keptLosses()
-	for _, l := range fresh {
-		lines = addLoss(lines, l.text)
-	}
 	if err := n.store.SetMeta(ctx, lossKey, strings.Join(lines, "\n")); err != nil {
+		n.losses.giveBack(told)
 		return err
 	}
-	n.losses.mu.Lock()
-	n.losses.fresh = slices.Delete(n.losses.fresh, 0, len(fresh))
-	n.losses.mu.Unlock()
-	for _, l := range fresh {
-		if l.told == nil {
-			continue
-		}
-		if err := l.told(); err != nil {
+	for _, fn := range told {
+		if err := fn(); err != nil {
 			n.d.log.Error("what was told of a repair will be told again", "error", err)
 		}
 	}
@@ -156,17 +163,6 @@ func (n *node) rememberLosses(ctx context.Context) {
 			tick = retry.C // in memory until then
 		}
 	}
-}
-
-func (n *node) keptLosses() []string {
-	kept, _ := n.store.Meta(lossKey)
-	return slices.Collect(func(yield func(string) bool) {
-		for text := range strings.Lines(kept) {
-			if text = strings.TrimSpace(text); text != "" && !yield(text) {
-				return
-			}
-		}
-	})
 }
 
 // asideText begins the part of a loss that differs each time.
@@ -199,11 +195,8 @@ func addLoss(lines []string, text string) []string {
 
 // lossProblems are those that were noted and not acknowledged.
 func (n *node) lossProblems() []api.Problem {
-	lines := n.keptLosses()
 	n.losses.mu.Lock()
-	for _, l := range n.losses.fresh {
-		lines = addLoss(lines, l.text)
-	}
+	lines := slices.Clone(n.losses.lines)
 	n.losses.mu.Unlock()
 	var out []api.Problem
 	for _, text := range lines {
@@ -218,12 +211,10 @@ func (n *node) lossProblems() []api.Problem {
 
 // forgetLosses is done by a reload.
 func (n *node) forgetLosses(ctx context.Context) error {
-	n.losses.writing.Lock()
-	defer n.losses.writing.Unlock()
 	n.losses.mu.Lock()
-	n.losses.fresh = nil
+	n.losses.lines, n.losses.unkept = nil, true
 	n.losses.mu.Unlock()
-	return n.store.SetMeta(ctx, lossKey, "")
+	return n.keepLosses(ctx)
 }
 
 // tellStore says what became of a damaged store, in one line.
