@@ -49,7 +49,7 @@ func errDelivered(id string) error {
 
 // Cancel ends a queued message, and gives one that was refused or has expired up
 // for good; one that is cancelled already stays so. If it was on its way just
-// then, it may still arrive. Errors: CodeNotFound, CodeConflict if it was delivered.
+// then, it may still arrive, and is Delivered in the end. Errors: CodeNotFound, CodeConflict if it was delivered.
 func (s *Store) Cancel(ctx context.Context, from identity.ID, id string) (Outgoing, error) {
 	return s.change(ctx, from, id, func(tx *sqlite.Tx, r *outRow) (refusal, err error) {
 		queued := int64(0)

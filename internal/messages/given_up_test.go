@@ -1,9 +1,12 @@
 package messages
 
 import (
+	"context"
 	"slices"
 	"testing"
+	"testing/synctest"
 
+	"github.com/fastn-stack/fastnd/internal/router"
 	"github.com/fastn-stack/fastnd/internal/testutil"
 	"github.com/fastn-stack/fastnd/service/api"
 )
@@ -48,4 +51,45 @@ func TestUndeliveredAreShownUntilGivenUp(t *testing.T) {
 		t.Errorf("given up and sent again: %v", err)
 	}
 	b.checkUsage()
+}
+
+// What was cancelled, or expired, on its way and arrived is delivered: so its sender
+// is told, and so the budgets count it.
+func TestGivenUpOnItsWay(t *testing.T) {
+	b := newBox(t)
+	ms := b.put(lane, "cancelled", "expired")
+	_, err := b.Cancel(t.Context(), lane.From, "cancelled")
+	b.must(err)
+	b.clock.advance(DefaultLife)
+	_, err = b.Expire(t.Context())
+	b.must(err)
+	for i := range 2 {
+		b.must(b.Settle(t.Context(), lane, []Outcome{{Seq: ms[0].Seq, ID: ms[0].ID, State: Delivered}, {Seq: ms[1].Seq, ID: ms[1].ID, State: Delivered}}, nil))
+		for _, m := range ms {
+			if got := b.state(lane.From, m.ID); got.State != Delivered || got.Data != nil || got.Code != "" {
+				t.Errorf("%d: %+v", i, got)
+			}
+		}
+		b.checkUsage()
+		if u := b.use.queued(1); u.messages != 0 || u.bytes != 0 {
+			t.Errorf("%d: %+v are queued", i, u)
+		}
+	}
+}
+
+func TestCancelledOnItsWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.is(func(m *router.Mail) ([]error, error) {
+			if _, err := r.Cancel(context.Background(), lane.From, "1"); err != nil {
+				t.Error(err)
+			}
+			return taken(m)
+		})
+		r.send(lane, "1")
+		r.wantStates("1 delivered")
+		if told := r.told(api.EventMessageDelivered); len(told) != 1 {
+			t.Errorf("told %d times", len(told))
+		}
+	})
 }

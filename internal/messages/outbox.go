@@ -215,16 +215,39 @@ func (s *Store) settle(tx *sqlite.Tx, from identity.ID, lane int64, o Outcome) e
 	)
 	now := s.now().UnixMicro()
 	if o.State == Delivered {
-		return tx.Query(func(row []any) error {
+		known := false
+		err := tx.Query(func(row []any) error {
 			size, _ := row[0].(int64)
 			s.countOut(from, -1, -size, 0)
+			known = true
 			return nil
 		}, deliver, now, o.Seq, lane, hash(from, o.ID))
+		if err != nil || known {
+			return err
+		}
+		return s.settleLate(tx, from, lane, o)
 	}
 	return tx.Query(func([]any) error {
 		s.countOut(from, -1, 0, 0)
 		return nil
 	}, refuse, now, string(o.Code), o.Reason, o.Seq, lane, hash(from, o.ID))
+}
+
+// settleLate notes that a message arrived that was cancelled, or expired, on its way.
+func (s *Store) settleLate(tx *sqlite.Tx, from identity.ID, lane int64, o Outcome) error {
+	late := false
+	err := tx.Query(func(row []any) error {
+		kept, _ := row[0].(int64)
+		s.countOut(from, 0, -kept, 0)
+		late = true
+		return nil
+	}, `SELECT CASE WHEN data IS NULL THEN 0 ELSE size END FROM outbox
+		WHERE seq = ? AND lane = ? AND key = ? AND state IN ('cancelled', 'expired')`, o.Seq, lane, hash(from, o.ID))
+	if err != nil || !late {
+		return err
+	}
+	_, err = tx.Exec("UPDATE outbox SET state = 'delivered', done = ?, code = '', reason = '', data = NULL WHERE seq = ?", s.now().UnixMicro(), o.Seq)
+	return err
 }
 
 // micros is 0 for the zero time.

@@ -208,8 +208,6 @@ func TestCancelAndRetry(t *testing.T) {
 			t.Errorf("%+v, %v", o, err)
 		}
 	}
-	// A delivery that was on its way does not change what was answered.
-	b.must(b.Settle(t.Context(), lane, []Outcome{{Seq: ms[0].Seq, ID: ms[0].ID, State: Delivered}}, &Wait{api.CodePeerUnreachable, "off", b.clock.Now().Add(time.Hour)}))
 	if o := b.state(lane.From, "1"); o.State != Cancelled || o.Data != nil {
 		t.Errorf("%+v", o)
 	}

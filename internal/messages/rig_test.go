@@ -46,6 +46,7 @@ func newRigAt(t *testing.T, dir string) *rig {
 	t.Helper()
 	r := newRigStopped(t, dir)
 	r.run()
+	<-r.loaded // what is sent before is looked for again
 	return r
 }
 
