@@ -117,3 +117,21 @@ func TestLanesAreReadOnceTheyCan(t *testing.T) {
 		}
 	})
 }
+
+// One bit of the index that knows what was taken: it is mended before a start takes
+// anything.
+func TestDamagedIndexOfWhatWasTaken(t *testing.T) {
+	testutil.LeakCheck(t)
+	b := newBox(t)
+	b.take(lane.message("1", "x"), lane.message("2", "x"))
+	b.damage(inIndex(t, hash(lane.To, "1")))
+	if r := b.Recovery(); r == nil || r.Lost() {
+		t.Errorf("recovery: %+v", r)
+	}
+	if got := b.take(lane.message("1", "x")); got[0].Err != nil || got[0].Fresh { // the answer was lost
+		t.Errorf("%+v", got)
+	}
+	if in := b.inbox(lane.To); len(in) != 2 {
+		t.Errorf("%d messages are there", len(in))
+	}
+}

@@ -27,6 +27,11 @@ import (
 // File is the database's name in the state folder.
 const File = "messages.db"
 
+// lightAbove is the size above which a start does not wait for a check of the whole
+// file, which takes some 5 ms a MiB. Below it no index is used that does not fit its
+// table: one bit of the one that knows what was taken has a message taken twice.
+const lightAbove = 16 << 20
+
 // Limits are the budgets of fastn.toml, all above 0.
 type Limits struct {
 	PerUIDQueuedMessages  int64
@@ -88,8 +93,8 @@ type Store struct {
 }
 
 // Open opens or creates dir/messages.db. A damaged file is repaired as far as
-// possible; Recovery tells. It looks only at a few pages: CheckAll is for the
-// rest. Errors wrap sqlite.ErrDamaged, sqlite.ErrNewer or sqlite.ErrUnsafeFile
+// possible; Recovery tells. Of a large file it looks only at a few pages: CheckAll
+// is for the rest. Errors wrap sqlite.ErrDamaged, sqlite.ErrNewer or sqlite.ErrUnsafeFile
 // where they apply.
 func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 	if o.Now == nil {
@@ -126,7 +131,7 @@ func (s *Store) open(ctx context.Context) error {
 
 // tryOpen gives the database, closed, also if it could not be loaded.
 func (s *Store) tryOpen(ctx context.Context) (*sqlite.DB, error) {
-	db, err := sqlite.Open(ctx, s.path, sqlite.Options{Migrations: migrations(), LightCheck: true, Salvage: claim, Progress: s.o.Progress})
+	db, err := sqlite.Open(ctx, s.path, sqlite.Options{Migrations: migrations(), LightCheck: lightAbove, Salvage: claim, Progress: s.o.Progress})
 	if err != nil {
 		return nil, fmt.Errorf("messages: %w", err)
 	}

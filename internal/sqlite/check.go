@@ -59,7 +59,7 @@ func integrityCheck(ctx context.Context, db *sql.DB, what string) error {
 	return nil
 }
 
-func (db *DB) checkAtStart(ctx context.Context, light bool) error {
+func (db *DB) checkAtStart(ctx context.Context, light int64) error {
 	suspect := db.path + suspectSuffix
 	_, err := os.Lstat(suspect)
 	switch {
@@ -71,13 +71,17 @@ func (db *DB) checkAtStart(ctx context.Context, light bool) error {
 		return os.Remove(suspect)
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
-	case light:
+	}
+	info, err := os.Stat(db.path)
+	switch {
+	case err != nil:
+		return err
+	case light > 0 && info.Size() > light:
 		return lightCheck(ctx, db.writer)
+	case info.Size() > wholeCheck:
+		return quickCheck(ctx, db.writer)
 	}
-	if info, err := os.Stat(db.path); err == nil && info.Size() <= wholeCheck {
-		return integrityCheck(ctx, db.writer, "(1)")
-	}
-	return quickCheck(ctx, db.writer)
+	return integrityCheck(ctx, db.writer, "(1)")
 }
 
 // lightCheck reads the schema and both ends of each table.

@@ -15,7 +15,7 @@ func TestLightCheck(t *testing.T) {
 	const n = 2000
 	path := filled(t, n)
 	damageMiddle(t, path, n/2)
-	light := Options{Migrations: notes, LightCheck: true}
+	light := Options{Migrations: notes, LightCheck: 1}
 	open := func() *DB {
 		t.Helper()
 		db, err := Open(t.Context(), path, light)
@@ -60,7 +60,7 @@ func TestLightCheckSeesTheEnds(t *testing.T) {
 		path := filled(t, n)
 		damageMiddle(t, path, at) // of the index and the table, one
 		damageMiddle(t, path, at) // and the other
-		db, err := Open(t.Context(), path, Options{Migrations: notes, LightCheck: true})
+		db, err := Open(t.Context(), path, Options{Migrations: notes, LightCheck: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -97,7 +97,7 @@ func TestCheckAllComparesIndexes(t *testing.T) {
 		if err := os.WriteFile(path, bad, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		db, err := Open(t.Context(), path, Options{Migrations: notes, LightCheck: true})
+		db, err := Open(t.Context(), path, Options{Migrations: notes, LightCheck: 1})
 		if err != nil {
 			t.Fatal(err)
 		}

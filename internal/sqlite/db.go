@@ -39,9 +39,10 @@ type Options struct {
 	// Readers bounds concurrent calls of View; 4 if zero. As many of Read run
 	// beside them.
 	Readers int
-	// LightCheck has Open look at the ends of each table only, so that it takes
-	// no longer for a large file; the rest is for CheckAll.
-	LightCheck bool
+	// LightCheck is the size in bytes above which Open looks at the ends of each
+	// table only, so that it takes no longer for a large file; the rest is for
+	// CheckAll. None if zero.
+	LightCheck int64
 	// Salvage tells to which table a record of a damaged file belongs, and its
 	// values in the order of that table's columns. It is called only where SQLite
 	// could not read all, and gets the records of all tables, also old copies of
