@@ -83,7 +83,7 @@ var faults = []fault{
 	{"link down for 2 s", ipv4, mustSurvive, func(t *testing.T, c *crash) { c.lab.linkDown(t, 2*time.Second) }},
 	{"link down for 5 s", ipv4, mayEnd, func(t *testing.T, c *crash) { c.lab.linkDown(t, 5*time.Second) }},
 	{"link down for 20 s", ipv4, mayEnd, func(t *testing.T, c *crash) { c.lab.linkDown(t, 20*time.Second) }},
-	{"link down for 4 s, IPv6", ipv6, mustSurvive, func(t *testing.T, c *crash) { c.lab.linkDown(t, 4*time.Second) }},
+	{"link down for 2 s, IPv6", ipv6, mustSurvive, func(t *testing.T, c *crash) { c.lab.linkDown(t, 2*time.Second) }},
 	{"our address replaced, IPv6", ipv6, mustBreak, func(t *testing.T, c *crash) { c.lab.x.move(t, "2001:db9::4") }},
 }
 
@@ -108,7 +108,7 @@ func TestCrashOfTheOtherSide(t *testing.T) {
 	for _, short := range []struct{ transport, fault string }{
 		{"quic", "killed"}, {"tcp", "killed, back on another port"}, {"both", "killed, back on another address"},
 		{"quic", "stopped"}, {"quic", "frozen for 3 s"}, {"both", "its address replaced"}, {"quic", "our address replaced"}, {"tcp", "link down for 2 s"},
-		{"quic", "link down for 2 s"},
+		{"quic", "link down for 2 s"}, {"quic", "link down for 2 s, IPv6"},
 	} {
 		for _, f := range faults {
 			if f.name == short.fault {
