@@ -97,7 +97,7 @@ func TestMoreMailThanRoom(t *testing.T) {
 					}
 					return nil
 				})
-				senders, each := []string{"a", "c", "d"}, 3*mailmanAhead
+				senders, each := []string{"a", "c", "d"}, mailmanAhead+20
 				if size > 1 {
 					each = 12
 				}
