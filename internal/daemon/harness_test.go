@@ -32,11 +32,20 @@ type opts struct {
 }
 
 // clock is a daemon's, which a test can put forward.
-type clock struct{ ahead atomic.Int64 }
+type clock struct{ ahead, passed atomic.Int64 }
 
 func (c *clock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
 
+// forward sets it.
 func (c *clock) forward(d time.Duration) { c.ahead.Add(int64(d)) }
+
+// pass has time pass.
+func (c *clock) pass(d time.Duration) {
+	c.passed.Add(int64(d))
+	c.forward(d)
+}
+
+func (c *clock) uptime() time.Duration { return time.Duration(c.passed.Load()) }
 
 // testDaemon is a whole fastnd in this process, with a client of its socket.
 // The kernel tells the daemon that its client is the daemon's own process: it is
@@ -95,7 +104,7 @@ func start(t testing.TB, o opts) *testDaemon {
 	d.configure(loopbackOnly + o.config)
 	options := d.options()
 	if o.clock != nil {
-		options.now = o.clock.now
+		options.now, options.uptime = o.clock.now, o.clock.uptime
 	}
 	var err error
 	d.Daemon, err = New(t.Context(), options)

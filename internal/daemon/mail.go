@@ -44,7 +44,7 @@ func (n *node) openMail(ctx context.Context) error {
 	m := &mail{n: n, seen: lru.New[identity.ID, time.Time](seenNodes), check: make(chan struct{}, 1)}
 	var err error
 	m.store, err = messages.Open(ctx, n.d.place.dir, messages.Options{
-		Now: n.d.o.clock(), Limits: func() messages.Limits { return *n.d.messageLimits.Load() },
+		Now: n.d.o.clock(), Uptime: n.d.o.uptime, Limits: func() messages.Limits { return *n.d.messageLimits.Load() },
 		Owner: n.roster.Owner, UserName: n.d.names.get, OnAside: m.aside, OnRecovery: m.recovered,
 		OnDisk: m.diskRefused, Progress: &n.d.opening,
 	})
@@ -264,6 +264,16 @@ func (m *mail) recovered(r *sqlite.Recovery) {
 	m.checkSoon()
 }
 
+// clockProblem tells of a clock that jumped.
+func clockProblem(by time.Duration) api.Problem {
+	where := "ahead of"
+	if by < 0 {
+		where = "behind"
+	}
+	return api.Problem{Text: fmt.Sprintf("the clock is %d hours %s where it should be: for an hour no message expires and none is forgotten", int(by.Abs().Hours()), where),
+		Fix: "look at the clock with date; if it is right, nothing is to be done: the machine was off for long, or the clock was wrong before"}
+}
+
 // status adds what uid is told of the messages. It does not wait for a repair.
 func (m *mail) status(s *api.Status, uid uint32) {
 	if n := m.store.AsideCount(); n > 0 {
@@ -278,6 +288,9 @@ func (m *mail) status(s *api.Status, uid uint32) {
 	if err := m.courier.Trouble(); err != nil {
 		s.Problems = append(s.Problems, api.Problem{Text: "messages that wait are not delivered, since they cannot be read: " + strings.Join(strings.Fields(err.Error()), " "),
 			Fix: "look at the disk's health; it is tried again by itself"})
+	}
+	if by := m.store.Jump(); by != 0 {
+		s.Problems = append(s.Problems, clockProblem(by))
 	}
 	s.Budgets = append(s.Budgets, m.store.Budgets(uid)...)
 	s.Unread = m.unread(uid)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -88,7 +89,14 @@ func TestMailSentAgainDaysLater(t *testing.T) {
 			restored(t, alice.home, older)
 			now.forward(c.after)
 			bob, alice = bob.again(t, opts{clock: now}), alice.again(t, opts{clock: now})
+			if problem := "the clock is "; !strings.Contains(fmt.Sprint(alice.status().Problems), problem) {
+				t.Errorf("%+v, want that %s…", alice.status().Problems, problem)
+			}
+			now.pass(2 * time.Hour) // until the clocks are believed
 			if err := bob.node.Load().mail.store.Prune(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := alice.node.Load().mail.store.Expire(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			eventually(t, "the old copy's messages are "+c.state, func() bool { return sentStates(t, alice)[c.state] == n })

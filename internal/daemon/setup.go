@@ -33,8 +33,9 @@ type Options struct {
 	Version    string    // told by hello
 	Stderr     io.Writer // for the log, where there is no journal
 
-	now       func() time.Time // the clock of delegations and tickets; tests set it
-	diskRetry time.Duration    // diskRetry if 0; tests set it
+	now       func() time.Time     // the clock of delegations and tickets; tests set it
+	uptime    func() time.Duration // what a clock is compared with; tests set it
+	diskRetry time.Duration        // diskRetry if 0; tests set it
 }
 
 func (o Options) clock() func() time.Time {

@@ -77,6 +77,7 @@ type Courier struct {
 	o       CourierOptions
 	s       *Store
 	lanes   lanes
+	jumped  bool // the clock has; only expire uses it
 	waiters waiters
 	records records
 	mailmen mailmen
@@ -139,6 +140,11 @@ func (c *Courier) every(ctx context.Context, d time.Duration, do func(context.Co
 }
 
 func (c *Courier) expire(ctx context.Context) {
+	by := c.s.Jump()
+	if by != 0 && !c.jumped {
+		c.o.Log.Warn("the clock has jumped: for an hour no message expires and none is forgotten", "by", by)
+	}
+	c.jumped = by != 0
 	c.record(ctx) // else what is delivered would be found queued
 	ended, err := c.s.Expire(ctx)
 	if err != nil && ctx.Err() == nil {

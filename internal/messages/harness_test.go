@@ -17,9 +17,23 @@ import (
 type clock struct {
 	mu  sync.Mutex
 	now time.Time
+	up  time.Duration
 }
 
 func newClock() *clock { return &clock{now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)} }
+
+func (c *clock) uptime() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.up
+}
+
+// jump sets the clock; no time passes.
+func (c *clock) jump(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
 
 func (c *clock) Now() time.Time {
 	c.mu.Lock()
@@ -30,7 +44,7 @@ func (c *clock) Now() time.Time {
 func (c *clock) advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
+	c.now, c.up = c.now.Add(d), c.up+d
 }
 
 // id makes an id out of a letter; that of an upper-case one is another user's.
@@ -87,6 +101,7 @@ func (b *box) open() {
 	b.t.Helper()
 	s, err := Open(b.t.Context(), b.dir, Options{
 		Now:    b.clock.Now,
+		Uptime: b.clock.uptime,
 		Limits: func() Limits { return b.limits },
 		Owner: func(id identity.ID) (uint32, bool) { // alice has two identities, no one owns what is called "x…"
 			return map[byte]uint32{'a': 1, 'A': 1, 'b': 2, 'c': 3}[id[0]], id[0] != 'x'

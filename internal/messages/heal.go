@@ -86,6 +86,9 @@ func (s *Store) Heal(ctx context.Context) error {
 
 // load fills what is kept in memory.
 func (s *Store) load(ctx context.Context, db *sqlite.DB, batch *sqlite.Batch, use *usage, want *wants) error {
+	if err := s.time.load(ctx, db); err != nil {
+		return err
+	}
 	if db.Recovery() != nil {
 		if err := audit(ctx, db, batch, use); err != nil {
 			return err

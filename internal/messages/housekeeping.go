@@ -15,12 +15,20 @@ const atOnce = 500
 
 // Prune forgets what is past its time: final messages and the memory of those
 // gone after Remembered, read ones after Limits.KeepRead. What an index says, of
-// which a bit may have changed, is looked up in the row before anything goes.
+// which a bit may have changed, is looked up in the row before anything goes. It
+// forgets nothing while the clock is doubted; see Jump.
 func (s *Store) Prune(ctx context.Context) error {
+	err := s.flushWants(ctx)
+	if s.Jump() == 0 {
+		err = errors.Join(err, s.forgetOld(ctx))
+	}
+	return errors.Join(err, s.auditIfNeeded(ctx))
+}
+
+func (s *Store) forgetOld(ctx context.Context) error {
 	now := s.now()
 	forget, unread := now.Add(-Remembered).UnixMicro(), now.Add(-s.o.Limits().KeepRead).UnixMicro()
 	return errors.Join(
-		s.flushWants(ctx),
 		s.repeat(ctx, func(tx *sqlite.Tx) (int, error) { return s.dropRead(tx, unread) }),
 		s.repeat(ctx, func(tx *sqlite.Tx) (int, error) {
 			return s.deleteRows(tx, `DELETE FROM inbox WHERE +state = 'gone' AND +received < ?1 AND seq IN
@@ -31,7 +39,6 @@ func (s *Store) Prune(ctx context.Context) error {
 				(SELECT seq FROM outbox INDEXED BY outbox_done WHERE state <> 'queued' AND done < ?1 ORDER BY done LIMIT ?2) RETURNING sender, 0, iif(data IS NULL, 0, size)`, forget)
 		}),
 		s.pruneAside(ctx, forget),
-		s.auditIfNeeded(ctx),
 	)
 }
 

@@ -86,7 +86,7 @@ func (s *lanes) init(now func() time.Time, owner func(identity.ID) (uint32, bool
 }
 
 // load takes in what the disk knows and s does not.
-func (s *lanes) load(list []Waiting) {
+func (s *lanes) load(list []Waiting, most time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.loaded = true
@@ -96,7 +96,8 @@ func (s *lanes) load(list []Waiting) {
 			s.forget(l) // the disk may have more than was known
 			continue
 		}
-		l.tries, l.code, l.next = w.Tries, w.Code, w.NextTry
+		// The clock may have been wrong when that was written.
+		l.tries, l.code, l.next = w.Tries, w.Code, s.now().Add(min(w.NextTry.Sub(s.now()), jitter(most)))
 		if l.code == api.CodePending {
 			l.next = s.now() // the word that it is taken now may have come just before the end
 		}

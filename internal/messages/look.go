@@ -43,7 +43,7 @@ func (c *Courier) lookOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.lanes.load(waiting)
+	c.lanes.load(waiting, c.o.Timing.RetryFar)
 	c.begin.Do(c.begun)
 	now := c.o.Now()
 	if !c.hiddenMail(waiting) || !c.checked.IsZero() && now.Sub(c.checked).Abs() < checkEach {

@@ -92,7 +92,7 @@ func TestAnnouncementThatFailed(t *testing.T) {
 func TestPendingIsTriedAfterARestart(t *testing.T) {
 	var s lanes
 	s.init(time.Now, oneUser)
-	s.load([]Waiting{{Lane: lane, Code: api.CodePending, NextTry: time.Now().Add(time.Hour), Tries: 1}})
+	s.load([]Waiting{{Lane: lane, Code: api.CodePending, NextTry: time.Now().Add(time.Hour), Tries: 1}}, time.Hour)
 	if l := s.waiting[0]; l.next.After(time.Now()) {
 		t.Errorf("it waits until %v", l.next)
 	}

@@ -101,7 +101,7 @@ func TestFreshMessages(t *testing.T) {
 	start := func() (*lanes, *liveLane) {
 		s := new(lanes)
 		s.init(time.Now, oneUser)
-		s.load(nil)
+		s.load(nil, time.Hour)
 		s.queued([]Message{message(1, 1), message(2, 1)}, time.Second, ignore)
 		return s, s.pick()
 	}

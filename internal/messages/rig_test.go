@@ -84,6 +84,7 @@ func (r *rig) run() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { r.Run(ctx) })
+	synctest.Wait() // it has read what the disk has
 	r.stop = sync.OnceFunc(func() {
 		cancel()
 		running.Wait()

@@ -44,8 +44,10 @@ type Limits struct {
 
 // Options of Open. Limits and Owner are needed.
 type Options struct {
-	Now    func() time.Time // time.Now if nil
-	Limits func() Limits    // asked at each use
+	Now func() time.Time // time.Now if nil
+	// Uptime is what no setting of the clock changes; since Open if nil.
+	Uptime func() time.Duration
+	Limits func() Limits // asked at each use
 	// Owner tells whose identity of this machine id is. It must not wait.
 	Owner func(id identity.ID) (uid uint32, ok bool)
 	// UserName names a uid in refusals; nil for "uid N".
@@ -70,6 +72,7 @@ type Store struct {
 	// What users read takes turns, so that none of them has all readers: lists, and
 	// looks at few rows.
 	lists, looks turns
+	time         timekeeper
 
 	// mu is held for reading while the database is in use, and for writing
 	// while it is closed or opened again.
@@ -100,10 +103,14 @@ func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.Uptime == nil {
+		start := time.Now()
+		o.Uptime = func() time.Duration { return time.Since(start) }
+	}
 	if o.UserName == nil {
 		o.UserName = func(uid uint32) string { return fmt.Sprintf("uid %d", uid) }
 	}
-	s := &Store{o: o, path: filepath.Join(dir, File), mended: make(chan struct{}, 1), lists: newTurns(o.Owner), looks: newTurns(o.Owner)}
+	s := &Store{o: o, path: filepath.Join(dir, File), mended: make(chan struct{}, 1), lists: newTurns(o.Owner), looks: newTurns(o.Owner), time: timekeeper{uptime: o.Uptime}}
 	s.cut = wasCut(s.path)
 	if err := s.open(ctx); err != nil {
 		return nil, err
@@ -141,7 +148,7 @@ func (s *Store) tryOpen(ctx context.Context) (*sqlite.DB, error) {
 		Begin:  func() { use.begin(); s.fresh = nil },
 		Save:   func() { use.save(); queued = len(s.fresh) },
 		Undo:   func() { use.undo(); s.fresh = s.fresh[:queued] },
-		Finish: use.write,
+		Finish: func(tx *sqlite.Tx) error { return errors.Join(use.write(tx), s.time.note(tx, s.now())) },
 		End:    func(committed bool) { use.end(committed); s.tellQueued(committed) },
 	})
 	if err := s.load(ctx, db, batch, use, want); err != nil {

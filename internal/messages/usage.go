@@ -14,6 +14,7 @@ const (
 	queuedBy   = 1 // per sender: messages that are queued, bytes of data that the outbox keeps
 	unreadOf   = 2 // per owner and peer: messages that are unread, and their bytes
 	allStored  = 3 // rows of both boxes, bytes of data in them
+	lastTime   = 4 // nothing: the timekeeper's
 )
 
 // rowCost is what a row takes beside its data, with its place in the indexes.

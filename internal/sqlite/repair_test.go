@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -244,5 +245,30 @@ func TestDamageWhileOpen(t *testing.T) {
 	})
 	if !errors.Is(err, ErrDamaged) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// An empty blob is something else than nothing.
+func TestRepairKeepsEmptyBlobs(t *testing.T) {
+	testutil.LeakCheck(t)
+	steps := append(slices.Clone(notes), Migration{Name: "blobs", SQL: "CREATE TABLE blobs (b BLOB NOT NULL, other BLOB)"})
+	path := filepath.Join(t.TempDir(), "x.db")
+	db := openAt(t, path, steps)
+	insert(t, db, 0, 500)
+	err := db.Update(t.Context(), func(tx *sql.Tx) error {
+		_, err := tx.Exec("INSERT INTO blobs VALUES (x'', NULL)")
+		return err
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	damageMiddle(t, path, 250)
+	db = openAt(t, path, steps)
+	var n int
+	err = db.View(t.Context(), func(tx *sql.Tx) error {
+		return tx.QueryRow("SELECT count(*) FROM blobs WHERE b = x'' AND other IS NULL").Scan(&n)
+	})
+	if db.Recovery() == nil || err != nil || n != 1 {
+		t.Errorf("%+v; %d rows, %v", db.Recovery(), n, err)
 	}
 }

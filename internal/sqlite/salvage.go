@@ -147,6 +147,11 @@ func (s *salvage) copyRows(lo, hi int64, intact, order string) (last *int64, who
 			s.t.Lost = true
 			continue
 		}
+		for i, v := range values {
+			if b, ok := v.([]byte); ok && b == nil {
+				values[i] = []byte{} // the driver reads an empty blob as nil, and would write that as NULL
+			}
+		}
 		res, err := s.insert.ExecContext(s.ctx, values...)
 		if err != nil {
 			return last, false, err

@@ -1,0 +1,101 @@
+package messages
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// A clock that is wrong for a moment ends nothing and has nothing forgotten, at the
+// start as little as later.
+func TestAClockThatJumps(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		b := newBox(t)
+		b.limits.KeepRead = 30 * day
+		b.put(lane, "queued")
+		again := lane.message("1", "x")
+		again.Created = b.clock.Now()
+		got := b.take(again)
+		b.must(b.Remove(t.Context(), lane.To, got[0].Seq))
+		kept := b.take(lane.message("kept", "x"))
+		b.must(b.MarkRead(t.Context(), lane.To, kept[0].Seq))
+		for _, by := range []time.Duration{400 * day, -800 * day} {
+			b.clock.jump(by)
+			if restart {
+				b.reopen()
+			}
+			b.clock.advance(doubtFor - time.Minute)
+			b.put(lane, by.String()) // what is committed meanwhile does not make it right
+			if expired, err := b.Expire(t.Context()); err != nil || len(expired) != 0 {
+				t.Errorf("expired: %v, %v", expired, err)
+			}
+			b.must(b.Prune(t.Context()))
+			if b.Jump() == 0 {
+				t.Error("the jump is not told")
+			}
+		}
+		b.clock.jump(400 * day)
+		if restart {
+			b.reopen()
+		}
+		if by := b.Jump(); by != 0 {
+			t.Errorf("right again, and told to be %v off", by)
+		}
+		b.must(b.Prune(t.Context()))
+		if b.take(again)[0].Fresh {
+			t.Error("taken twice")
+		}
+		if len(b.inbox(lane.To)) != 1 {
+			t.Error("a message read lately is gone")
+		}
+		if o := b.state(lane.From, "queued"); o.State != Queued {
+			t.Errorf("what was sent lately is %v", o.State)
+		}
+	}
+}
+
+// A machine that was off for long goes on as before after an hour.
+func TestAMachineThatWasOff(t *testing.T) {
+	b := newBox(t)
+	b.put(lane, "queued")
+	got := b.take(lane.message("1", "x"))
+	b.must(b.Remove(t.Context(), lane.To, got[0].Seq))
+	b.must(b.Close())
+	b.clock.advance(100 * day)
+	b.open()
+	if expired, err := b.Expire(t.Context()); err != nil || len(expired) != 0 {
+		t.Errorf("expired at once: %v, %v", expired, err)
+	}
+	b.clock.advance(doubtFor)
+	if expired, err := b.Expire(t.Context()); err != nil || len(expired) != 1 {
+		t.Errorf("expired after an hour: %v, %v", expired, err)
+	}
+	b.must(b.Prune(t.Context()))
+	if !b.take(lane.message("1", "x"))[0].Fresh {
+		t.Error("still known after 100 days")
+	}
+	b.reopen() // the time is believed now, and on the disk
+	if by := b.Jump(); by != 0 {
+		t.Errorf("%v off", by)
+	}
+}
+
+// A lane that was to wait until a time of a wrong clock waits no longer than any other.
+func TestALaneThatWaitsForAWrongTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := memory(t)
+		r := newRigAt(t, dir)
+		r.is(refusedAll(api.CodePeerUnreachable))
+		r.send(lane, "1")
+		recorded()
+		if err := r.s.Settle(t.Context(), lane, nil, &Wait{Code: api.CodePeerUnreachable, NextTry: time.Now().Add(400 * day)}); err != nil {
+			t.Fatal(err)
+		}
+		r.stop()
+		next := newRigAt(t, dir)
+		time.Sleep(15 * time.Minute)
+		next.wantStates("1 delivered")
+	})
+}
