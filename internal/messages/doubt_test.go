@@ -103,7 +103,7 @@ func TestDoubtEnds(t *testing.T) {
 		dir := deliveredThenCut(t)
 		time.Sleep(8 * day)
 		r := newRigCut(t, dir, refusedAll(api.CodePeerUnreachable))
-		time.Sleep(2 * time.Minute)
+		time.Sleep(doubtFor + 2*time.Minute) // of a clock after a week
 		r.wantStates("1 expired")
 	})
 	synctest.Test(t, func(t *testing.T) {
@@ -132,7 +132,7 @@ func TestNoDoubtAfterAnEnd(t *testing.T) {
 		r.stop()
 		time.Sleep(8 * day)
 		next := newRigAt(t, dir)
-		time.Sleep(2 * time.Minute)
+		time.Sleep(doubtFor + 2*time.Minute) // of a clock after a week
 		next.wantStates("1 expired")
 		if a := next.since(); len(a) != 0 {
 			t.Errorf("tried %v", a)
