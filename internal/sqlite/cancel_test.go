@@ -6,6 +6,7 @@ import (
 	"errors"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/fastn-stack/fastnd/internal/testutil"
 )
@@ -50,4 +51,34 @@ func TestTransactionOutlivesItsContext(t *testing.T) {
 	if err != nil || count != 10 {
 		t.Errorf("%d are left, %v", count, err)
 	}
+}
+
+// Who waits for the lock of another writer waits no longer than its context.
+func TestBeginEndsWithItsContext(t *testing.T) {
+	testutil.LeakCheck(t)
+	path := filepath.Join(t.TempDir(), "a.db")
+	db := openAt(t, path, notes)
+	other, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	lock, err := other.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if _, err := lock.ExecContext(t.Context(), "BEGIN IMMEDIATE"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	err = db.Update(ctx, func(*sql.Tx) error { t.Error("it ran"); return nil })
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := lock.ExecContext(t.Context(), "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	insert(t, db, 0, 1)
 }

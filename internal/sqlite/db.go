@@ -305,18 +305,27 @@ func (db *DB) prepared(ctx context.Context, query string) (*sql.Stmt, error) {
 // transact runs fn in a transaction, which ends when fn has returned and not when ctx
 // ends, as one of database/sql would: that closes the connection, and a statement
 // that fn prepares at this very moment is forgotten. To close such a one crashes in
-// the driver. What fn does with ctx ends with it.
+// the driver. What fn does with ctx ends with it, and so does the wait for a lock.
 func transact(ctx context.Context, pool *sql.DB, readOnly bool, fn func(tx *sql.Tx) error) error {
 	conn, err := pool.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("begin: %w", classify(err))
 	}
 	defer func() { _ = conn.Close() }() // back to the pool
-	tx, err := conn.BeginTx(context.WithoutCancel(ctx), &sql.TxOptions{ReadOnly: readOnly})
+	begun, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	stay := context.AfterFunc(ctx, end)
+	tx, err := conn.BeginTx(begun, &sql.TxOptions{ReadOnly: readOnly})
 	if err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
 		return fmt.Errorf("begin: %w", classify(err))
 	}
 	defer func() { _ = tx.Rollback() }() // after a panic in fn, too
+	if !stay() {
+		return fmt.Errorf("begin: %w", ctx.Err())
+	}
 	if err := fn(tx); err != nil {
 		return classify(err)
 	}
