@@ -73,9 +73,13 @@ func TestBeginEndsWithItsContext(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
+	began := time.Now()
 	err = db.Update(ctx, func(*sql.Tx) error { t.Error("it ran"); return nil })
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
+	}
+	if took := time.Since(began); took > 4*time.Second { // SQLite itself gives up after 5 s
+		t.Errorf("it took %v", took)
 	}
 	if _, err := lock.ExecContext(t.Context(), "ROLLBACK"); err != nil {
 		t.Fatal(err)
