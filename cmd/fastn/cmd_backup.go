@@ -28,10 +28,10 @@ identities, contacts, grants and messages. Not the configuration. The file is ne
 readable by you alone: whoever has it can act as this machine and all of its users.
 
 What is restored later is as it was then. Messages that were queued and have been delivered since are sent
-once more, and are not there twice at their receivers, which know them for 60 days. What was received since
-is lost: its senders know it as delivered. What was read, removed or taken by a program since is there again,
-as it was. Never run two machines with the same backup at once: they would be one
-for others, and each gets some of the messages.
+once more, and are not there twice at their receivers, which know them for 60 days. Those that were
+cancelled since are queued again, and sent. What was received since is lost: its senders know it as
+delivered. What was read, removed or taken by a program since is there again, as it was. Never run two
+machines with the same backup at once: they would be one for others, and each gets some of the messages.
 
 Example:
   fastn daemon backup fastn.tar`

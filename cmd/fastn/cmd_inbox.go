@@ -121,7 +121,9 @@ func inboxState(m api.InboxMessage) string {
 
 // forProgram tells a message that waits for a program to take it, and is not a
 // person's to read.
-func forProgram(m api.InboxMessage) bool { return m.Protocol != api.ProtocolText && !m.Read }
+func forProgram(m api.InboxMessage) bool {
+	return (m.Protocol != api.ProtocolText || m.Instance != "") && !m.Read
+}
 
 func sender(m api.InboxMessage) string { return cmp.Or(m.Contact, m.From) }
 

@@ -11,15 +11,15 @@ import (
 )
 
 type watchCmd struct {
-	Kinds []string `arg:"" optional:"" name:"kind" help:"Only events of these kinds." enum:"peer_connected,peer_disconnected,contact_added,contact_removed,contact_renamed,contact_blocked,contact_unblocked,grant_changed,identity_changed,listening,listen_ended,message_received,message_delivered,message_refused,message_expired,protocol_wanted,reloaded,gap"`
+	Kinds []string `arg:"" optional:"" name:"kind" help:"Only events of these kinds." enum:"peer_connected,peer_disconnected,contact_added,contact_removed,contact_renamed,contact_blocked,contact_unblocked,grant_changed,identity_changed,listening,listen_ended,message_received,message_delivered,message_refused,message_expired,message_damaged,protocol_wanted,reloaded,gap"`
 	Exec  string   `valid:"some" help:"Run this with /bin/sh -c for each event, one after the other, instead of printing it." placeholder:"CMD"`
 }
 
 func (*watchCmd) Help() string {
 	return `Kinds are peer_connected, peer_disconnected, contact_added, contact_removed, contact_renamed,
 contact_blocked, contact_unblocked, grant_changed, identity_changed, listening, listen_ended,
-message_received, message_delivered, message_refused, message_expired, protocol_wanted, reloaded and
-gap, which tells that events were lost. Runs until interrupted, also over restarts of the daemon. With
+message_received, message_delivered, message_refused, message_expired, message_damaged, protocol_wanted,
+reloaded and gap, which tells that events were lost. Runs until interrupted, also over restarts of the daemon. With
 --json it is one object a line.
 
 With --exec the event is in the environment: FASTN_EVENT is the whole as JSON, FASTN_KIND, FASTN_CONTACT,

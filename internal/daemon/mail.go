@@ -177,12 +177,18 @@ func (n *node) contact(owner, id identity.ID) bool {
 	return ok
 }
 
-// unread counts what waits to be read by uid, under all its identities.
+// unread counts what waits to be read by uid, under all its identities; what waits
+// for a program is not for people to read.
 func (m *mail) unread(uid uint32) (n int64) {
 	for _, own := range m.n.roster.All() {
-		if own.UID == uid {
-			n += m.store.Unread(own.ID)
+		if own.UID != uid {
+			continue
 		}
+		one, err := m.store.UnreadOf(context.Background(), own.ID, api.ProtocolText, api.DefaultInstance)
+		if err != nil {
+			m.n.d.log.Error("cannot count unread messages", "identity", own.ID.String(), "error", err)
+		}
+		n += one
 	}
 	return n
 }
@@ -248,6 +254,28 @@ func (m *mail) tell(t messages.Notice) {
 func (m *mail) aside(a messages.Aside) {
 	m.n.d.log.Error("a message was found changed on the disk and is set aside", systemd.MsgStoreDamaged.Attr(),
 		"box", a.Box, "seq", a.Seq, "from", a.From.String(), "to", a.To.String(), "reason", a.Reason)
+	m.tellAside(a)
+}
+
+// tellAside tells whose message it was, if that can be read still. What is damaged
+// may say anything: only what checks out is told.
+func (m *mail) tellAside(a messages.Aside) {
+	owner, other, text := a.From, a.To, "a message that you sent to %s was found changed on this machine's disk, and is set aside"
+	if a.Box == "inbox" {
+		owner, other, text = a.To, a.From, "a message from %s was found changed on this machine's disk, and is set aside"
+	}
+	uid, ok := m.n.roster.Owner(owner)
+	if !ok {
+		return
+	}
+	e := api.Event{Kind: api.EventMessageDamaged, Identity: owner.String(), Text: fmt.Sprintf(text, "somebody")}
+	if name, ok := m.n.store.Contact(owner, other); ok {
+		e.Contact, e.Text = name, fmt.Sprintf(text, name)
+	}
+	if api.ValidUUID(a.ID) {
+		e.Message = a.ID
+	}
+	m.n.d.hub.Publish(e, uid)
 }
 
 // diskRefused has the disk watched, also where nobody here asked for anything:

@@ -66,6 +66,9 @@ func TestMessageToOneWhoIsAway(t *testing.T) {
 	if n := bob.status().Unread; n != 2 {
 		t.Errorf("%d are unread", n)
 	}
+	if m := verb[api.OutboxMessage](t, alice.c, api.VerbOutboxShow, api.OutboxArgs{MessageID: id}); m.Size != int64(len(text("two"))) {
+		t.Errorf("%d bytes were delivered", m.Size)
+	}
 	if sent := alice.send(client.Message{Target: "bob", Data: text("two"), ID: id}); sent.State != api.StateDelivered {
 		t.Errorf("repeated when delivered: %+v", sent)
 	}
@@ -130,6 +133,9 @@ func TestMessagesWaitForTheirProgram(t *testing.T) {
 	}
 	if w := bob.status().Wanted; len(w) != 0 {
 		t.Errorf("still wanted: %+v", w)
+	}
+	if n := bob.status().Unread; n != 0 {
+		t.Errorf("%d messages for a program count as new", n)
 	}
 	var told []string
 	eventually(t, "the end of the first program is noticed", func() bool {

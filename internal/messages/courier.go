@@ -173,7 +173,7 @@ func (c *Courier) Send(ctx context.Context, m Message) (Outgoing, error) {
 
 // queued has messages carried that were queued just now.
 func (c *Courier) queued(list []Message) {
-	c.lanes.queued(list, c.o.Timing.RetryNear, func(m Message) { c.waiters.note(Outgoing{Message: m, State: Queued}) })
+	c.lanes.queued(list, c.o.Timing.RetryNear, func(m Message) { c.waiters.note(Outgoing{Message: m, State: Queued, Size: int64(len(m.Data))}) })
 }
 
 // Cancel ends a queued message. One that is on its way may be delivered still;
@@ -417,7 +417,7 @@ func (c *Courier) pause(l *liveLane, err error) time.Duration {
 
 // finished wakes those who wait for m.
 func (c *Courier) finished(m Message, o Outcome) {
-	c.waiters.signal(Outgoing{Message: m, State: o.State, Code: o.Code, Reason: o.Reason, Done: c.o.Now()})
+	c.waiters.signal(Outgoing{Message: m, State: o.State, Code: o.Code, Reason: o.Reason, Done: c.o.Now(), Size: int64(len(m.Data))})
 }
 
 // Latest is m as it is known, which may be more than is recorded so far.

@@ -70,7 +70,7 @@ func (s *Store) Cancel(ctx context.Context, from identity.ID, id string) (Outgoi
 			kept = 0
 		}
 		s.countOut(from, -queued, -kept, 0)
-		r.Outgoing = Outgoing{Message: r.Message, State: Cancelled, Done: now}
+		r.Outgoing = Outgoing{Message: r.Message, State: Cancelled, Done: now, Size: r.size}
 		return nil, dropIdleWait(tx, from, r.lane)
 	})
 }
@@ -110,7 +110,7 @@ func (s *Store) requeue(tx *sqlite.Tx, r *outRow) (refusal, err error) {
 	if over, _ := s.overQueued(uid, 0); over != nil { // its bytes are counted still
 		return over, nil
 	}
-	r.Outgoing = Outgoing{Message: r.Message, State: Queued}
+	r.Outgoing = Outgoing{Message: r.Message, State: Queued, Size: r.size}
 	if r.Expires = now.Add(DefaultLife); r.Expires.After(last) {
 		r.Expires = last
 	}

@@ -66,7 +66,7 @@ func TestGivenUpOnItsWay(t *testing.T) {
 	for i := range 2 {
 		b.must(b.Settle(t.Context(), lane, []Outcome{{Seq: ms[0].Seq, ID: ms[0].ID, State: Delivered}, {Seq: ms[1].Seq, ID: ms[1].ID, State: Delivered}}, nil))
 		for _, m := range ms {
-			if got := b.state(lane.From, m.ID); got.State != Delivered || got.Data != nil || got.Code != "" {
+			if got := b.state(lane.From, m.ID); got.State != Delivered || got.Data != nil || got.Code != "" || got.Size != int64(len(m.Data)) {
 				t.Errorf("%d: %+v", i, got)
 			}
 		}

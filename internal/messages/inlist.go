@@ -37,6 +37,24 @@ func (s *Store) Waiting(ctx context.Context, owner identity.ID, protocol, instan
 	return list, err
 }
 
+// countMost bounds what UnreadOf counts.
+const countMost = 100_000
+
+// UnreadOf counts an identity's unread messages of one protocol, up to 100,000.
+func (s *Store) UnreadOf(ctx context.Context, owner identity.ID, protocol, instance string) (n int64, err error) {
+	if s.Unread(owner) == 0 {
+		return 0, nil
+	}
+	const query = `SELECT COUNT(*) FROM (SELECT 1 FROM inbox INDEXED BY inbox_unread WHERE slot = ? AND state = 'unread' LIMIT ?)`
+	err = s.read(ctx, func(rows *sql.Rows) error {
+		return each(rows, func(row []any) (bool, error) {
+			n, _ = row[0].(int64)
+			return false, nil
+		})
+	}, query, hash(owner, protocol, instance), countMost)
+	return n, err
+}
+
 // listIn runs a query that gives rows in the order of seq.
 func (s *Store) listIn(ctx context.Context, p Page, query string, args ...any) (list []Incoming, err error) {
 	err = s.view(ctx, func(tx *sql.Tx) error {

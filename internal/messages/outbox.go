@@ -60,7 +60,7 @@ func (s *Store) complete(m *Message) error {
 }
 
 func newOutRow(m Message) outRow {
-	r := outRow{Outgoing: Outgoing{Message: m, State: Queued}, size: int64(len(m.Data))}
+	r := outRow{Outgoing: Outgoing{Message: m, State: Queued, Size: int64(len(m.Data))}, size: int64(len(m.Data))}
 	r.lane, r.content = m.Lane().hash(), contentOf(&m)
 	return r
 }

@@ -1,6 +1,7 @@
 package messages
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
@@ -186,6 +187,32 @@ func TestStopRecords(t *testing.T) {
 		next.wantStates("1 delivered")
 		if a := next.since(); len(a) != 0 {
 			t.Errorf("sent again: %v", a)
+		}
+	})
+}
+
+// An id that was forgotten, and is used for another message, is not the one that
+// was answered before.
+func TestForgottenIDIsNoAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.send(lane, "1")
+		r.wantStates("1 delivered")
+		if err := r.Courier.Forget(t.Context(), lane.From); err != nil {
+			t.Fatal(err)
+		}
+		r.is(refusedAll(api.CodePeerUnreachable))
+		r.send(lane, "1")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if m, err := r.WaitFinal(ctx, lane.From, "1"); err != nil || r.Latest(m).State != Queued {
+			t.Errorf("%+v, %v", r.Latest(m), err)
+		}
+		r.is(taken)
+		r.Reachable(lane.To)
+		r.wantStates("1 delivered")
+		if a := r.since(); len(a) < 3 {
+			t.Errorf("%d tries", len(a))
 		}
 	})
 }

@@ -108,6 +108,7 @@ func decodeOutColumns(row []any) (r outRow, bad *damage) {
 	r.From, r.To = c.id("sender"), c.id("receiver")
 	r.Protocol, r.Instance, r.ID = next[string](&c, "protocol"), next[string](&c, "instance"), next[string](&c, "message_id")
 	r.size = next[int64](&c, "size")
+	r.Size = r.size
 	r.Created, r.Expires = c.time("created"), c.time("expires")
 	state := next[string](&c, "state")
 	r.Code, r.Reason = api.Code(next[string](&c, "code")), next[string](&c, "reason")

@@ -86,6 +86,7 @@ type Outgoing struct {
 	Tries   int
 	NextTry time.Time
 	Done    time.Time // when it became final
+	Size    int64     // of its data, in bytes, also once that is gone
 }
 
 // Incoming is a message in an inbox.

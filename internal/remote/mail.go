@@ -137,7 +137,8 @@ func (m *Remote) delivered(ctx context.Context, node identity.ID, ip netip.Addr,
 	}
 	defer func() { leave(len(d.GetLetters()) > fewLetters || len(payload) > fewBytes) }()
 	mail := &router.Mail{From: from, To: to, Protocol: d.GetProtocol(), Instance: d.GetInstance(), Node: node}
-	if err := letters(mail, d, payload); err != nil {
+	bad, err := letters(mail, d, payload)
+	if err != nil {
 		return from, nil, err
 	}
 	timeout := deliverTimeout
@@ -150,18 +151,35 @@ func (m *Remote) delivered(ctx context.Context, node identity.ID, ip netip.Addr,
 	var reply *wire.Reply
 	if err == nil || knows(err) {
 		reply = &wire.Reply{Delegation: m.fresh(to, d.GetHaveIssuedUs())}
-		for _, err := range outcomes {
-			reply.Outcomes = append(reply.Outcomes, wire.NewOutcome(outward(err)))
-		}
+	}
+	if err == nil {
+		reply.Outcomes = outcomesOf(len(d.GetLetters()), bad, outcomes)
 	}
 	return from, reply, err
 }
 
-// letters puts the letters of d into mail. What is not a name, an id or JSON is
-// refused before anything of it is compared, kept or logged.
-func letters(mail *router.Mail, d *wire.Deliver, payload []byte) error {
+// outcomesOf gives the answers to n letters: those to bad ones by their places, and
+// the others in between.
+func outcomesOf(n int, bad map[int]error, others []error) (list []*wire.Outcome) {
+	for i := range n {
+		one, ok := bad[i]
+		if !ok && len(others) == 0 {
+			return list // too few: it passes for no answer
+		}
+		if !ok {
+			one, others = others[0], others[1:]
+		}
+		list = append(list, wire.NewOutcome(outward(one)))
+	}
+	return list
+}
+
+// letters puts the letters of d into mail, but for bad ones: their answers are given
+// by their places, for who may know. What is not a name, an id or JSON is refused
+// before anything of it is compared, kept or logged.
+func letters(mail *router.Mail, d *wire.Deliver, payload []byte) (bad map[int]error, err error) {
 	if api.ValidProtocol(mail.Protocol) != nil || mail.Instance != "" && api.ValidName("instance", mail.Instance) != nil {
-		return api.Refusal()
+		return nil, api.Refusal()
 	}
 	for i, l := range d.GetLetters() {
 		if i%8 == 7 {
@@ -170,11 +188,15 @@ func letters(mail *router.Mail, d *wire.Deliver, payload []byte) error {
 		data := payload[:l.GetSize():l.GetSize()]
 		payload = payload[l.GetSize():]
 		if !api.ValidUUID(l.GetId()) || len(data) > 0 && api.Scan(data) != nil {
-			return api.Refusal()
+			if bad == nil {
+				bad = make(map[int]error)
+			}
+			bad[i] = api.Errorf(api.CodeBadRequest, "the message's id is no UUID, or its data no JSON")
+			continue
 		}
 		mail.Letters = append(mail.Letters, router.Letter{ID: l.GetId(), Created: time.UnixMicro(l.GetCreatedUs()), Data: data})
 	}
-	return nil
+	return bad, nil
 }
 
 // available is told to those whose mail waits; anybody may say it, and what it

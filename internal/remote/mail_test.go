@@ -140,9 +140,6 @@ func TestMailThatIsNone(t *testing.T) {
 	}{
 		"protocol": {func(d *wire.Deliver) { d.Protocol = "a b" }, "1"},
 		"instance": {func(d *wire.Deliver) { d.Instance = "-" }, "1"},
-		"id":       {func(d *wire.Deliver) { d.Letters[0].Id = "1" }, "1"},
-		"JSON":     {func(*wire.Deliver) {}, "{"},
-		"keys":     {func(*wire.Deliver) {}, `{"a":1,"a":2}`},
 		"sender":   {func(d *wire.Deliver) { d.From = p.home.delegate(p.alice, p.far.id, ttl).Raw }, "1"},
 	} {
 		if r := send(c.change, c.payload); !api.IsRefusal(r.Err()) || r.Delegation != nil {
@@ -151,6 +148,31 @@ func TestMailThatIsNone(t *testing.T) {
 	}
 	if len(box.got) != 0 {
 		t.Errorf("got %v", box.got)
+	}
+}
+
+// One letter that is none, of which a receiver of another version may think
+// otherwise, refuses no other; a stranger is told nothing of it.
+func TestMailWithALetterThatIsNone(t *testing.T) {
+	for name, bad := range map[string]struct{ id, data string }{
+		"id": {"1", "1"}, "JSON": {"123e4567-e89b-42d3-a456-42661417400c", "{"}, "keys": {"123e4567-e89b-42d3-a456-42661417400d", `{"a":1,"a":2}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPair(t)
+			box := &mailbox{answers: []error{nil, api.Errorf(api.CodeConflict, "another")}}
+			p.far.ConnectPost(box)
+			sent := p.mail(router.Letter{ID: uuidA, Data: []byte("1")}, router.Letter{ID: bad.id, Data: []byte(bad.data)}, router.Letter{ID: uuidB, Data: []byte("2")})
+			out, err := p.home.Deliver(t.Context(), sent)
+			if err != nil || len(out) != 3 || out[0] != nil || api.CodeOf(out[1]) != api.CodeBadRequest || api.CodeOf(out[2]) != api.CodeConflict {
+				t.Fatalf("answered %v, %v", out, err)
+			}
+			if len(box.got) != 1 || len(box.got[0].Letters) != 2 || box.got[0].Letters[1].ID != uuidB {
+				t.Errorf("got %+v", box.got)
+			}
+			box.err = api.Refusal()
+			_, err = p.home.Deliver(t.Context(), p.mail(router.Letter{ID: bad.id, Data: []byte(bad.data)}))
+			wantSaid(t, err, api.CodeRefused)
+		})
 	}
 }
 

@@ -247,7 +247,7 @@ type Pong struct {
 // Status is what `fastn status` shows; Problems come first there.
 type Status struct {
 	Problems   []Problem    `json:"problems"`
-	Unread     int64        `json:"unread"` // messages in the caller's inboxes
+	Unread     int64        `json:"unread"` // new Text messages in the caller's inboxes
 	Wanted     []Wanted     `json:"wanted"` // what contacts would send, if it were served and granted
 	Node       NodeStatus   `json:"node"`
 	Identities []Identity   `json:"identities"`
@@ -399,6 +399,7 @@ const (
 	EventMessageDelivered = "message_delivered"
 	EventMessageRefused   = "message_refused"
 	EventMessageExpired   = "message_expired"
+	EventMessageDamaged   = "message_damaged" // found changed on this machine's disk, and set aside
 	EventProtocolWanted   = "protocol_wanted" // a contact has mail for a protocol that is not served, or not granted
 	EventGap              = "gap"             // earlier events are lost; told whatever kinds are asked for
 )
@@ -407,6 +408,6 @@ const (
 func EventKinds() []string {
 	return []string{EventContactAdded, EventContactBlocked, EventContactRemoved, EventContactRenamed, EventContactUnblocked,
 		EventGap, EventGrantChanged, EventIdentityChanged, EventListenEnded, EventListening,
-		EventMessageDelivered, EventMessageExpired, EventMessageReceived, EventMessageRefused,
+		EventMessageDamaged, EventMessageDelivered, EventMessageExpired, EventMessageReceived, EventMessageRefused,
 		EventPeerConnected, EventPeerDisconnected, EventProtocolWanted, EventReloaded}
 }

@@ -110,7 +110,7 @@ func page(after int64, limit int) (messages.Page, error) {
 func (v *Verbs) sent(own roster.Resident, m messages.Outgoing) api.OutboxMessage {
 	m = v.Courier.Latest(m)
 	out := api.OutboxMessage{MessageID: m.ID, To: m.To.String(), Contact: v.contactName(own.ID, m.To), Protocol: m.Protocol,
-		Instance: shownInstance(m.Instance), State: m.State.String(), Code: m.Code, Reason: m.Reason, Size: int64(len(m.Data)),
+		Instance: shownInstance(m.Instance), State: m.State.String(), Code: m.Code, Reason: m.Reason, Size: m.Size,
 		Created: m.Created, Expires: m.Expires, Tries: m.Tries}
 	if m.State == messages.Queued && !m.NextTry.IsZero() {
 		out.NextTry = &m.NextTry
