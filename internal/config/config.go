@@ -59,11 +59,13 @@ type Budgets struct {
 	PerUIDBufferedBytes  Size
 	PerUIDQueuedMessages int
 	PerUIDQueuedBytes    Size
+	PerUIDStoredMessages int
 
 	PerPeerRequests       int
 	PerPeerStreams        int
 	PerPeerUnreadMessages int
 	PerPeerUnreadBytes    Size
+	PerPeerStoredMessages int
 	NodeMessageBytes      Size
 
 	// Refused opens are counted per second. Identities cost nothing to make,
@@ -106,10 +108,12 @@ func Default() Config {
 			PerUIDBufferedBytes:    64 * MiB,
 			PerUIDQueuedMessages:   100_000,
 			PerUIDQueuedBytes:      1 * GiB,
+			PerUIDStoredMessages:   8_000_000,
 			PerPeerRequests:        256,
 			PerPeerStreams:         64,
 			PerPeerUnreadMessages:  100_000,
 			PerPeerUnreadBytes:     256 * MiB,
+			PerPeerStoredMessages:  4_000_000,
 			NodeMessageBytes:       16 * GiB,
 			PerPeerRefusedOpens:    10,
 			PerNodeRefusedOpens:    20,

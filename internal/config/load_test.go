@@ -49,10 +49,12 @@ per_uid_streams = 3
 per_uid_buffered_bytes = "4MiB"
 per_uid_queued_messages = 4
 per_uid_queued_bytes = "5MiB"
+per_uid_stored_messages = 15
 per_peer_requests = 6
 per_peer_streams = 7
 per_peer_unread_messages = 8
 per_peer_unread_bytes = 9437184
+per_peer_stored_messages = 16
 node_message_bytes = "1TiB"
 per_peer_refused_opens = 11
 per_node_refused_opens = 12
@@ -79,8 +81,8 @@ node_buffered_bytes = "5MiB"
 		Messages: Messages{KeepRead: 30 * Day},
 		Budgets: Budgets{
 			PerUIDConnections: 1, PerUIDRequests: 2, PerUIDStreams: 3, PerUIDBufferedBytes: 4 * MiB, PerUIDQueuedMessages: 4,
-			PerUIDQueuedBytes: 5 * MiB, PerPeerRequests: 6, PerPeerStreams: 7, PerPeerUnreadMessages: 8,
-			PerPeerUnreadBytes: 9 * MiB, NodeMessageBytes: TiB, PerPeerRefusedOpens: 11, PerNodeRefusedOpens: 12,
+			PerUIDQueuedBytes: 5 * MiB, PerUIDStoredMessages: 15, PerPeerRequests: 6, PerPeerStreams: 7, PerPeerUnreadMessages: 8,
+			PerPeerUnreadBytes: 9 * MiB, PerPeerStoredMessages: 16, NodeMessageBytes: TiB, PerPeerRefusedOpens: 11, PerNodeRefusedOpens: 12,
 			PerAddressRefusedOpens: 13, StreamWindowInitial: 128 * KiB, StreamWindowMax: 256 * KiB,
 			StalledStreams: 14, NodeConnections: 99, NodeBufferedBytes: 5 * MiB,
 		},

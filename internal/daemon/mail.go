@@ -109,6 +109,7 @@ func messageLimits(c config.Config) *messages.Limits {
 	return &messages.Limits{
 		PerUIDQueuedMessages: int64(b.PerUIDQueuedMessages), PerUIDQueuedBytes: int64(b.PerUIDQueuedBytes),
 		PerPeerUnreadMessages: int64(b.PerPeerUnreadMessages), PerPeerUnreadBytes: int64(b.PerPeerUnreadBytes),
+		PerUIDStoredMessages: int64(b.PerUIDStoredMessages), PerPeerStoredMessages: int64(b.PerPeerStoredMessages),
 		NodeMessageBytes: int64(b.NodeMessageBytes), KeepRead: c.Messages.KeepRead.Std(),
 	}
 }

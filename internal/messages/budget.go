@@ -12,6 +12,7 @@ const (
 
 	settingQueued      = "budgets.per_uid_queued_messages"
 	settingQueuedBytes = "budgets.per_uid_queued_bytes"
+	settingStored      = "budgets.per_uid_stored_messages"
 	settingNode        = "budgets.node_message_bytes"
 )
 
@@ -44,10 +45,21 @@ func (s *Store) overQueued(uid uint32, size int64) (refusal *api.Error, ofBytes 
 	case u.bytes+size > l.PerUIDQueuedBytes:
 		return localRefusal(whose, u.bytes, l.PerUIDQueuedBytes, "bytes of queued messages", settingQueuedBytes), true
 	}
-	if all := s.use.stored(); all+size+rowCost > l.NodeMessageBytes {
+	if all := s.use.onDisk(); all+size+rowCost > l.NodeMessageBytes {
 		return localRefusal("all users of this machine have", all, l.NodeMessageBytes, "bytes of messages", settingNode), true
 	}
 	return nil, false
+}
+
+// overStored refuses one more message of uid's, whatever has become of the others.
+func (s *Store) overStored(uid uint32) *api.Error {
+	limit := s.o.Limits().PerUIDStoredMessages
+	n := s.use.storedBy(uid)
+	if n < limit {
+		return nil
+	}
+	return localRefusal(s.o.UserName(uid)+" has", n, limit, "stored messages", settingStored).
+		WithHint("ids are remembered for 60 days after their messages are gone; ask an administrator to raise %s in fastn.toml and to reload the daemon", settingStored)
 }
 
 func localRefusal(has string, used, limit int64, what, setting string) *api.Error {
@@ -59,12 +71,17 @@ func localRefusal(has string, used, limit int64, what, setting string) *api.Erro
 // size bytes: the budget and whose side it is, nothing else of ours.
 func (s *Store) overUnread(owner, peer identity.ID, size int64) *api.Error {
 	l, u := s.o.Limits(), s.use.get(unreadOf, owner, peer)
+	uid, here := s.o.Owner(owner)
 	switch {
+	case s.use.get(storedOf, owner, peer).messages >= l.PerPeerStoredMessages:
+		return peerRefusal("stored messages", l.PerPeerStoredMessages)
+	case here && s.use.storedBy(uid) >= l.PerUIDStoredMessages:
+		return peerRefusal("stored messages of all senders", l.PerUIDStoredMessages)
 	case u.messages >= l.PerPeerUnreadMessages:
 		return peerRefusal("unread messages", l.PerPeerUnreadMessages)
 	case u.bytes+size > l.PerPeerUnreadBytes:
 		return peerRefusal("bytes of unread messages", l.PerPeerUnreadBytes)
-	case s.use.stored()+size+rowCost > l.NodeMessageBytes:
+	case s.use.onDisk()+size+rowCost > l.NodeMessageBytes:
 		return peerRefusal("bytes of all messages", l.NodeMessageBytes)
 	}
 	return nil

@@ -57,7 +57,7 @@ func id(name string) identity.ID {
 const day = 24 * time.Hour
 
 func bigLimits() Limits {
-	return Limits{PerUIDQueuedMessages: 1 << 30, PerUIDQueuedBytes: 1 << 40, PerPeerUnreadMessages: 1 << 30,
+	return Limits{PerUIDQueuedMessages: 1 << 30, PerUIDQueuedBytes: 1 << 40, PerPeerUnreadMessages: 1 << 30, PerUIDStoredMessages: 1 << 30, PerPeerStoredMessages: 1 << 30,
 		PerPeerUnreadBytes: 1 << 40, NodeMessageBytes: 1 << 40, KeepRead: 365 * day}
 }
 
@@ -194,18 +194,23 @@ func (b *box) checkUsage() {
 			b.t.Errorf("counted %+v as %+v, it is %+v", k, before[k], after[k])
 		}
 	}
-	uids, unread := map[uint32]use{}, map[identity.ID]int64{}
+	uids, unread, stored := map[uint32]use{}, map[identity.ID]int64{}, map[uint32]int64{}
 	for k, v := range after {
 		switch uid, _ := b.o.Owner(k.owner); k.kind {
 		case queuedBy:
 			uids[uid] = uids[uid].plus(v)
 		case unreadOf:
 			unread[k.owner] += v.messages
+		case storedOf:
+			stored[uid] += v.messages
 		}
 	}
 	for uid := range b.use.uids {
 		if got := b.use.queued(uid); got != uids[uid] {
 			b.t.Errorf("counted %+v of uid %d, it is %+v", got, uid, uids[uid])
+		}
+		if got := b.use.storedBy(uid); got != stored[uid] {
+			b.t.Errorf("counted %d rows of uid %d, it is %d", got, uid, stored[uid])
 		}
 	}
 	if got := b.use.unread; !maps.Equal(got, unread) {

@@ -186,6 +186,9 @@ func count(ctx context.Context, tx *sql.Tx) (map[useKey]use, error) {
 			func(c *columns) useKey { return useKey{kind: queuedBy, owner: c.id("sender")} }),
 		sum("SELECT owner, sender, count(*), sum(size) FROM inbox WHERE state = 'unread' GROUP BY owner, sender",
 			func(c *columns) useKey { return useKey{unreadOf, c.id("owner"), c.id("sender")} }),
+		sum("SELECT sender, count(*), 0 FROM outbox GROUP BY sender", func(c *columns) useKey { return useKey{kind: storedOf, owner: c.id("sender")} }),
+		sum("SELECT owner, sender, count(*), 0 FROM inbox GROUP BY owner, sender",
+			func(c *columns) useKey { return useKey{storedOf, c.id("owner"), c.id("sender")} }),
 		sum("SELECT count(*), coalesce(sum(iif(data IS NULL, 0, size)), 0) FROM outbox", node),
 		sum("SELECT count(*), coalesce(sum(iif(data IS NULL, 0, size)), 0) FROM inbox", node),
 	)

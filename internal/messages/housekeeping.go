@@ -32,11 +32,11 @@ func (s *Store) forgetOld(ctx context.Context) error {
 		s.repeat(ctx, func(tx *sqlite.Tx) (int, error) { return s.dropRead(tx, unread) }),
 		s.repeat(ctx, func(tx *sqlite.Tx) (int, error) {
 			return s.deleteRows(tx, `DELETE FROM inbox WHERE +state = 'gone' AND +received < ?1 AND seq IN
-				(SELECT seq FROM inbox INDEXED BY inbox_gone WHERE state = 'gone' AND received < ?1 ORDER BY received LIMIT ?2) RETURNING sender, 0, 0`, forget)
+				(SELECT seq FROM inbox INDEXED BY inbox_gone WHERE state = 'gone' AND received < ?1 ORDER BY received LIMIT ?2) RETURNING owner, sender, 0, 0`, forget)
 		}),
 		s.repeat(ctx, func(tx *sqlite.Tx) (int, error) {
 			return s.deleteRows(tx, `DELETE FROM outbox WHERE +state <> 'queued' AND +done < ?1 AND seq IN
-				(SELECT seq FROM outbox INDEXED BY outbox_done WHERE state <> 'queued' AND done < ?1 ORDER BY done LIMIT ?2) RETURNING sender, 0, iif(data IS NULL, 0, size)`, forget)
+				(SELECT seq FROM outbox INDEXED BY outbox_done WHERE state <> 'queued' AND done < ?1 ORDER BY done LIMIT ?2) RETURNING sender, zeroblob(32), 0, iif(data IS NULL, 0, size)`, forget)
 		}),
 		s.pruneAside(ctx, forget),
 	)
@@ -71,17 +71,19 @@ func (s *Store) dropRead(tx *sqlite.Tx, before int64) (n int, err error) {
 }
 
 // deleteRows runs a statement that deletes at most atOnce rows and returns of
-// each the sender, whether it was queued, and the bytes that it kept.
+// each whose it is, the peer if it was received, whether it was queued, and the bytes
+// that it kept.
 func (s *Store) deleteRows(tx *sqlite.Tx, query string, args ...any) (n int, err error) {
 	err = tx.Query(func(row []any) error {
 		c := columns{row: row}
-		from, queued, bytes := c.id("sender"), next[int64](&c, "queued"), next[int64](&c, "bytes")
+		own, peer, queued, bytes := c.id("owner"), c.id("peer"), next[int64](&c, "queued"), next[int64](&c, "bytes")
 		if n++; c.bad != nil {
 			return nil
 		}
 		if queued != 0 || bytes != 0 {
-			s.use.add(queuedBy, from, identity.ID{}, -queued, -bytes)
+			s.use.add(queuedBy, own, identity.ID{}, -queued, -bytes)
 		}
+		s.use.add(storedOf, own, peer, -1, 0)
 		s.use.add(allStored, identity.ID{}, identity.ID{}, -1, -bytes)
 		return nil
 	}, query, append(args, int64(atOnce))...)
@@ -132,7 +134,7 @@ func (s *Store) Forget(ctx context.Context, id identity.ID) error {
 
 func (s *Store) forgetOutbox(tx *sqlite.Tx, sender identity.ID) (int, error) {
 	const query = `DELETE FROM outbox WHERE +who = ?1 AND seq IN (SELECT seq FROM outbox WHERE who = ?1 AND %s LIMIT ?2)
-		RETURNING sender, state = 'queued', iif(data IS NULL, 0, size)`
+		RETURNING sender, zeroblob(32), state = 'queued', iif(data IS NULL, 0, size)`
 	queued, err := s.deleteRows(tx, strings.Replace(query, "%s", "state = 'queued'", 1), short(sender))
 	if err != nil || queued > 0 {
 		return atOnce, err // once more
@@ -150,6 +152,7 @@ func (s *Store) forgetInbox(tx *sqlite.Tx, owner identity.ID, state string) (n i
 		if unread != 0 {
 			s.countIn(owner, from, -1, -size)
 		}
+		s.use.add(storedOf, owner, from, -1, 0)
 		s.use.add(allStored, identity.ID{}, identity.ID{}, -1, -stored*size)
 		return nil
 	}, "DELETE FROM inbox WHERE +who = ?1 AND seq IN (SELECT seq FROM inbox WHERE who = ?1 AND "+state+" LIMIT ?2) RETURNING sender, state = 'unread', data IS NOT NULL, size", short(owner), int64(atOnce))

@@ -107,6 +107,7 @@ func (s *Store) take(tx *sqlite.Tx, r *inRow, refusal error) (Taken, error) {
 		if seq != 0 {
 			s.countIn(r.To, r.From, 1, r.size)
 			s.use.add(allStored, identity.ID{}, identity.ID{}, 1, r.size)
+			s.use.add(storedOf, r.To, r.From, 1, 0)
 			return Taken{Seq: seq, Fresh: true}, nil
 		}
 	}
@@ -223,12 +224,13 @@ func inAt(tx *sqlite.Tx, owner identity.ID, seq int64) (found *inRow, err error)
 // Budgets tells what of its budgets uid uses.
 func (s *Store) Budgets(uid uint32) []api.BudgetUse {
 	s.mu.RLock()
-	u := s.use.queued(uid)
+	u, stored := s.use.queued(uid), s.use.storedBy(uid)
 	s.mu.RUnlock()
 	l := s.o.Limits()
 	return []api.BudgetUse{
 		{Budget: "queued messages", Used: u.messages, Limit: l.PerUIDQueuedMessages, Setting: settingQueued},
 		{Budget: "bytes of queued messages", Used: u.bytes, Limit: l.PerUIDQueuedBytes, Setting: settingQueuedBytes},
+		{Budget: "stored messages", Used: stored, Limit: l.PerUIDStoredMessages, Setting: settingStored},
 	}
 }
 

@@ -68,8 +68,8 @@ func TestRememberedForSixtyDays(t *testing.T) {
 		b.must(b.Prune(t.Context()))
 	}
 	wantCode(t, b.take(m)[0].Err, api.CodeExpired) // forgotten, and too old
-	if len(b.inbox(lane.To)) != 0 || b.use.stored() != 0 {
-		t.Errorf("%d bytes are left", b.use.stored())
+	if len(b.inbox(lane.To)) != 0 || b.use.onDisk() != 0 {
+		t.Errorf("%d bytes are left", b.use.onDisk())
 	}
 	// The latest that can be created is not younger than our memory of it.
 	m.ID, m.Created = "2", b.clock.Now().Add(maxAhead)
@@ -295,7 +295,7 @@ func TestForget(t *testing.T) {
 	if len(b.inbox(lane.To)) != 1 || len(b.head(back)) != 1 {
 		t.Error("another identity's messages are gone")
 	}
-	if u := b.use.snapshot(); len(u) != 3 { // b's queued and unread, and all
+	if u := b.use.snapshot(); len(u) != 5 { // b's queued and unread, its rows in both boxes, and all
 		t.Errorf("%+v", u)
 	}
 }

@@ -74,6 +74,9 @@ func (s *Store) put(tx *sqlite.Tx, r outRow, uid uint32) (Outgoing, error, error
 		over, _ = s.overQueued(uid, r.size)
 	}
 	if over == nil {
+		over = s.overStored(uid)
+	}
+	if over == nil {
 		seq, err := insertOut(tx, &r)
 		if err != nil {
 			return Outgoing{}, nil, err
@@ -107,6 +110,9 @@ func errConflict(id string) *api.Error {
 func (s *Store) countOut(from identity.ID, messages, bytes, rows int64) {
 	s.use.add(queuedBy, from, identity.ID{}, messages, bytes)
 	s.use.add(allStored, identity.ID{}, identity.ID{}, rows, bytes)
+	if rows != 0 {
+		s.use.add(storedOf, from, identity.ID{}, rows, 0)
+	}
 }
 
 func insertOut(tx *sqlite.Tx, r *outRow) (seq int64, err error) {

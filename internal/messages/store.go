@@ -36,6 +36,8 @@ const lightAbove = 16 << 20
 type Limits struct {
 	PerUIDQueuedMessages  int64
 	PerUIDQueuedBytes     int64
+	PerUIDStoredMessages  int64 // in any state, as is the next
+	PerPeerStoredMessages int64
 	PerPeerUnreadMessages int64
 	PerPeerUnreadBytes    int64
 	NodeMessageBytes      int64

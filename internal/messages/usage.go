@@ -14,6 +14,7 @@ const (
 	queuedBy   = 1 // per sender: messages that are queued, bytes of data that the outbox keeps
 	unreadOf   = 2 // per owner and peer: messages that are unread, and their bytes
 	allStored  = 3 // rows of both boxes, bytes of data in them
+	storedOf   = 5 // per owner and peer: rows of the inbox; without a peer of the outbox
 	lastTime   = 4 // nothing: the timekeeper's
 )
 
@@ -42,6 +43,8 @@ type usage struct {
 	// Sums over committed and pending.
 	unread map[identity.ID]int64
 	uids   map[uint32]use
+	rows   map[identity.ID]int64 // per owner
+	stored map[uint32]int64      // the same per uid
 	// uidOf is whose the senders are; those in unowned are asked for again.
 	uidOf   map[identity.ID]uint32
 	unowned map[identity.ID]struct{}
@@ -49,7 +52,7 @@ type usage struct {
 
 func newUsage(owner func(identity.ID) (uint32, bool)) *usage {
 	return &usage{owner: owner, committed: map[useKey]use{}, pending: map[useKey]use{}, unread: map[identity.ID]int64{},
-		uids: map[uint32]use{}, uidOf: map[identity.ID]uint32{}, unowned: map[identity.ID]struct{}{}}
+		uids: map[uint32]use{}, rows: map[identity.ID]int64{}, stored: map[uint32]int64{}, uidOf: map[identity.ID]uint32{}, unowned: map[identity.ID]struct{}{}}
 }
 
 // add counts within the transaction that runs.
@@ -73,6 +76,15 @@ func (u *usage) sum(k useKey, d use) {
 		} else {
 			u.unowned[k.owner] = struct{}{}
 		}
+	case storedOf:
+		if u.rows[k.owner] += d.messages; u.rows[k.owner] == 0 {
+			delete(u.rows, k.owner)
+		}
+		if uid, ok := u.uidOf[k.owner]; ok {
+			u.stored[uid] += d.messages
+		} else {
+			u.unowned[k.owner] = struct{}{}
+		}
 	}
 }
 
@@ -83,8 +95,8 @@ func (u *usage) get(kind int64, owner, peer identity.ID) use {
 	return u.committed[k].plus(u.pending[k])
 }
 
-// stored is what the node's budget counts.
-func (u *usage) stored() int64 {
+// onDisk is what the node's budget counts.
+func (u *usage) onDisk() int64 {
 	all := u.get(allStored, identity.ID{}, identity.ID{})
 	return all.bytes + all.messages*rowCost
 }
@@ -93,15 +105,28 @@ func (u *usage) stored() int64 {
 func (u *usage) queued(uid uint32) use {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.findOwners()
+	return u.uids[uid]
+}
+
+// storedBy is how many rows all identities of a uid have in both boxes.
+func (u *usage) storedBy(uid uint32) int64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.findOwners()
+	return u.stored[uid]
+}
+
+func (u *usage) findOwners() {
 	for id := range u.unowned {
 		if whose, ok := u.owner(id); ok {
 			delete(u.unowned, id)
 			k := useKey{kind: queuedBy, owner: id}
 			u.uidOf[id] = whose
 			u.uids[whose] = u.uids[whose].plus(u.committed[k]).plus(u.pending[k])
+			u.stored[whose] += u.rows[id]
 		}
 	}
-	return u.uids[uid]
 }
 
 func (u *usage) unreadBy(owner identity.ID) int64 {

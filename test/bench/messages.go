@@ -349,7 +349,7 @@ func fill(ctx context.Context, home string, id identity.ID, n int) error {
 		Owner: func(identity.ID) (uint32, bool) { return 0, true },
 		Limits: func() messages.Limits {
 			return messages.Limits{PerUIDQueuedMessages: many, PerUIDQueuedBytes: many, PerPeerUnreadMessages: many,
-				PerPeerUnreadBytes: many, NodeMessageBytes: many, KeepRead: time.Hour}
+				PerPeerUnreadBytes: many, PerUIDStoredMessages: many, PerPeerStoredMessages: many, NodeMessageBytes: many, KeepRead: time.Hour}
 		},
 	})
 	if err != nil {
