@@ -35,20 +35,20 @@ func valid(m *Message) error {
 }
 
 // overQueued refuses a message of size bytes that uid's budget or the node's has
-// no room for. ofBytes tells that fewer bytes would be accepted.
-func (s *Store) overQueued(uid uint32, size int64) (refusal *api.Error, ofBytes bool) {
-	l, u := s.o.Limits(), s.use.queued(uid)
+// no room for. need is how many bytes less would be accepted; 0 if that is not it.
+func (s *Store) overQueued(uid uint32, size int64) (refusal *api.Error, need int64) {
+	l, u, all := s.o.Limits(), s.use.queued(uid), s.use.onDisk()
 	whose := s.o.UserName(uid) + " has"
+	own, node := u.bytes+size-l.PerUIDQueuedBytes, all+size+rowCost-l.NodeMessageBytes
 	switch {
 	case u.messages >= l.PerUIDQueuedMessages:
-		return localRefusal(whose, u.messages, l.PerUIDQueuedMessages, "queued messages", settingQueued), false
-	case u.bytes+size > l.PerUIDQueuedBytes:
-		return localRefusal(whose, u.bytes, l.PerUIDQueuedBytes, "bytes of queued messages", settingQueuedBytes), true
+		return localRefusal(whose, u.messages, l.PerUIDQueuedMessages, "queued messages", settingQueued), 0
+	case own > 0:
+		return localRefusal(whose, u.bytes, l.PerUIDQueuedBytes, "bytes of queued messages", settingQueuedBytes), max(own, node)
+	case node > 0:
+		return localRefusal("all users of this machine have", all, l.NodeMessageBytes, "bytes of messages", settingNode), node
 	}
-	if all := s.use.onDisk(); all+size+rowCost > l.NodeMessageBytes {
-		return localRefusal("all users of this machine have", all, l.NodeMessageBytes, "bytes of messages", settingNode), true
-	}
-	return nil, false
+	return nil, 0
 }
 
 // overStored refuses one more message of uid's, whatever has become of the others.

@@ -100,7 +100,10 @@ func (s *Store) Retry(ctx context.Context, from identity.ID, id string) (Outgoin
 func (s *Store) requeue(tx *sqlite.Tx, r *outRow) (refusal, err error) {
 	now := s.now()
 	last := r.Created.Add(MaxLife)
-	if r.Data == nil || !last.After(now) {
+	switch {
+	case r.Data == nil && last.After(now):
+		return api.Errorf(api.CodeExpired, "what message %s said was dropped to make room for others", r.ID).WithHint("send it as a new message"), nil
+	case !last.After(now):
 		return api.Errorf(api.CodeExpired, "message %s is too old to be sent again", r.ID).WithHint("send it as a new message"), nil
 	}
 	uid, ok := s.o.Owner(r.From)
@@ -188,14 +191,40 @@ func (s *Store) expire(tx *sqlite.Tx) (expired []Outgoing, err error) {
 	return expired, nil
 }
 
-// dropKept drops the data of some of the sender's messages that failed: it is
-// kept for Retry only, and new ones need the room.
-func (s *Store) dropKept(tx *sqlite.Tx, from identity.ID) error {
-	return tx.Query(func(row []any) error {
-		size, _ := row[0].(int64)
-		s.countOut(from, 0, -size, 0)
+// dropKept drops the data of uid's messages that failed, the oldest of from's first,
+// until need bytes are free: it is kept for Retry only, and new ones need the room.
+// It drops nothing if that would not be enough.
+func (s *Store) dropKept(tx *sqlite.Tx, uid uint32, from identity.ID, need int64) error {
+	type kept struct {
+		seq, size int64
+		from      identity.ID
+	}
+	var drop []kept
+	for _, own := range s.use.sendersOf(uid, from) {
+		err := tx.Query(func(row []any) error {
+			c := columns{row: row}
+			k := kept{next[int64](&c, "seq"), next[int64](&c, "size"), own}
+			if need > 0 && c.bad == nil {
+				drop, need = append(drop, k), need-k.size
+			}
+			return nil
+		}, `SELECT seq, size FROM outbox INDEXED BY outbox_kept WHERE who = ?1 AND +who = ?1 AND state <> 'queued' AND +state <> 'queued' AND data IS NOT NULL
+			ORDER BY seq LIMIT ?2`, short(own), int64(atOnce-len(drop)))
+		if err != nil {
+			return err
+		}
+		if need <= 0 || len(drop) >= atOnce {
+			break
+		}
+	}
+	if need > 0 {
 		return nil
-	}, `UPDATE outbox SET data = NULL WHERE +who = ?1 AND +state <> 'queued' AND seq IN
-		(SELECT seq FROM outbox INDEXED BY outbox_kept WHERE who = ?1 AND state <> 'queued' AND data IS NOT NULL ORDER BY seq LIMIT 64)
-		RETURNING size`, short(from))
+	}
+	for _, k := range drop {
+		if _, err := tx.Exec("UPDATE outbox SET data = NULL WHERE seq = ?", k.seq); err != nil {
+			return err
+		}
+		s.countOut(k.from, 0, -k.size, 0)
+	}
+	return nil
 }

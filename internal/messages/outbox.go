@@ -66,9 +66,9 @@ func newOutRow(m Message) outRow {
 }
 
 func (s *Store) put(tx *sqlite.Tx, r outRow, uid uint32) (Outgoing, error, error) {
-	over, ofBytes := s.overQueued(uid, r.size)
-	if ofBytes {
-		if err := s.dropKept(tx, r.From); err != nil {
+	over, need := s.overQueued(uid, r.size)
+	if need > 0 {
+		if err := s.dropKept(tx, uid, r.From, need); err != nil {
 			return Outgoing{}, nil, err
 		}
 		over, _ = s.overQueued(uid, r.size)

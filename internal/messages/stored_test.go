@@ -73,3 +73,41 @@ func TestStoredBudgets(t *testing.T) {
 	b.must(b.Forget(t.Context(), id("A")))
 	b.checkUsage()
 }
+
+// No more of what is kept for Retry gives way than a new message needs, nothing if
+// that would not be enough, and who wants it again is told the truth.
+func TestKeptDataGivesWayToNoMoreThanIsNeeded(t *testing.T) {
+	testutil.LeakCheck(t)
+	b := newBox(t)
+	size := int64(len(text("text of 1")))
+	other := Lane{id("A"), lane.To, lane.Protocol, lane.Instance} // the same user's
+	for i, l := range []Lane{lane, lane, other} {
+		m := b.put(l, fmt.Sprint(i+1))[0]
+		b.must(b.Settle(t.Context(), l, []Outcome{{Seq: m.Seq, ID: m.ID, State: Refused}}, nil))
+	}
+	kept := func(want ...bool) {
+		t.Helper()
+		for i, l := range []Lane{lane, lane, other} {
+			if o := b.state(l.From, fmt.Sprint(i+1)); (o.Data != nil) != want[i] {
+				t.Errorf("message %d: data is there: %v, want %v", i+1, o.Data != nil, want[i])
+			}
+		}
+	}
+	b.limits.PerUIDQueuedBytes = 3 * size
+	_, err := b.Put(t.Context(), lane.message("large", strings.Repeat("x", int(4*size))))
+	wantCode(t, err, api.CodeOverBudget)
+	kept(true, true, true)
+	b.put(lane, "4")
+	kept(false, true, true)
+	b.put(lane, "5")
+	kept(false, false, true)
+	b.put(lane, "6")
+	kept(false, false, false)
+	_, err = b.Retry(t.Context(), lane.From, "1")
+	if s := fmt.Sprint(err); api.CodeOf(err) != api.CodeExpired || strings.Contains(s, "old") || !strings.Contains(s, "dropped to make room") {
+		t.Error(err)
+	}
+	_, err = b.Put(t.Context(), lane.message("7", "x"))
+	wantCode(t, err, api.CodeOverBudget)
+	b.checkUsage()
+}

@@ -117,6 +117,20 @@ func (u *usage) storedBy(uid uint32) int64 {
 	return u.stored[uid]
 }
 
+// sendersOf gives the identities of a uid that have rows, first before the others.
+func (u *usage) sendersOf(uid uint32, first identity.ID) []identity.ID {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.findOwners()
+	list := []identity.ID{first}
+	for id, whose := range u.uidOf {
+		if whose == uid && id != first {
+			list = append(list, id)
+		}
+	}
+	return list
+}
+
 func (u *usage) findOwners() {
 	for id := range u.unowned {
 		if whose, ok := u.owner(id); ok {
