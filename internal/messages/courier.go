@@ -82,7 +82,7 @@ type Courier struct {
 	records records
 	mailmen mailmen
 	hints   chan hint
-	begin   sync.Once     // calls begun
+	once    sync.Once     // closes loaded
 	loaded  chan struct{} // closed when what waited at the start is known
 
 	unread  atomic.Pointer[error] // see Trouble
@@ -100,6 +100,7 @@ func NewCourier(o CourierOptions) *Courier {
 	}
 	c := &Courier{o: o, s: o.Store, hints: make(chan hint, hintQueue), loaded: make(chan struct{})}
 	c.lanes.init(o.Now, c.s.o.Owner)
+	c.lanes.cut = c.s.WasCut()
 	c.waiters.init()
 	c.records.init()
 	c.mailmen.init(c)

@@ -28,18 +28,11 @@ func wasCut(path string) bool {
 // WasCut tells that the store was not closed before it was opened.
 func (s *Store) WasCut() bool { return s.cut }
 
-// inDoubt has all lanes that were loaded tried now, and none expire before.
-func (s *lanes) inDoubt() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, l := range s.all {
-		if l.state == laneWaiting && l.place >= 0 {
-			l.doubt = make(chan struct{})
-			s.doubted++
-			s.dueNow(l)
-		}
-	}
-	s.launch()
+// inDoubt has no message of a lane expire before it was tried.
+func (s *lanes) inDoubt(l *liveLane) {
+	l.doubt = make(chan struct{})
+	l.again = l.again || l.state == laneRunning
+	s.doubted++
 }
 
 // sure notes that a lane was tried.
@@ -65,14 +58,6 @@ func (s *lanes) doubts(k *Lane) (list []<-chan struct{}) {
 		}
 	}
 	return list
-}
-
-// begun is called once what waited at the start is known.
-func (c *Courier) begun() {
-	if c.s.WasCut() {
-		c.lanes.inDoubt()
-	}
-	close(c.loaded)
 }
 
 // afterDoubts waits until each lane that is in doubt was tried, or k if it is not

@@ -70,6 +70,7 @@ type lanes struct {
 	loaded  bool // what the disk knew at the start is in all
 	kept    int  // bytes in fresh
 	doubted int  // lanes in doubt
+	cut     bool // what is loaded first is in doubt; see doubt.go
 
 	crew  crew.Crew
 	carry func(*liveLane) // nil unless it runs
@@ -89,9 +90,13 @@ func (s *lanes) init(now func() time.Time, owner func(identity.ID) (uint32, bool
 func (s *lanes) load(list []Waiting, most time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	doubt := s.cut && !s.loaded
 	s.loaded = true
 	for _, w := range list {
 		l := s.get(w.Lane)
+		if doubt {
+			s.inDoubt(l)
+		}
 		if l.state != laneWaiting || l.place >= 0 { // something was sent already
 			s.forget(l) // the disk may have more than was known
 			continue
@@ -100,6 +105,9 @@ func (s *lanes) load(list []Waiting, most time.Duration) {
 		l.tries, l.code, l.next = w.Tries, w.Code, s.now().Add(min(w.NextTry.Sub(s.now()), jitter(most)))
 		if l.code == api.CodePending {
 			l.next = s.now() // the word that it is taken now may have come just before the end
+		}
+		if doubt {
+			l.next = s.now()
 		}
 		heap.Push(&s.waiting, l)
 	}

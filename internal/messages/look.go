@@ -44,7 +44,7 @@ func (c *Courier) lookOnce(ctx context.Context) error {
 		return err
 	}
 	c.lanes.load(waiting, c.o.Timing.RetryFar)
-	c.begin.Do(c.begun)
+	c.once.Do(func() { close(c.loaded) })
 	now := c.o.Now()
 	if !c.hiddenMail(waiting) || !c.checked.IsZero() && now.Sub(c.checked).Abs() < checkEach {
 		return nil
