@@ -270,7 +270,7 @@ func drained(ctx context.Context, b *bench) (err error) {
 	if err := <-errs; err != nil {
 		return err
 	}
-	before, err := x.RSS()
+	sender, err := memoryOf(x)
 	if err != nil {
 		return err
 	}
@@ -286,16 +286,18 @@ func drained(ctx context.Context, b *bench) (err error) {
 	if err := y.Run(ctx); err != nil {
 		return err
 	}
+	receiver, err := memoryOf(y)
+	if err != nil {
+		return err
+	}
 	if err := x.Client.Verb(ctx, api.VerbPeerPing, api.TargetArgs{Target: "peer"}, nil); err != nil {
 		return err
 	}
-	start, most := time.Now(), before
+	start := time.Now()
 	for {
-		now, err := x.RSS()
-		if err != nil {
+		if err := errors.Join(sender.look(), receiver.look()); err != nil {
 			return err
 		}
-		most = max(most, now)
 		var page api.OutboxPage
 		if err := x.Client.Verb(ctx, api.VerbOutboxList, api.OutboxListArgs{Limit: 1}, &page); err != nil {
 			return err
@@ -309,9 +311,32 @@ func drained(ctx context.Context, b *bench) (err error) {
 	}
 	rate := float64(messages) / time.Since(start).Seconds()
 	b.add(beside("messages drained a second, of 100,000", rate, "/s", inserts, "bare inserts in batches of 64"),
-		under("memory added by draining", (most-before)/1024, "MiB", 32))
+		under("memory added by draining, at the sender", sender.added(), "MiB", 32),
+		under("memory added by draining, at the receiver", receiver.added(), "MiB", 32))
 	return nil
 }
+
+// memory is the highest resident memory of a daemon since memoryOf, in KiB.
+type memory struct {
+	d            *process.Daemon
+	before, most float64
+}
+
+func memoryOf(d *process.Daemon) (*memory, error) {
+	m := &memory{d: d}
+	err := m.look()
+	m.before = m.most
+	return m, err
+}
+
+func (m *memory) look() error {
+	now, err := m.d.RSS()
+	m.most = max(m.most, now)
+	return err
+}
+
+// added is in MiB.
+func (m *memory) added() float64 { return (m.most - m.before) / 1024 }
 
 // startFull: how long it takes until a daemon with a million messages answers.
 func startFull(ctx context.Context, b *bench) (err error) {
