@@ -162,3 +162,28 @@ func TestRefusalIsRecordedFirst(t *testing.T) {
 		}
 	})
 }
+
+// A lane is in doubt from when it is loaded, once: a carrier that begins at once
+// looks for what has expired too.
+func TestLoadedInDoubt(t *testing.T) {
+	var s lanes
+	s.init(time.Now, oneUser)
+	s.cut = true
+	list := []Waiting{{Lane: lane, NextTry: time.Now().Add(time.Minute)}}
+	s.load(list, time.Hour)
+	doubts := s.doubts(&lane)
+	if len(doubts) != 1 || s.waiting[0].next.After(time.Now()) {
+		t.Fatalf("%d in doubt, due in %v", len(doubts), time.Until(s.waiting[0].next))
+	}
+	s.makeReady(s.waiting[0])
+	l := s.pick()
+	if _, _, doubt := s.begin(l); !doubt {
+		t.Error("the carrier is not told")
+	}
+	s.done(l)
+	<-doubts[0]
+	s.load(list, time.Hour)
+	if n := len(s.doubts(nil)); n != 0 {
+		t.Errorf("%d in doubt later", n)
+	}
+}
