@@ -1,0 +1,157 @@
+package messages
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/fastn-stack/fastnd/internal/router"
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+// carry delivers what lane l holds, some batches at a time.
+func (c *Courier) carry(ctx context.Context, l *liveLane) {
+	for range batchesInTurn {
+		list, more, err := c.head(ctx, l)
+		if err != nil {
+			c.lanes.wait(l, c.pause(l, err), err)
+			if ctx.Err() == nil {
+				c.o.Log.Error("cannot read the outbox", "error", err)
+			}
+			return
+		}
+		if len(list) > 0 && !c.batch(ctx, l, list, more) {
+			return
+		}
+		if !more && c.lanes.done(l) {
+			return
+		}
+	}
+	c.lanes.yield(l)
+}
+
+// head gives the first messages of a lane; more tells that there are others.
+func (c *Courier) head(ctx context.Context, l *liveLane) (list []Message, more bool, err error) {
+	list, whole, doubt := c.lanes.begin(l)
+	if whole {
+		// The disk may have been read, and all this delivered, before it was told here.
+		now := c.o.Now()
+		return slices.DeleteFunc(list, func(m Message) bool { return !m.Expires.After(now) || c.waiters.delivered(m.From, m.ID) }), false, nil
+	}
+	c.record(ctx) // else it would be found queued
+	now := c.o.Now()
+	if doubt {
+		now = time.Time{}
+	}
+	list, more, err = c.s.head(ctx, l.Lane, maxLetters, api.MaxPayload, now)
+	last := int64(0)
+	if len(list) > 0 {
+		last = list[len(list)-1].Seq
+	}
+	c.lanes.found(l, last, more)
+	return list, more, err
+}
+
+const (
+	maxLetters    = 256 // wire.MaxLetters
+	batchesInTurn = 16
+)
+
+// batch delivers list and records what became of it; false if the lane waits. more
+// tells that the lane holds others.
+func (c *Courier) batch(ctx context.Context, l *liveLane, list []Message, more bool) bool {
+	mail := &router.Mail{From: l.From, To: l.To, Protocol: l.Protocol, Instance: l.Instance}
+	for _, m := range list {
+		mail.Letters = append(mail.Letters, router.Letter{ID: m.ID, Created: m.Created, Data: m.Data})
+	}
+	sendCtx, cancel := context.WithTimeout(ctx, c.o.Timing.Deliver)
+	answers, err := c.o.Deliver(sendCtx, mail)
+	cancel()
+	if ctx.Err() != nil {
+		return false // stopping: what was not recorded is sent again, and known there
+	}
+	var done []Message
+	var outcomes []Outcome
+	var why error
+	for i, m := range list {
+		one, last := err, finalOfAll(err)
+		if err == nil {
+			one, last = answers[i], final(answers[i])
+		}
+		if !last {
+			if why == nil {
+				why = one
+			}
+			continue // what is behind it may be there from an earlier time
+		}
+		o := Outcome{Seq: m.Seq, ID: m.ID, State: Delivered}
+		if one != nil {
+			e := api.AsError(one)
+			o.State, o.Code, o.Reason = Refused, e.Code, e.Message
+		}
+		done, outcomes = append(done, m), append(outcomes, o)
+		if o.State == Delivered {
+			// Known before it is recorded: the receiver has it. Should the record be lost,
+			// it is asked again and answers the same.
+			c.finished(m, o)
+		}
+	}
+	return c.settle(ctx, l, done, outcomes, why, more)
+}
+
+// settle records outcomes, one for each message of list, and why the rest of the
+// lane waits.
+func (c *Courier) settle(ctx context.Context, l *liveLane, list []Message, outcomes []Outcome, why error, more bool) bool {
+	var wait *Wait
+	if why != nil {
+		e := api.AsError(why)
+		wait = &Wait{Code: e.Code, Reason: e.Message, NextTry: c.o.Now().Add(c.pause(l, why))}
+	}
+	if wait == nil && !more && allDelivered(outcomes) {
+		c.records.add(settled{l.Lane, list, outcomes})
+		c.lanes.went(l)
+		return true
+	}
+	if err := c.s.Settle(ctx, l.Lane, outcomes, wait); err != nil {
+		// It will be sent again, and is known there.
+		if ctx.Err() == nil {
+			c.o.Log.Error("cannot record what became of messages", "error", err)
+		}
+		c.lanes.wait(l, c.pause(l, err), err)
+		return false
+	}
+	for i, o := range outcomes {
+		if o.State != Delivered {
+			c.finished(list[i], o)
+		}
+		c.tellFinal(list[i], o)
+	}
+	if wait != nil {
+		c.lanes.wait(l, wait.NextTry.Sub(c.o.Now()), why)
+		return false
+	}
+	c.lanes.went(l)
+	return true
+}
+
+func allDelivered(outcomes []Outcome) bool {
+	return !slices.ContainsFunc(outcomes, func(o Outcome) bool { return o.State != Delivered })
+}
+
+// pause is how long lane l waits after err.
+func (c *Courier) pause(l *liveLane, err error) time.Duration {
+	if api.CodeOf(err) == api.CodePending {
+		return jitter(c.o.Timing.Pending)
+	}
+	most := c.o.Timing.RetryFar
+	if c.o.Near(l.From, l.To) {
+		most = c.o.Timing.RetryNear
+	}
+	d := c.o.Timing.RetryMin << min(l.tries, 20)
+	return jitter(min(d, most))
+}
+
+// finished wakes those who wait for m.
+func (c *Courier) finished(m Message, o Outcome) {
+	c.waiters.signal(Outgoing{Message: m, State: o.State, Code: o.Code, Reason: o.Reason, Done: c.o.Now(), Size: int64(len(m.Data))})
+}
