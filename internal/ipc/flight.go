@@ -140,8 +140,8 @@ func (c *conn) finishFlight(r *api.Request, data json.RawMessage, err error, rel
 
 // queue queues the answer to r.
 func (c *conn) queue(r *api.Request, data json.RawMessage, err error) (mustFlush bool) {
-	if err == nil && len(data) > api.MaxPayload {
-		err = api.Errorf(api.CodeTooLarge, "the answer has %d bytes, the limit is %d", len(data), api.MaxPayload)
+	if most := mostData(r); err == nil && len(data) > most {
+		err = api.Errorf(api.CodeTooLarge, "the answer has %d bytes, the limit is %d", len(data), most)
 	}
 	// Errors of writing end the connection where they happen.
 	if err != nil {
@@ -153,6 +153,15 @@ func (c *conn) queue(r *api.Request, data json.RawMessage, err error) (mustFlush
 		mustFlush, _ = c.out.fail(r.ID, false, answerDropped(e, len(data)))
 	}
 	return mustFlush
+}
+
+// mostData bounds the data of r's answer. A call's is a payload, the same from here
+// as from far; what a verb puts around a payload has the rest of the line.
+func mostData(r *api.Request) int {
+	if r.Type == api.TypeCall {
+		return api.MaxPayload
+	}
+	return api.MaxLine - len(api.AppendAnswer(nil, r.ID, api.StatusOK, nil)) - len(`,"data":`)
 }
 
 // respond answers r, which was not taken, with data or err.

@@ -16,7 +16,22 @@ const (
 	longestPage = 1000
 	// pageBytes bounds the data on a page, so that the answer is a line.
 	pageBytes = 512 << 10
+	// pageLine bounds all that stands on a page of several messages, and shownBytes
+	// what stands around the texts of one: keys, ids, times.
+	pageLine   = api.MaxLine - 8<<10
+	shownBytes = 640
 )
+
+// lengthOut is at least how long m is in JSON. An escape is twice as long as what it
+// stands for: no text of these has control characters.
+func lengthOut(m *api.OutboxMessage) int {
+	return shownBytes + 2*(len(m.Reason)+len(m.Code)+len(m.Contact)+len(m.Protocol)+len(m.Instance))
+}
+
+// lengthIn is the same for m.
+func lengthIn(m *api.InboxMessage) int {
+	return shownBytes + 2*(len(m.Contact)+len(m.Protocol)+len(m.Instance)) + len(m.Data)
+}
 
 // send queues a message; the whole request counts, not only its data.
 func (v *Verbs) send(c call, r *api.Request) (any, error) {
@@ -76,12 +91,17 @@ func (v *Verbs) outboxList(c call, a api.OutboxListArgs) (any, error) {
 		return nil, err
 	}
 	out := api.OutboxPage{Messages: make([]api.OutboxMessage, 0, len(list)), Cursor: a.After}
-	size := 0
+	size, line := 0, 0
 	for _, m := range list {
+		shown := v.sent(own, m)
+		if line += lengthOut(&shown); line > pageLine && len(out.Messages) > 0 {
+			out.More = true
+			return out, nil
+		}
 		out.Cursor = m.Seq
 		size += len(m.Data)
 		// One that is delivered may not be recorded as such yet.
-		if shown := v.sent(own, m); a.All || shown.State != api.StateDelivered {
+		if a.All || shown.State != api.StateDelivered {
 			out.Messages = append(out.Messages, shown)
 		}
 	}
@@ -192,9 +212,14 @@ func (v *Verbs) inboxPage(c call, own roster.Resident, a api.InboxListArgs, p me
 		return out, err
 	}
 	out = api.InboxPage{Messages: make([]api.InboxMessage, 0, len(list)), Cursor: a.After}
-	size := 0
+	size, line := 0, 0
 	for _, m := range list {
-		out.Messages = append(out.Messages, v.received(own, m))
+		shown := v.received(own, m)
+		if line += lengthIn(&shown); line > pageLine && len(out.Messages) > 0 {
+			out.More = true
+			return out, nil
+		}
+		out.Messages = append(out.Messages, shown)
 		out.Cursor = m.Seq
 		size += len(m.Data)
 	}
