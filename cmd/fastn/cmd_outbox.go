@@ -115,17 +115,17 @@ const minShort = 4
 // wholeID finds the message that the beginning of an id names, among those that
 // pages goes through.
 func wholeID(a *app, what, word string, pages func(each func(id string) bool) error) (string, error) {
-	word = strings.ToLower(word)
 	if api.ValidUUID(word) {
-		return word, nil
+		return word, nil // either case: the daemon knows both
 	}
+	word = strings.ToLower(word)
 	if len(word) < minShort {
 		return "", usage("%q is too short for the id of a message", word).
 			WithHint(`give at least %d characters of what "fastn %s" shows`, minShort, what)
 	}
 	var found []string
 	err := pages(func(id string) bool {
-		if strings.HasPrefix(id, word) && !slices.Contains(found, id) { // senders may use the same
+		if strings.HasPrefix(strings.ToLower(id), word) && !slices.Contains(found, id) { // senders may use the same
 			found = append(found, id)
 		}
 		return len(found) < 2

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/router"
 	"github.com/fastn-stack/fastnd/internal/testutil"
 	"github.com/fastn-stack/fastnd/service/api"
 	"github.com/fastn-stack/fastnd/service/client"
@@ -231,4 +233,44 @@ func TestMessagesToOneOffline(t *testing.T) {
 	if m := d.final(sent.MessageID); m.State != api.StateDelivered {
 		t.Errorf("%+v", m)
 	}
+}
+
+// A message id has one form, in whatever case a client or a peer gives it.
+func TestMessageIDsHaveOneForm(t *testing.T) {
+	testutil.LeakCheck(t)
+	alice, bob := pair(t)
+	const upper, lower = "ABCDEF01-2345-4789-8ABC-DEF012345678", "abcdef01-2345-4789-8abc-def012345678"
+	if sent := alice.send(client.Message{Target: "bob", Data: text("one"), ID: upper}); sent.MessageID != lower {
+		t.Errorf("%+v", sent)
+	}
+	for _, id := range []string{upper, lower} {
+		if m := alice.final(id); m.State != api.StateDelivered || m.MessageID != lower {
+			t.Errorf("%+v", m)
+		}
+	}
+	const two, twoLower = "BBCDEF01-2345-4789-8ABC-DEF012345678", "bbcdef01-2345-4789-8abc-def012345678"
+	outcomes, err := alice.node.Load().remote.Deliver(limited(t), &router.Mail{From: ownID(t, alice), To: ownID(t, bob), Protocol: api.ProtocolText,
+		Instance: api.DefaultInstance, Letters: []router.Letter{{ID: two, Created: time.Now(), Data: text("two")}}})
+	if err != nil || len(outcomes) != 1 || outcomes[0] != nil {
+		t.Fatal(outcomes, full(err))
+	}
+	var listed []string
+	for _, m := range verb[api.InboxPage](t, bob.c, api.VerbInboxList, nil).Messages {
+		listed = append(listed, m.MessageID)
+	}
+	wantNames(t, "the inbox", listed, lower, twoLower)
+	for _, id := range []string{two, twoLower} {
+		if m := verb[api.InboxMessage](t, bob.c, api.VerbInboxRead, api.InboxArgs{MessageID: id, From: "alice"}); m.MessageID != twoLower {
+			t.Errorf("%+v", m)
+		}
+	}
+}
+
+func ownID(t *testing.T, d *testDaemon) identity.ID {
+	t.Helper()
+	id, err := identity.ParseID(d.own().ID52)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
 }

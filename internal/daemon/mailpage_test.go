@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/messages"
 	"github.com/fastn-stack/fastnd/internal/testutil"
 	"github.com/fastn-stack/fastnd/internal/wire"
@@ -97,12 +96,10 @@ func TestLongReasonsJamNoList(t *testing.T) {
 	for range n {
 		ids = append(ids, d.send(client.Message{Target: api.TargetSelf, Protocol: "orders/1", Data: json.RawMessage("1")}).MessageID)
 	}
-	own, err := identity.ParseID(d.own().ID52)
-	if err != nil {
-		t.Fatal(err)
-	}
+	own := ownID(t, d)
 	reason := strings.Repeat(`"`, wire.MaxMessage)
 	lane := messages.Lane{From: own, To: own, Protocol: "orders/1", Instance: api.DefaultInstance}
+	var err error
 	wait := &messages.Wait{Code: api.CodePending, Reason: reason, NextTry: time.Now().Add(time.Hour)}
 	eventually(t, "they wait for the long reason", func() bool {
 		m := verb[api.OutboxMessage](t, d.c, api.VerbOutboxShow, api.OutboxArgs{MessageID: ids[n-1]})

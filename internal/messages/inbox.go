@@ -29,7 +29,7 @@ func (s *Store) Take(ctx context.Context, ms []Message) []Taken {
 		if answers[i].Err = valid(&m); answers[i].Err == nil && m.Lane() != ms[0].Lane() {
 			answers[i].Err = api.Errorf(api.CodeBadRequest, "messages of several lanes cannot be taken at once")
 		}
-		m.Created = micro(m.Created)
+		m.ID, m.Created = api.CanonicalUUID(m.ID), micro(m.Created)
 		rows[i] = inRow{Incoming: Incoming{Message: m, Received: now}, size: int64(len(m.Data)), content: contentOf(&m)}
 	}
 	var taken []Taken

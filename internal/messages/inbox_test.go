@@ -299,3 +299,24 @@ func TestForget(t *testing.T) {
 		t.Errorf("%+v", u)
 	}
 }
+
+// Either case of a UUID is the same message, on both sides, and lower case is kept.
+func TestOneCaseOfIDs(t *testing.T) {
+	testutil.LeakCheck(t)
+	b := newBox(t)
+	const upper, lower = "ABCDEF01-2345-4789-8ABC-DEF012345678", "abcdef01-2345-4789-8abc-def012345678"
+	got := b.take(lane.message(upper, "one"), lane.message(lower, "one"), lane.message("ABCDEF01-2345-4789-8ABC-DEF01234567a", "two"))
+	if !got[0].Fresh || got[1] != (Taken{Seq: got[0].Seq}) || !got[2].Fresh {
+		t.Errorf("%+v", got)
+	}
+	if in := b.inbox(lane.To); len(in) != 2 || in[0].ID != lower {
+		t.Errorf("%+v", in)
+	}
+	for _, name := range []string{upper, lower} {
+		out, err := b.Put(t.Context(), lane.message(name, "one"))
+		if err != nil || out.ID != lower || out.Seq != 1 {
+			t.Errorf("%+v, %v", out, err)
+		}
+	}
+	b.checkUsage()
+}

@@ -41,6 +41,7 @@ func (s *Store) complete(m *Message) error {
 	if err := valid(m); err != nil {
 		return err
 	}
+	m.ID = api.CanonicalUUID(m.ID)
 	now := s.now()
 	if m.Created.IsZero() {
 		m.Created = now

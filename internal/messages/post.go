@@ -75,7 +75,7 @@ func (c *Courier) arrived(m *router.Mail, fresh int) {
 	}
 	n := Notice{Kind: api.EventMessageReceived, Owner: m.To, Other: m.From, Protocol: m.Protocol, Instance: m.Instance}
 	if fresh == 1 && len(m.Letters) == 1 {
-		n.ID = m.Letters[0].ID
+		n.ID = api.CanonicalUUID(m.Letters[0].ID)
 	}
 	c.o.Tell(n)
 }

@@ -128,6 +128,15 @@ func ValidUUID(s string) bool {
 	return true
 }
 
+// CanonicalUUID is a UUID in lower case, as which it is kept and compared: either
+// case names the same (RFC 9562 §4). What is none stays as it is.
+func CanonicalUUID(s string) string {
+	if !ValidUUID(s) {
+		return s
+	}
+	return strings.ToLower(s)
+}
+
 // ValidName checks a name of an identity, contact or instance: 1 to MaxName
 // bytes of letters, digits, '-', '_' and '.', of which the first is a letter
 // or digit. what is used in the error.

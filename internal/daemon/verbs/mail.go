@@ -164,7 +164,7 @@ func (v *Verbs) ofOutbox(do func(ctx context.Context, from identity.ID, id strin
 		if !api.ValidUUID(a.MessageID) {
 			return nil, api.Errorf(api.CodeBadRequest, `"message_id" must be a UUID, as send and outbox.list tell it`)
 		}
-		m, err := do(c.ctx, own.ID, a.MessageID)
+		m, err := inEitherCase(a.MessageID, func(id string) (messages.Outgoing, error) { return do(c.ctx, own.ID, id) })
 		if err != nil {
 			return nil, err
 		}
@@ -254,15 +254,15 @@ func (v *Verbs) ofInbox(do func(c call, own roster.Resident, m *messages.Incomin
 		if !api.ValidUUID(a.MessageID) {
 			return nil, api.Errorf(api.CodeBadRequest, `"message_id" must be a UUID, as inbox.list tells it`)
 		}
-		ref := a.MessageID
+		sender := ""
 		if a.From != "" {
-			sender, err := v.Target(own.ID, a.From)
+			id, err := v.Target(own.ID, a.From)
 			if err != nil {
 				return nil, err
 			}
-			ref = sender.String() + "/" + ref
+			sender = id.String() + "/"
 		}
-		m, err := v.incoming(c, own.ID, ref)
+		m, err := inEitherCase(a.MessageID, func(id string) (messages.Incoming, error) { return v.incoming(c, own.ID, sender+id) })
 		if err != nil {
 			return nil, err
 		}
@@ -271,6 +271,16 @@ func (v *Verbs) ofInbox(do func(c call, own roster.Resident, m *messages.Incomin
 		}
 		return v.received(own, m), nil
 	})
+}
+
+// inEitherCase finds a message by its id as it is given, which may have been stored
+// so before ids had one form, else by its canonical form.
+func inEitherCase[T any](id string, find func(id string) (T, error)) (T, error) {
+	m, err := find(id)
+	if canonical := api.CanonicalUUID(id); canonical != id && api.CodeOf(err) == api.CodeNotFound {
+		return find(canonical)
+	}
+	return m, err
 }
 
 func (v *Verbs) incoming(c call, owner identity.ID, ref string) (m messages.Incoming, err error) {
