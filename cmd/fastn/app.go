@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"time"
 
 	"golang.org/x/term"
 )
@@ -39,10 +38,11 @@ func (a *app) close() {
 	}
 }
 
-// note tells a person what was done or is about to be, on standard error.
+// note tells a person what was done or is about to be, on standard error. The
+// commands that it quotes get the flags that the user gave, as those of hints.
 func (a *app) note(format string, args ...any) {
 	if !a.flags.Quiet {
-		fmt.Fprintln(a.std.Err, visible(fmt.Sprintf(format, args...)))
+		fmt.Fprintln(a.std.Err, visible(a.here(fmt.Sprintf(format, args...))))
 	}
 }
 
@@ -51,7 +51,7 @@ func (a *app) warn(text, hint string) {
 	if a.flags.Quiet || text == "" {
 		return
 	}
-	line := a.style(a.errTTY, "33", "warning:") + " " + visible(text) + "\n"
+	line := a.style(a.errTTY, "33", "warning:") + " " + visible(a.here(text)) + "\n"
 	if hint != "" {
 		line += "hint: " + visible(a.here(hint)) + "\n"
 	}
@@ -100,10 +100,10 @@ func (a *app) verb(verb string, args any, files ...*os.File) (json.RawMessage, e
 	if err != nil {
 		return nil, err
 	}
-	silent := time.AfterFunc(silence, a.tellSuspended)
-	defer silent.Stop()
-	raw, err := d.Verb(a.ctx, verb, args, files...)
-	return raw, a.explain(err)
+	ctx, end := a.watched()
+	defer end()
+	raw, err := d.Verb(ctx, verb, args, files...)
+	return raw, a.explain(causeOf(ctx, err))
 }
 
 // identity is the `from` of requests; empty lets the daemon choose.

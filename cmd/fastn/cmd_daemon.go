@@ -119,13 +119,13 @@ func showDaemon(a *app, p place) error {
 	if why != nil {
 		return why
 	}
-	return a.write(bytes.NewBufferString(visible(runningText(p, h)) + "\n"))
+	return a.write(bytes.NewBufferString(visible(a.here(runningText(p, h))) + "\n"))
 }
 
 func runningText(p place, h *api.Hello) string {
 	text := fmt.Sprintf("fastnd %s runs, pid %d, socket %s", h.Daemon, h.PID, p.socket)
 	if h.Locked {
-		text += "; it is locked, see fastn status"
+		text += `; it is locked: "fastn status" tells why`
 	}
 	return text
 }

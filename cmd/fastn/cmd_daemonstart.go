@@ -58,7 +58,7 @@ func (a *app) startOwn(p place) error {
 	if err := a.suspendedAt(p); err != nil {
 		return err
 	}
-	switch h, err := a.helloAt(p); {
+	switch h, err := a.settledHello(p); {
 	case err == nil:
 		a.note("it runs already")
 		return a.running(p, h)
@@ -175,7 +175,7 @@ func (a *app) lastWords(died *diedEarly, log *os.File, start int64) error {
 func (a *app) claimHome(p place) (unlock func(), err error) {
 	if err := os.MkdirAll(p.home, 0o700); err != nil {
 		return nil, failed("cannot make the folder %s: %v", p.home, pathCause(err)).
-			WithHint("name a folder of your own with --home: one that is there, or can be made")
+			WithHint("%s", folderHint(err, "name a folder of your own with --home: one that is there, or can be made"))
 	}
 	if owner, ok := ownerOf(p.home); ok && owner != os.Geteuid() { // nothing of ours is left in it
 		return nil, api.Errorf(api.CodeConflict, "the folder %s belongs to user %d: a daemon runs as the owner of its folder", p.home, owner).
@@ -193,13 +193,32 @@ func ownerOf(path string) (uid int, ok bool) {
 	return int(info.Sys().(*syscall.Stat_t).Uid), true
 }
 
+// unusable is a folder that a daemon cannot use, with the system's error behind it.
+type unusable struct {
+	error
+	cause error
+}
+
+func (u unusable) Unwrap() []error { return []error{u.error, u.cause} }
+
+// folderHint tells what to do where the disk takes nothing; else it is other.
+func folderHint(err error, other string) string {
+	switch {
+	case errors.Is(err, syscall.EROFS):
+		return "its disk is mounted read-only: make it writable, or name a folder on another disk with --home"
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return "its disk is full: make room there, or name a folder on another disk with --home"
+	}
+	return other
+}
+
 // lockHome keeps others from starting or stopping the same daemon meanwhile.
 func (a *app) lockHome(p place) (unlock func(), err error) {
 	path := filepath.Join(p.home, lockName)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return nil, failed("cannot use the folder %s: %v", p.home, pathCause(err)).
-			WithHint("name a folder of your own with --home")
+		return nil, unusable{failed("cannot use the folder %s: %v", p.home, pathCause(err)).
+			WithHint("%s", folderHint(err, "name a folder of your own with --home")), err}
 	}
 	if owner, ok := ownerOf(p.home); ok && os.Geteuid() == 0 {
 		_ = f.Chown(owner, -1) // root, who stops it, would else lock its user out
@@ -275,7 +294,7 @@ func openLog(path string) (f *os.File, end int64, err error) {
 	f, err = os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, 0, failed("cannot open the daemon's log %s: %v", path, pathCause(err)).
-			WithHint("move it away, or name another folder with --home")
+			WithHint("%s", folderHint(err, "move it away, or name another folder with --home"))
 	}
 	if end, err = f.Seek(0, io.SeekEnd); err != nil {
 		_ = f.Close()

@@ -44,7 +44,10 @@ func (c *daemonStopCmd) run(a *app) error {
 		return a.stopped(p, "none runs")
 	}
 	unlock, err := a.lockHome(p)
-	if err != nil {
+	switch {
+	case errors.Is(err, syscall.EROFS): // nobody can start one there either
+		return c.stopOwn(a, p)
+	case err != nil:
 		return err
 	}
 	defer unlock()

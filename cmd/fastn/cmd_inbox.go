@@ -235,7 +235,7 @@ func (c *inboxReadCmd) run(a *app) error {
 		a.note("no new messages")
 	}
 	if waiting > 0 {
-		a.note(`%d for programs that listen: "fastn inbox" shows them`, waiting)
+		a.note(`%d for programs that listen: "fastn inbox" shows %s`, waiting, yesNo(waiting == 1, "it", "them"))
 	}
 	return nil
 }

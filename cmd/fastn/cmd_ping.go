@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"time"
 
@@ -29,7 +30,7 @@ func (c *pingCmd) run(a *app) error {
 	}
 	var s pingStats
 	for n := range c.Count {
-		if n > 0 && !sleep(a, time.Duration(c.Interval)) {
+		if n > 0 && sleep(a.ctx, time.Duration(c.Interval)) != nil {
 			break
 		}
 		err := c.one(a, n, &s)
@@ -97,21 +98,12 @@ func (c *pingCmd) summary(a *app, s *pingStats) error {
 
 // transient tells of errors that may be over at the next try.
 func transient(err error) bool {
+	if _, hangs := errors.AsType[noAnswer](err); hangs {
+		return false
+	}
 	switch api.CodeOf(err) {
 	case api.CodePeerUnreachable, api.CodeTimeout, api.CodeOutcomeUnknown:
 		return true
 	}
 	return false
-}
-
-// sleep waits for d; false if the program was interrupted.
-func sleep(a *app, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-a.ctx.Done():
-		return false
-	}
 }

@@ -72,7 +72,7 @@ func (c *statusCmd) once(a *app, before string) error {
 	}
 	a.problems(b, s.Problems)
 	if s.Unread > 0 {
-		fmt.Fprintf(b, "%s, which \"%s\" shows\n\n", yesNo(s.Unread == 1, "one new message", strconv.FormatInt(s.Unread, 10)+" new messages"), a.here("fastn inbox read"))
+		b.WriteString(a.here(yesNo(s.Unread == 1, "one new message", strconv.FormatInt(s.Unread, 10)+" new messages")+`, which "fastn inbox read" shows`) + "\n\n")
 	}
 	a.wanted(b, s.Wanted)
 	pairs(b,

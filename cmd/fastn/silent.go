@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/fastn-stack/fastnd/service/api"
@@ -55,17 +58,57 @@ func forceHint(p place) string {
 	return `"fastn daemon stop --force"`
 }
 
-// silence is how long a request may take before it is looked whether the daemon
-// can answer at all.
-const silence = 2 * time.Second
+const (
+	// silence is how long a request may take before it is looked whether the daemon
+	// can answer at all.
+	silence = 2 * time.Second
+	// patience is how long one that cannot is waited for, once that was told.
+	patience = 5 * time.Second
+)
 
-// tellSuspended notes that an answer will not come by itself.
-func (a *app) tellSuspended() {
+// watched is a ctx for a request that ends, with the error as its cause, some time
+// after it was told that the daemon is stopped by a signal: no answer will come by
+// itself. end must be called; it waits until nothing more is told.
+func (a *app) watched() (ctx context.Context, end func()) {
+	ctx, cancel := context.WithCancelCause(a.ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() { a.watchSilence(ctx, cancel) })
+	return ctx, func() {
+		cancel(nil)
+		watch.Wait()
+	}
+}
+
+func (a *app) watchSilence(ctx context.Context, cancel context.CancelCauseFunc) {
+	if sleep(ctx, silence) != nil {
+		return
+	}
 	p, err := a.locate()
 	if err != nil {
 		return
 	}
-	if err := a.suspendedAt(p); err != nil {
-		a.note("%v; hint: %s", err, a.here(api.AsError(err).Hint))
+	if err = a.suspendedAt(p); err == nil {
+		return
 	}
+	a.note("%v; hint: %s", err, api.AsError(err).Hint)
+	if sleep(ctx, patience) != nil {
+		return
+	}
+	if err = a.suspendedAt(p); err != nil {
+		cancel(givenUp(err))
+	}
+}
+
+// givenUp is the error of a request that lies before a daemon which is stopped.
+func givenUp(suspended error) error {
+	e := api.AsError(suspended)
+	return noAnswer{api.Errorf(e.Code, "%s", e.Message).WithHint("%s; going on it may still do what was asked", e.Hint)}
+}
+
+// causeOf is why a request on a ctx of watched failed with err.
+func causeOf(ctx context.Context, err error) error {
+	if stopped, ok := errors.AsType[noAnswer](context.Cause(ctx)); ok && err != nil {
+		return stopped
+	}
+	return err
 }
