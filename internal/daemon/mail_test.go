@@ -274,3 +274,40 @@ func ownID(t *testing.T, d *testDaemon) identity.ID {
 	}
 	return id
 }
+
+// Sends whose answers nobody awaited arrive in the order of their lines.
+func TestSendsOfOneConnectionKeepTheirOrder(t *testing.T) {
+	testutil.LeakCheck(t)
+	d := start(t, opts{})
+	const n = 200
+	var lines []byte
+	var want []string
+	for i := range n {
+		want = append(want, string(text(fmt.Sprint(i))))
+		lines = api.AppendRequest(lines, &api.Request{ID: fmt.Sprint(i), Type: api.TypeSend, Target: api.TargetSelf,
+			Protocol: api.ProtocolText, Data: text(fmt.Sprint(i))})
+	}
+	raw := d.raw()
+	if _, err := raw.Write(lines); err != nil {
+		t.Fatal(err)
+	}
+	for range n {
+		var r api.Response
+		line, err := raw.in.ReadBytes('\n')
+		if err == nil {
+			err = json.Unmarshal(line, &r)
+		}
+		if err != nil || r.Err() != nil {
+			t.Fatal(err, r.Err())
+		}
+	}
+	var got []string
+	eventually(t, "all are there", func() bool {
+		got = nil
+		for _, m := range verb[api.InboxPage](t, d.c, api.VerbInboxList, api.InboxListArgs{Limit: 1000}).Messages {
+			got = append(got, string(m.Data))
+		}
+		return len(got) == n
+	})
+	wantNames(t, "the inbox", got, want...)
+}

@@ -27,17 +27,18 @@ const sweepTime = 5 * time.Millisecond
 //	lines ──stream, accept──▶ opening ──streaming──▶ raw ──▶ closed
 //	  ▲─────── refused ──────────┘
 type conn struct {
-	s       *Server
-	uc      *net.UnixConn
-	caller  Caller // set before the first request
-	in      lineReader
-	out     writer
-	ctx     context.Context
-	cancel  context.CancelCauseFunc
-	wg      sync.WaitGroup
-	done    chan struct{} // closed when run returns
-	held    int           // bytes that the request being read counts; the reader's
-	refused int           // bytes of lines that were refused, and not yet paid for; the reader's
+	s        *Server
+	uc       *net.UnixConn
+	caller   Caller // set before the first request
+	in       lineReader
+	out      writer
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	wg       sync.WaitGroup
+	done     chan struct{}   // closed when run returns
+	held     int             // bytes that the request being read counts; the reader's
+	lastSend <-chan struct{} // closed when the send that was read last has its place; the reader's
+	refused  int             // bytes of lines that were refused, and not yet paid for; the reader's
 
 	mu         sync.Mutex
 	admitted   bool

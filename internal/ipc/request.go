@@ -140,10 +140,16 @@ func (c *conn) serveVerb(r *api.Request, files []*os.File) {
 		c.dismissing++
 		c.mu.Unlock()
 	}
+	turn := c.turnOf(r)
 	c.aside(func() {
+		defer turn.leave()
 		ctx, cancel := context.WithTimeout(c.ctx, r.Timeout())
 		defer cancel()
-		v, err := c.s.backend.Verb(ctx, c.caller, r, files)
+		ctx, err := turn.wait(ctx)
+		var v any
+		if err == nil {
+			v, err = c.s.backend.Verb(ctx, c.caller, r, files)
+		}
 		var data json.RawMessage
 		if err == nil {
 			data, err = marshal(v)

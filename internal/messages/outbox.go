@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/router"
 	"github.com/fastn-stack/fastnd/internal/sqlite"
 	"github.com/fastn-stack/fastnd/service/api"
 )
@@ -26,9 +27,11 @@ func (s *Store) Put(ctx context.Context, m Message) (Outgoing, error) {
 	r := newOutRow(m)
 	var got Outgoing
 	var refusal error // found before anything was written
-	err := s.write(ctx, func(tx *sqlite.Tx) (err error) {
-		got, refusal, err = s.put(tx, r, uid)
-		return err
+	err := s.sorted(ctx, func(h handle) error {
+		return h.batch.DoPlaced(ctx, router.Placed(ctx), func(tx *sqlite.Tx) (err error) {
+			got, refusal, err = s.put(tx, r, uid)
+			return err
+		})
 	})
 	if err != nil {
 		return Outgoing{}, err

@@ -26,6 +26,24 @@ type Letter struct {
 	Data    json.RawMessage // valid JSON or empty, at most api.MaxPayload bytes
 }
 
+// placedKey is that of WithPlaced's function.
+type placedKey struct{}
+
+// WithPlaced has placed called once the message that is sent with ctx has its place:
+// what is sent from then on comes after it. It may be called more than once, or not
+// at all if the message is refused; it must not wait.
+func WithPlaced(ctx context.Context, placed func()) context.Context {
+	return context.WithValue(ctx, placedKey{}, placed)
+}
+
+// Placed is the function of WithPlaced, one that does nothing if there is none.
+func Placed(ctx context.Context) func() {
+	if placed, ok := ctx.Value(placedKey{}).(func()); ok {
+		return placed
+	}
+	return func() {}
+}
+
 // Mailbox takes mail. It answers each letter after it is on the disk: nil if it
 // is there, also from an earlier time. The error is of the whole mail, of which
 // nothing was taken then, or it is not known what. It is a *Said if it is the

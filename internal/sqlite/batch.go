@@ -62,18 +62,25 @@ type job struct {
 // DB. A full or failing disk fails all functions of the transaction; nothing of
 // them is kept then. A caller whose ctx ends leaves unless its turn has come.
 func (b *Batch) Do(ctx context.Context, fn func(tx *Tx) error) error {
+	return b.DoPlaced(ctx, func() {}, fn)
+}
+
+// DoPlaced is Do that calls placed as soon as fn has its place: functions of later
+// calls run after it.
+func (b *Batch) DoPlaced(ctx context.Context, placed func(), fn func(tx *Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return b.do(ctx, &job{fn: fn, wake: make(chan bool, 1)})
+	return b.do(ctx, placed, &job{fn: fn, wake: make(chan bool, 1)})
 }
 
-func (b *Batch) do(ctx context.Context, j *job) error {
+func (b *Batch) do(ctx context.Context, placed func(), j *job) error {
 	b.mu.Lock()
 	b.queue = append(b.queue, j)
 	lead := !b.leading
 	b.leading = true
 	b.mu.Unlock()
+	placed()
 	if !lead {
 		select {
 		case lead = <-j.wake:

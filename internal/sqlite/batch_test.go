@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -69,6 +70,35 @@ func TestBatchSharesOneCommit(t *testing.T) {
 	wg.Wait()
 	if got := commits.Load(); got != 2 || count(t, db) != n {
 		t.Errorf("%d commits, %d rows", got, count(t, db))
+	}
+}
+
+// A function has its place before those before it are committed.
+func TestBatchTellsOfAPlace(t *testing.T) {
+	testutil.LeakCheck(t)
+	db := openAt(t, filepath.Join(t.TempDir(), "x.db"), notes)
+	b := db.NewBatch(BatchHooks{})
+	const n = 3
+	release := b.hold(t, n)
+	var order []int
+	var wg sync.WaitGroup
+	for i := range n {
+		placed := make(chan struct{})
+		wg.Go(func() {
+			err := b.DoPlaced(t.Context(), func() { close(placed) }, func(tx *Tx) error {
+				order = append(order, i)
+				return putNote(i)(tx)
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		<-placed
+	}
+	release()
+	wg.Wait()
+	if !slices.Equal(order, []int{0, 1, 2}) {
+		t.Errorf("they ran as %v", order)
 	}
 }
 
