@@ -250,6 +250,9 @@ func lostRows(r *sqlite.Recovery, names map[string]string) string {
 	if r.Commits > 0 {
 		lost = append(lost, fmt.Sprintf("at least %d of the last changes", r.Commits))
 	}
+	if r.LogLost {
+		lost = append(lost, "an unknown number of the last changes, perhaps none")
+	}
 	return strings.Join(lost, ", ")
 }
 

@@ -27,6 +27,8 @@ func TestLossesAreTold(t *testing.T) {
 		"mail missing":       {func(t *testing.T, home string) { remove(t, home, messages.File+"*") }, "the messages were missing"},
 		"mail file missing":  {func(t *testing.T, home string) { remove(t, home, messages.File) }, "the messages were missing"},
 		"mail truncated":     {func(t *testing.T, home string) { cut(t, home, messages.File) }, "the messages were damaged"},
+		"store log missing":  {func(t *testing.T, home string) { loseLog(t, home, store.File) }, "an unknown number of the last changes"},
+		"mail log missing":   {func(t *testing.T, home string) { loseLog(t, home, messages.File) }, "the messages were damaged and repaired, lost are an unknown number of the last changes"},
 		"node key missing": {func(t *testing.T, home string) {
 			if err := os.Remove(filepath.Join(home, "keystore", "node.key")); err != nil {
 				t.Fatal(err)
@@ -78,6 +80,14 @@ func remove(t *testing.T, home, pattern string) {
 func cut(t *testing.T, home, name string) {
 	t.Helper()
 	if err := os.Truncate(filepath.Join(home, name), 5000); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// loseLog leaves what a killed daemon does whose log is removed then.
+func loseLog(t *testing.T, home, name string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(home, name+".open"), []byte("00000000000000123456\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -216,6 +216,7 @@ func (b *Batch) attempt(tx *Tx, jobs []*job, guarded bool) (again bool, err erro
 		return false, fmt.Errorf("commit: %w", err)
 	}
 	committed = true
+	b.db.mark.grown()
 	return false, nil
 }
 

@@ -65,7 +65,8 @@ type DB struct {
 	lookers  *sql.DB  // of Read: short statements do not wait for long lists
 	stmts    sync.Map // of Read, *sql.Stmt by text
 	recovery *Recovery
-	batch    *Batch // nil unless one was made
+	batch    *Batch   // nil unless one was made
+	mark     *logMark // nil until it is open
 
 	closeOnce sync.Once
 	closeErr  error
@@ -87,6 +88,9 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 		return nil, fmt.Errorf("finish the repair of %s: %w", path, classify(err))
 	}
 	if err := noteMissing(path); err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, classify(err))
+	}
+	if err := shortLog(path); err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, classify(err))
 	}
 	cut, err := cutLog(path)
@@ -118,6 +122,7 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 	}
 	// Without them the next repair only brings back less, or more is kept.
 	_ = errors.Join(keepLayout(ctx, db.writer, path), pruneDamaged(path))
+	db.mark = newLogMark(path)
 	return db, nil
 }
 
@@ -264,7 +269,11 @@ func (db *DB) Recovery() *Recovery { return db.recovery }
 // was changed, and the error is fn's own, or wraps ErrDamaged where it applies.
 // fn must not keep tx, and must not call Update.
 func (db *DB) Update(ctx context.Context, fn func(tx *sql.Tx) error) error {
-	return damagedFile(db.path, transact(ctx, db.writer, false, fn))
+	err := transact(ctx, db.writer, false, fn)
+	if err == nil {
+		db.mark.grown()
+	}
+	return damagedFile(db.path, err)
 }
 
 // View runs fn on a snapshot that may only be read. Errors as with Update.
@@ -368,7 +377,7 @@ func (db *DB) Close() error {
 	db.closeOnce.Do(func() {
 		// The writer goes last: readers cannot fold the log. Neither can a
 		// connection that has statements left.
-		db.closeErr = errors.Join(db.batch.close(), db.readers.Close(), db.lookers.Close(), db.writer.Close())
+		db.closeErr = errors.Join(db.mark.end(), db.batch.close(), db.readers.Close(), db.lookers.Close(), db.writer.Close())
 	})
 	return db.closeErr
 }

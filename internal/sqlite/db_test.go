@@ -176,7 +176,7 @@ func TestFileModes(t *testing.T) {
 	db := openAt(t, path, notes)
 	insert(t, db, 0, 1)
 	files, err := os.ReadDir(filepath.Dir(path))
-	if err != nil || len(files) != 4 {
+	if err != nil || len(files) != 5 {
 		t.Fatalf("%v, %v", files, err)
 	}
 	for _, f := range files {

@@ -24,6 +24,9 @@ type Recovery struct {
 	// Commits counts those at the log's end that are lost with a bad frame of it.
 	// There may have been one more.
 	Commits int
+	// LogLost tells that the log was gone, or shorter than it had been: what was
+	// committed last may be lost, and nobody knows how much.
+	LogLost bool `json:",omitempty"`
 	// Tables tells for each table, by name, how far it could be read.
 	Tables []TableRecovery
 
@@ -42,7 +45,7 @@ type TableRecovery struct {
 
 // Lost tells whether anything could not be read.
 func (r *Recovery) Lost() bool {
-	return r.Missing || r.Commits > 0 || slices.ContainsFunc(r.Tables, func(t TableRecovery) bool { return t.Lost })
+	return r.Missing || r.LogLost || r.Commits > 0 || slices.ContainsFunc(r.Tables, func(t TableRecovery) bool { return t.Lost })
 }
 
 const (
@@ -58,6 +61,7 @@ func (r Recovery) add(earlier *Recovery) *Recovery {
 		return &r
 	}
 	r.Missing = r.Missing || earlier.Missing
+	r.LogLost = r.LogLost || earlier.LogLost
 	r.Commits += earlier.Commits
 	if r.Log == "" {
 		r.Log = earlier.Log

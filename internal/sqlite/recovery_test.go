@@ -24,7 +24,7 @@ func must(t *testing.T, err error) {
 // copyDB copies a database that is open, as a kill leaves it.
 func copyDB(t *testing.T, from, to string) {
 	t.Helper()
-	for _, part := range []string{"", "-wal", schemaSuffix, recoverySuffix} {
+	for _, part := range []string{"", "-wal", schemaSuffix, recoverySuffix, markSuffix} {
 		raw, err := os.ReadFile(from + part)
 		if errors.Is(err, os.ErrNotExist) {
 			must(t, removeIfThere(to+part))

@@ -95,6 +95,10 @@ func finishSwap(path string) (aside string, err error) {
 	}
 	from := rebuilt[len(rebuilt)-1]
 	aside = path + damagedSuffix + strings.TrimPrefix(from, path+rebuiltSuffix)
+	// A log that is moved is not one that was lost.
+	if err := ignoreAbsent(os.Remove(path + markSuffix)); err != nil {
+		return "", err
+	}
 	// The log first: with the database away, it would meet the rebuilt one.
 	for _, part := range []string{"-wal", ""} {
 		if err := ignoreAbsent(os.Rename(path+part, aside+part)); err != nil {

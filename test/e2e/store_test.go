@@ -72,7 +72,7 @@ type storeCase struct {
 func restoreStore(m *nspawn.Machine) {
 	m.Must("systemctl", "reset-failed", "fastn.socket", "fastnd.service") // the test's own starts do not count
 	m.Must("systemctl", "stop", "fastnd.service")
-	m.Must("sh", "-c", "rm -f /var/lib/fastn/fastn.db-* /var/lib/fastn/fastn.db.damaged-* && cp --preserve=all /root/backup.db "+storeFile)
+	m.Must("sh", "-c", "rm -f /var/lib/fastn/fastn.db-* /var/lib/fastn/fastn.db.open /var/lib/fastn/fastn.db.damaged-* && cp --preserve=all /root/backup.db "+storeFile)
 }
 
 func (s storeTest) run(t *testing.T, m *nspawn.Machine, c storeCase) {
