@@ -161,7 +161,10 @@ type outboxRetryCmd struct {
 }
 
 func (*outboxRetryCmd) Help() string {
-	return `Example:
+	return `One whose time is over, or that was refused, is tried for 7 days from now, whatever --expire said when
+it was sent, and at most until 30 days after that.
+
+Example:
   fastn outbox retry 3f2a`
 }
 

@@ -75,8 +75,9 @@ func (s *Store) Cancel(ctx context.Context, from identity.ID, id string) (Outgoi
 	})
 }
 
-// Retry makes a refused or expired message queued again, with a new life; of a
-// queued one the lane is due now. It keeps its ID and Created, so that it
+// Retry makes a refused or expired message queued again, with a new life of
+// DefaultLife; a queued one whose life is over too. Of any other queued one the lane
+// is due now. It keeps its ID and Created, so that it
 // arrives once even if the first try did; so its life ends MaxLife after
 // Created at the latest. Errors: CodeNotFound, CodeConflict if it was delivered
 // or cancelled, CodeExpired if it is too old or its data was dropped,
@@ -89,6 +90,9 @@ func (s *Store) Retry(ctx context.Context, from identity.ID, id string) (Outgoin
 		case Cancelled:
 			return api.Errorf(api.CodeConflict, "message %s is cancelled", id).WithHint("send it as a new message"), nil
 		case Queued:
+			if !r.Expires.After(s.now()) {
+				break // to be found expired at the next look
+			}
 			r.Tries, r.NextTry, r.Code, r.Reason = 0, time.Time{}, "", ""
 			_, err := tx.Exec("DELETE FROM waits WHERE lane = ?", r.lane)
 			return nil, err
@@ -110,7 +114,8 @@ func (s *Store) requeue(tx *sqlite.Tx, r *outRow) (refusal, err error) {
 	if !ok {
 		return errNotFound(r.ID), nil
 	}
-	if over, _ := s.overQueued(uid, 0); over != nil { // its bytes are counted still
+	counted := r.State == Queued
+	if over, _ := s.overQueued(uid, 0); over != nil && !counted { // its bytes are counted still
 		return over, nil
 	}
 	r.Outgoing = Outgoing{Message: r.Message, State: Queued, Size: r.size}
@@ -122,7 +127,9 @@ func (s *Store) requeue(tx *sqlite.Tx, r *outRow) (refusal, err error) {
 		r.Expires.UnixMicro(), sum[:], r.Seq); err != nil {
 		return nil, err
 	}
-	s.countOut(r.From, 1, 0, 0)
+	if !counted {
+		s.countOut(r.From, 1, 0, 0)
+	}
 	_, err = tx.Exec("DELETE FROM waits WHERE lane = ?", r.lane)
 	return nil, err
 }

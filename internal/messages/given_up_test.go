@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/fastn-stack/fastnd/internal/router"
 	"github.com/fastn-stack/fastnd/internal/testutil"
@@ -92,4 +93,29 @@ func TestCancelledOnItsWay(t *testing.T) {
 			t.Errorf("told %d times", len(told))
 		}
 	})
+}
+
+// A message whose time is over, and that no look has found expired yet, gets a new
+// life as an expired one does.
+func TestRetryOfOneWhoseTimeIsOver(t *testing.T) {
+	testutil.LeakCheck(t)
+	b := newBox(t)
+	m := lane.message("1", "one")
+	m.Created = b.clock.Now()
+	m.Expires = m.Created.Add(time.Second)
+	_, err := b.Put(t.Context(), m)
+	b.must(err)
+	b.must(b.Settle(t.Context(), lane, nil, &Wait{Code: api.CodePeerUnreachable, Reason: "away", NextTry: b.clock.Now()}))
+	b.clock.advance(time.Minute)
+	o, err := b.Retry(t.Context(), lane.From, "1")
+	if err != nil || o.State != Queued || !o.Expires.Equal(b.clock.Now().Add(DefaultLife)) {
+		t.Errorf("%+v, %v", o, err)
+	}
+	if o := b.state(lane.From, "1"); o.State != Queued || o.Reason != "" || !o.Expires.Equal(b.clock.Now().Add(DefaultLife)) {
+		t.Errorf("%+v", o)
+	}
+	if list := b.head(lane); len(list) != 1 {
+		t.Errorf("%+v are to be delivered", list)
+	}
+	b.checkUsage()
 }
