@@ -66,9 +66,26 @@ func (c *sendCmd) run(a *app) error {
 		return a.explain(err)
 	}
 	if c.Wait == "queued" {
-		return a.showSent(sent.MessageID, sent.State)
+		return c.accepted(a, sent)
 	}
 	return c.wait(a, d, sent)
+}
+
+// accepted is --wait=queued. With the id of an earlier message that has failed, or was
+// taken back, nothing is sent.
+func (c *sendCmd) accepted(a *app, sent api.SendResult) error {
+	if err := a.showSent(sent.MessageID, sent.State); err != nil {
+		return err
+	}
+	switch sent.State {
+	case api.StateQueued, api.StateDelivered:
+		return nil
+	}
+	m, err := fetch[api.OutboxMessage](a, api.VerbOutboxShow, api.OutboxArgs{MessageID: sent.MessageID})
+	if err != nil {
+		return err
+	}
+	return messageFailed(m)
 }
 
 // data is what is sent: a text, or --data.
@@ -77,6 +94,8 @@ func (c *sendCmd) data(a *app) (json.RawMessage, error) {
 	case c.Protocol != "" && c.Text != "":
 		return nil, usage("a text goes to the protocol Text; --protocol takes --data").
 			WithHint(`leave --protocol out, or give "--data" as JSON`)
+	case c.Protocol != "" && c.Data == "":
+		return nil, usage("--data is missing: %s takes JSON", c.Protocol).WithHint(`"fastn send --help" shows how to give it`)
 	case c.Protocol != "":
 		return a.readData(c.Data, true)
 	case c.Data != "":
