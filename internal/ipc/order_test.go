@@ -32,9 +32,9 @@ func TestSendsTakeTheirPlacesInOrder(t *testing.T) {
 		return nil, nil
 	})
 	c := dial(t, path)
-	c.send(`{"id":"first","type":"send","target":"self","protocol":"Text"}`)
-	c.send(`{"id":"hasty","type":"send","target":"self","protocol":"Text","timeout_ms":20}`)
-	c.send(`{"id":"third","type":"send","target":"self","protocol":"Text"}`)
+	c.send(`{"id":"first","type":"send","target":"self","protocol":"Text","data":null}`)
+	c.send(`{"id":"hasty","type":"send","target":"self","protocol":"Text","data":null,"timeout_ms":20}`)
+	c.send(`{"id":"third","type":"send","target":"self","protocol":"Text","data":null}`)
 	c.want(c.answer(), "hasty", "timeout")
 	c.want(c.ask(`{"id":"call","type":"call","target":"self","protocol":"Echo","data":{"message":"x"}}`), "call", "ok")
 	if len(begun) > 1 {
@@ -47,4 +47,16 @@ func TestSendsTakeTheirPlacesInOrder(t *testing.T) {
 	if one, two := <-begun, <-begun; one != "first" || two != "third" || len(begun) > 0 {
 		t.Errorf("%s, %s", one, two)
 	}
+}
+
+// A message has data, if only null.
+func TestSendNeedsData(t *testing.T) {
+	path, _, _ := serve(t, ipc.Options{})
+	c := dial(t, path)
+	got := c.ask(`{"id":"1","type":"send","target":"self","protocol":"Orders"}`)
+	c.want(got, "1", "bad_request")
+	if e := got.Err().Error(); e != `"send" needs "data"` {
+		t.Error(e)
+	}
+	c.want(c.ask(`{"id":"2","type":"send","target":"self","protocol":"Orders","data":null}`), "2", "ok")
 }

@@ -46,7 +46,7 @@ func requestTypes() map[string]requestType {
 		api.TypeHello:  {takes: memberData, serve: (*conn).serveHello},
 		api.TypeCall:   {needs: memberTarget | memberProtocol, takes: memberData, serve: (*conn).serveCall},
 		api.TypeStream: {needs: memberTarget | memberProtocol, takes: memberData | memberStream, serve: (*conn).serveStream},
-		api.TypeSend: {needs: memberTarget | memberProtocol, takes: memberData | memberMessageID | memberExpires,
+		api.TypeSend: {needs: memberTarget | memberProtocol | memberData, takes: memberMessageID | memberExpires,
 			serve: (*conn).serveVerb},
 		api.TypeStreamResult: {needs: memberStream, serve: (*conn).serveStreamResult},
 		api.TypeStreamReset:  {needs: memberStream, serve: (*conn).serveStreamReset},

@@ -14,7 +14,7 @@ type Message struct {
 	Protocol string
 	Instance string          // "default" if empty
 	From     string          // Options.From if empty
-	Data     json.RawMessage // valid JSON or empty, at most api.MaxPayload bytes
+	Data     json.RawMessage // valid JSON, at most api.MaxPayload bytes
 	// ID is a UUID, unique among what the identity sends; one is made if empty.
 	ID   string
 	Life time.Duration // api.DefaultMessageLife if 0
