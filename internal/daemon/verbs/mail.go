@@ -118,7 +118,7 @@ func (v *Verbs) outboxList(c call, a api.OutboxListArgs) (any, error) {
 // page is a list's bounds.
 func page(after int64, limit int) (messages.Page, error) {
 	if after < 0 || limit < 0 || limit > longestPage {
-		return messages.Page{}, api.Errorf(api.CodeBadRequest, `"after" must be at least 0, and "limit" from 1 to %d`, longestPage)
+		return messages.Page{}, api.Errorf(api.CodeBadRequest, `"after" must be at least 0, and "limit" from 0 to %d; 0 is %d`, longestPage, defaultPage)
 	}
 	if limit == 0 {
 		limit = defaultPage

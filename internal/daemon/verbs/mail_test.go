@@ -2,6 +2,7 @@ package verbs
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/fastn-stack/fastnd/service/api"
@@ -29,6 +30,21 @@ func TestInEitherCase(t *testing.T) {
 		})
 		if found != c.found || (err == nil) != (c.found != "") {
 			t.Errorf("%v, asked for %s: %q, %v", c.stored, c.asked, found, err)
+		}
+	}
+}
+
+// The error of a page's bounds tells those that are taken.
+func TestPageBounds(t *testing.T) {
+	for limit, want := range map[int]int{0: defaultPage, 1: 1, longestPage: longestPage} {
+		if p, err := page(0, limit); err != nil || p.Limit != want {
+			t.Errorf("%d: %+v, %v", limit, p, err)
+		}
+	}
+	for _, bounds := range [][2]int{{-1, 1}, {0, -1}, {0, longestPage + 1}} {
+		_, err := page(int64(bounds[0]), bounds[1])
+		if api.CodeOf(err) != api.CodeBadRequest || !strings.Contains(err.Error(), `"limit" from 0 to 1000; 0 is 100`) {
+			t.Errorf("%v: %v", bounds, err)
 		}
 	}
 }
