@@ -30,6 +30,9 @@ const (
 	// lossKey is where it keeps what was found missing, a line each, until a
 	// reload: somebody must have seen it.
 	lossKey = "losses"
+	// asideKey is where it keeps until when messages were set aside that a reload
+	// acknowledged, µs since 1970.
+	asideKey = "aside"
 	// lossesKept bounds these lines: the first, and the newest of the others.
 	lossesKept = 8
 )
@@ -214,7 +217,26 @@ func (n *node) forgetLosses(ctx context.Context) error {
 	n.losses.mu.Lock()
 	n.losses.lines, n.losses.unkept = nil, true
 	n.losses.mu.Unlock()
+	if n.mail != nil && n.mail.store.AsideCount() > 0 {
+		now := n.d.o.clock()()
+		if err := n.store.SetMeta(ctx, asideKey, strconv.FormatInt(now.UnixMicro(), 10)); err != nil {
+			return err
+		}
+		if err := n.mail.store.AsideSeen(ctx, now); err != nil {
+			return err
+		}
+	}
 	return n.keepLosses(ctx)
+}
+
+// asideSeen has messages not counted that were acknowledged before this start.
+func (n *node) asideSeen(ctx context.Context, store *messages.Store) error {
+	kept, _ := n.store.Meta(asideKey)
+	until, err := strconv.ParseInt(kept, 10, 64)
+	if err != nil {
+		return nil // none were
+	}
+	return store.AsideSeen(ctx, time.UnixMicro(until))
 }
 
 // tellStore says what became of a damaged store, in one line.
@@ -228,9 +250,12 @@ func tellStore(r *sqlite.Recovery) string {
 
 // tellMail does so of messages.
 func tellMail(how string, r *sqlite.Recovery) string {
-	text := "the messages were " + how + " and repaired, and no message was lost"
+	text := "the messages were " + how + " and repaired, and no message was lost by that; those that were changed are counted apart"
 	if lost := lostRows(r, map[string]string{"outbox": "sent messages", "inbox": "received messages"}); lost != "" {
 		text = "the messages were " + how + " and repaired, lost are " + lost
+		if slices.ContainsFunc(r.Tables, func(t sqlite.TableRecovery) bool { return t.Lost && t.Missing > 0 }) {
+			text += " (with those that were delivered or removed before)"
+		}
 	}
 	return text + leftOf(r)
 }

@@ -130,7 +130,7 @@ func TestRepairsInUseAreTold(t *testing.T) {
 	n.repaired(r)
 	told := func(when string) {
 		t.Helper()
-		want := []string{"the messages were damaged while in use and repaired, lost are 3 received messages; what it was is in /a/b.damaged (two lines) (2 times)",
+		want := []string{"the messages were damaged while in use and repaired, lost are 3 received messages (with those that were delivered or removed before); what it was is in /a/b.damaged (two lines) (2 times)",
 			"the store was damaged while in use and made anew, nothing was lost; what it was is in /a/b.damaged"}
 		var got []string
 		for _, p := range d.status().Problems {

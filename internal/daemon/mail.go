@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -52,7 +53,7 @@ func (n *node) openMail(ctx context.Context) error {
 		return &startError{systemd.MsgStoreDamaged, err}
 	}
 	n.closers = append(n.closers, m.store.Close)
-	if err := n.noteLostMail(ctx, existed, m.store); err != nil {
+	if err := errors.Join(n.noteLostMail(ctx, existed, m.store), n.asideSeen(ctx, m.store)); err != nil {
 		return err
 	}
 	m.courier = messages.NewCourier(messages.CourierOptions{
@@ -254,7 +255,7 @@ func (m *mail) tell(t messages.Notice) {
 
 func (m *mail) aside(a messages.Aside) {
 	m.n.d.log.Error("a message was found changed on the disk and is set aside", systemd.MsgStoreDamaged.Attr(),
-		"box", a.Box, "seq", a.Seq, "from", a.From.String(), "to", a.To.String(), "reason", a.Reason)
+		"box", a.Box, "seq", a.Seq, "message", a.ID, "from", a.From.String(), "to", a.To.String(), "reason", a.Reason)
 	m.tellAside(a)
 }
 
@@ -306,8 +307,12 @@ func clockProblem(by time.Duration) api.Problem {
 // status adds what uid is told of the messages. It does not wait for a repair.
 func (m *mail) status(s *api.Status, uid uint32) {
 	if n := m.store.AsideCount(); n > 0 {
-		s.Problems = append(s.Problems, api.Problem{Text: fmt.Sprintf("%d messages were found changed on the disk and are not delivered", n),
-			Fix: "look at the disk's health, and restore a backup if they matter"})
+		what := "1 message was found changed on the disk and is"
+		if n > 1 {
+			what = fmt.Sprintf("%d messages were found changed on the disk and are", n)
+		}
+		s.Problems = append(s.Problems, api.Problem{Text: what + " not delivered; the daemon's log names each",
+			Fix: "look at the disk's health, restore a backup if they matter, and acknowledge it: " + m.n.d.reloadCommand()})
 	}
 	if since, ok := m.store.Mending(); ok {
 		s.Problems = append(s.Problems, api.Problem{Text: "the messages were found damaged and have been under repair since " + since.Format(time.TimeOnly) +

@@ -1,8 +1,11 @@
 package daemon
 
 import (
+	"database/sql"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/messages"
@@ -30,5 +33,37 @@ func TestSetAsideIsTold(t *testing.T) {
 	}
 	if e := events[1]; e.Contact != "" || e.Message != "" || !strings.Contains(e.Text, "from somebody") || strings.Contains(e.Text, "\x1b") {
 		t.Errorf("%+v", e)
+	}
+}
+
+// Messages that were set aside are told until a reload acknowledges them, also by the
+// next start.
+func TestSetAsideIsAcknowledged(t *testing.T) {
+	testutil.LeakCheck(t)
+	d := start(t, opts{})
+	d.own()
+	d.stop()
+	db, err := sql.Open("sqlite", filepath.Join(d.home, messages.File))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.ExecContext(t.Context(), "INSERT INTO aside (box, seq, found, reason) VALUES ('inbox', 1, ?, '')", time.Now().UnixMicro()); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		d = d.again(t, opts{})
+		if p := d.status().Problems; len(p) != 1 || !strings.HasPrefix(p[0].Text, "1 message was found changed") || !strings.Contains(p[0].Fix, "reload") {
+			t.Fatalf("%+v", p)
+		}
+	}
+	d.mustReload()
+	for range 2 {
+		if p := d.status().Problems; len(p) != 0 {
+			t.Errorf("after it was acknowledged: %+v", p)
+		}
+		d = d.again(t, opts{})
 	}
 }

@@ -100,11 +100,9 @@ func (s *Store) load(ctx context.Context, db *sqlite.DB, batch *sqlite.Batch, us
 				return err
 			}
 		}
-		var aside int64
-		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM aside").Scan(&aside); err != nil {
+		if err := s.countAside(ctx, tx); err != nil {
 			return err
 		}
-		s.aside.Store(aside)
 		return want.load(ctx, tx)
 	})
 }

@@ -91,13 +91,12 @@ func (s *Store) deleteRows(tx *sqlite.Tx, query string, args ...any) (n int, err
 }
 
 func (s *Store) pruneAside(ctx context.Context, before int64) error {
-	var n int64
-	err := s.write(ctx, func(tx *sqlite.Tx) (err error) {
-		n, err = tx.Exec("DELETE FROM aside WHERE found < ?", before)
+	err := s.write(ctx, func(tx *sqlite.Tx) error {
+		_, err := tx.Exec("DELETE FROM aside WHERE found < ?", before)
 		return err
 	})
 	if err == nil {
-		s.aside.Add(-n)
+		err = s.view(ctx, func(tx *sql.Tx) error { return s.countAside(ctx, tx) })
 	}
 	return err
 }

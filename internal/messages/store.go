@@ -93,8 +93,9 @@ type Store struct {
 	cut      bool            // see WasCut
 	onQueued func([]Message) // see OnQueued
 
-	aside atomic.Int64
-	audit atomic.Bool // usage may be wrong since rows were set aside
+	aside     atomic.Int64
+	asideSeen atomic.Int64 // up to when the rows set aside do not count, µs
+	audit     atomic.Bool  // usage may be wrong since rows were set aside
 }
 
 // Open opens or creates dir/messages.db. A damaged file is repaired as far as
@@ -209,8 +210,25 @@ func (s *Store) Mending() (since time.Time, ok bool) {
 	return time.Time{}, false
 }
 
-// AsideCount tells how many rows were set aside and not pruned yet.
+// AsideCount tells how many rows were set aside, and neither pruned nor seen yet.
 func (s *Store) AsideCount() int64 { return s.aside.Load() }
+
+// AsideSeen has rows that were set aside until then count no more.
+func (s *Store) AsideSeen(ctx context.Context, until time.Time) error {
+	return s.view(ctx, func(tx *sql.Tx) error {
+		s.asideSeen.Store(until.UnixMicro())
+		return s.countAside(ctx, tx)
+	})
+}
+
+func (s *Store) countAside(ctx context.Context, tx *sql.Tx) error {
+	var n int64
+	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM aside WHERE found > ?", s.asideSeen.Load()).Scan(&n); err != nil {
+		return err
+	}
+	s.aside.Store(n)
+	return nil
+}
 
 func (s *Store) now() time.Time { return micro(s.o.Now()) }
 

@@ -1,0 +1,45 @@
+package messages
+
+import (
+	"testing"
+	"time"
+
+	"github.com/fastn-stack/fastnd/internal/identity"
+	"github.com/fastn-stack/fastnd/internal/sqlite"
+	"github.com/fastn-stack/fastnd/internal/testutil"
+)
+
+// What somebody has seen of the rows set aside counts no more, what comes later does.
+func TestAsideThatWasSeen(t *testing.T) {
+	testutil.LeakCheck(t)
+	s, err := Open(t.Context(), t.TempDir(), Options{Limits: func() Limits { return Limits{} }, Owner: func(identity.ID) (uint32, bool) { return 0, false }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	now := time.Now()
+	put := func(found time.Time) {
+		t.Helper()
+		err := s.write(t.Context(), func(tx *sqlite.Tx) error {
+			_, err := tx.Exec("INSERT INTO aside (box, seq, found, reason) VALUES ('inbox', 1, ?, '')", found.UnixMicro())
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(now.Add(-time.Hour))
+	put(now)
+	for _, c := range []struct {
+		until time.Time
+		left  int64
+	}{{time.UnixMicro(0), 2}, {now.Add(-time.Minute), 1}, {now, 0}} {
+		if err := s.AsideSeen(t.Context(), c.until); err != nil || s.AsideCount() != c.left {
+			t.Errorf("%v: %d count, want %d, %v", c.until, s.AsideCount(), c.left, err)
+		}
+	}
+	put(now.Add(time.Second))
+	if err := s.AsideSeen(t.Context(), now); err != nil || s.AsideCount() != 1 {
+		t.Errorf("a later one: %d, %v", s.AsideCount(), err)
+	}
+}
