@@ -103,7 +103,8 @@ func TestFailingDisk(t *testing.T) {
 	defer signal.Reset(syscall.SIGXFSZ)
 	var old syscall.Rlimit
 	b.must(syscall.Getrlimit(syscall.RLIMIT_FSIZE, &old))
-	b.must(syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 1 << 20, Max: old.Max}))
+	// More than what the test itself may write: go test's log of opened files is 1 MiB.
+	b.must(syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 8 << 20, Max: old.Max}))
 	acknowledged, err := b.fill(5000)
 	got := b.take(lane.message("1", strings.Repeat("x", 5_000)))
 	b.must(syscall.Setrlimit(syscall.RLIMIT_FSIZE, &old))
