@@ -143,11 +143,11 @@ func (c *daemonRestoreCmd) run(a *app) error {
 
 // restoreFailed makes an error of what fastnd said.
 func restoreFailed(err error, why string) error {
-	e := failed("fastnd did not restore it: %v", err)
+	e := failed("fastnd did not restore it: %v", err).WithHint(`it takes an empty folder, room for it, and what "fastn daemon backup" wrote`)
 	for line := range strings.Lines(why) {
 		line = strings.TrimSuffix(line, "\n")
 		if text, ok := strings.CutPrefix(line, "fastnd: "); ok {
-			e = failed("%s", text)
+			e = failed("%s", text).WithHint("%s", e.Hint)
 		} else if text, ok := strings.CutPrefix(line, "hint: "); ok {
 			e = e.WithHint("%s", text)
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/fastn-stack/fastnd/service/api"
@@ -44,7 +45,7 @@ list of processes.
 
 Example:
   fastn contact add bob - < ticket
-  fastn contact add bob 0a1b… --address /ip4/192.0.2.7/udp/4100/quic-v1/p2p/12D3KooW…`
+  fastn contact add bob 0a1b… --address /ip4/192.0.2.7/tcp/4100/p2p/12D3…`
 }
 
 func (c *contactAddCmd) run(a *app) error {
@@ -146,11 +147,29 @@ func (*contactRemoveCmd) Help() string {
 }
 
 func (c *contactRemoveCmd) run(a *app) error {
+	waiting := 0
+	if !a.flags.JSON && !a.flags.Quiet {
+		_ = a.outboxPages(false, func(m api.OutboxMessage) bool { // if not told, it is not said
+			if m.Contact == c.Name && m.State == api.StateQueued {
+				waiting++
+			}
+			return true
+		})
+	}
 	raw, err := a.verb(api.VerbContactRemove, api.NameArgs{Name: c.Name})
 	if err != nil {
 		return err
 	}
-	return a.done(raw, "removed contact %s", c.Name)
+	if err := a.done(raw, "removed contact %s", c.Name); err != nil || waiting == 0 {
+		return err
+	}
+	what, are, it := "one message", "waits and is", "it"
+	if waiting > 1 {
+		what, are, it = strconv.Itoa(waiting)+" messages", "wait and are", "one"
+	}
+	a.note(`%s to %s %s still tried: "fastn outbox" shows %s, "fastn outbox cancel MESSAGE" takes %s back`,
+		what, c.Name, are, yesNo(waiting == 1, "it", "them"), it)
+	return nil
 }
 
 type contactBlockCmd struct {

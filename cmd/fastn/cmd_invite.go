@@ -20,7 +20,7 @@ of each other. Hand it over on a way that others cannot read.
 Example:
   fastn invite --for bob
   fastn invite --qr > /dev/null
-  fastn invite --for bob --expires 1h | ssh bob.example fastn contact add alice -`
+  fastn invite --for bob | ssh bob.example fastn contact add alice -`
 }
 
 func (c *inviteCmd) run(a *app) error {

@@ -11,12 +11,14 @@ import (
 
 type outboxCmd struct {
 	List   outboxListCmd   `cmd:"" default:"withargs" help:"List messages that are not delivered (what fastn outbox does by itself)."`
+	Show   outboxShowCmd   `cmd:"" help:"Show one message, with the whole reason."`
 	Cancel outboxCancelCmd `cmd:"" help:"Take a queued message back, or a refused or expired one off the list."`
 	Retry  outboxRetryCmd  `cmd:"" help:"Try a message at once; a refused or expired one is queued again."`
 }
 
 func (*outboxCmd) Help() string {
-	return `Messages that you sent. Each waits on this machine's disk until it is on the receiver's.
+	return `Each waits on this machine's disk until it is on the receiver's. Delivered and cancelled ones are
+listed with --all.
 
 Example:
   fastn outbox
@@ -49,7 +51,7 @@ func (c *outboxListCmd) run(a *app) error {
 		return a.printValue(all)
 	}
 	if len(all) == 0 {
-		a.note("%s", yesNo(c.All, "no messages", "nothing waits: what you sent is delivered"))
+		a.note("%s", yesNo(c.All, "no messages", "nothing waits to be delivered"))
 		return nil
 	}
 	if err := a.showOutbox(all...); err != nil {
@@ -85,22 +87,34 @@ func (a *app) outboxPages(all bool, each func(api.OutboxMessage) bool) error {
 
 func (a *app) showOutbox(list ...api.OutboxMessage) error {
 	rows := make([][]string, 0, len(list))
+	cut := false
 	for _, m := range list {
-		next := ""
-		if m.NextTry != nil {
-			next = clock(*m.NextTry)
-			if m.NextTry.Before(time.Now()) {
-				next = "now"
-			}
-			if m.Expires.Before(time.Now()) {
-				next = "never: its time is over"
-			}
-		}
-		rows = append(rows, []string{shortID(m.MessageID), shortName(m.Contact, m.To), m.Protocol, clock(m.Created), m.State, next, reason(m)})
+		why, short := a.clipped(m)
+		cut = cut || short
+		rows = append(rows, []string{shortID(m.MessageID), shortName(m.Contact, m.To), m.Protocol, clock(m.Created), m.State, nextTry(m), why})
 	}
 	var b bytes.Buffer
 	a.table(&b, []string{"MESSAGE", "TO", "PROTOCOL", "SENT", "STATE", "NEXT TRY", "REASON"}, rows)
-	return a.write(&b)
+	if err := a.write(&b); err != nil {
+		return err
+	}
+	if cut {
+		a.note(`"fastn outbox show MESSAGE" shows the whole reason`)
+	}
+	return nil
+}
+
+// nextTry tells when a message is tried again; "" if it is not.
+func nextTry(m api.OutboxMessage) string {
+	switch {
+	case m.NextTry == nil:
+		return ""
+	case m.Expires.Before(time.Now()):
+		return "never: its time is over"
+	case m.NextTry.Before(time.Now()):
+		return "now"
+	}
+	return clock(*m.NextTry)
 }
 
 // shortID is enough of a message's id for a person; commands take it for the whole.
@@ -171,15 +185,22 @@ Example:
 func (c *outboxRetryCmd) run(a *app) error { return a.outboxVerb(api.VerbOutboxRetry, c.ID) }
 
 func (a *app) outboxVerb(verb, word string) error {
+	m, printed, err := a.outboxMessage(verb, word)
+	if printed || err != nil {
+		return err
+	}
+	return a.showOutbox(m)
+}
+
+// outboxMessage runs a verb that answers with the message that word names; printed
+// tells that its JSON was asked for and is out.
+func (a *app) outboxMessage(verb, word string) (m api.OutboxMessage, printed bool, err error) {
 	id, err := wholeID(a, "outbox", word, func(each func(string) bool) error {
 		return a.outboxPages(true, func(m api.OutboxMessage) bool { return each(m.MessageID) })
 	})
 	if err != nil {
-		return err
+		return m, false, err
 	}
-	var m api.OutboxMessage
-	if printed, err := a.ask(verb, api.OutboxArgs{MessageID: id}, &m); printed || err != nil {
-		return err
-	}
-	return a.showOutbox(m)
+	printed, err = a.ask(verb, api.OutboxArgs{MessageID: id}, &m)
+	return m, printed, err
 }

@@ -44,7 +44,7 @@ func commands() []command {
 		{"listen", "Serve a protocol of your own.", func() any { return &listenCmd{} }},
 		{"send", "Send a durable message.", func() any { return &sendCmd{} }},
 		{"inbox", "Messages you received.", func() any { return &inboxCmd{} }},
-		{"outbox", "Messages you sent that are not delivered.", func() any { return &outboxCmd{} }},
+		{"outbox", "Messages you sent.", func() any { return &outboxCmd{} }},
 		{"peers", "Show connections and their paths.", func() any { return &peersCmd{} }},
 		{"watch", "Print events as they happen.", func() any { return &watchCmd{} }},
 		{"completion", "Print the completion script of a shell.", func() any { return &completionCmd{} }},

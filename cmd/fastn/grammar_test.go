@@ -67,6 +67,9 @@ func TestEveryCommandHasHelpWithExamplesThatParse(t *testing.T) {
 					t.Errorf("%s: an example without fastn: %q", n.FullPath(), line)
 					continue
 				}
+				if width := len("  ") + textWidth(line); width > 80 { // the help is indented once more
+					t.Errorf("%s: an example of %d columns: %q", n.FullPath(), width, line)
+				}
 				words := shellWords(t, line[at:])
 				if err := parses(t, words[1:]); err != nil {
 					t.Errorf("%s: example %q: %v", n.FullPath(), line, err)

@@ -189,7 +189,7 @@ type full struct{ left int }
 func (f *full) Write(p []byte) (int, error) {
 	n := min(len(p), f.left)
 	if f.left -= n; n < len(p) {
-		return n, errors.New("no space left on device")
+		return n, &os.PathError{Op: "write", Path: "client", Err: errors.New("no space left on device")}
 	}
 	return n, nil
 }
@@ -201,7 +201,7 @@ func TestWriteFails(t *testing.T) {
 	if err == nil {
 		err = w.Database("messages.db", filepath.Join(dir, "messages.db"))
 	}
-	if !errors.Is(err, ErrSink) {
+	if !errors.Is(err, ErrSink) || err.Error() != "cannot write the backup: no space left on device" {
 		t.Errorf("a full disk: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

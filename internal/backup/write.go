@@ -89,6 +89,9 @@ func (s *sink) Write(p []byte) (int, error) {
 	}
 	n, err := s.w.Write(p)
 	s.b.size += int64(n)
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		err = p.Err // the file came as a descriptor: it has no name here
+	}
 	if err != nil {
 		return n, fmt.Errorf("%w: %w", ErrSink, err)
 	}

@@ -37,6 +37,9 @@ func Restore(ctx context.Context, o Options, file string) (Restored, error) {
 		return Restored{}, api.Errorf(api.CodeNotFound, "cannot read the backup: %v", err).WithHint(`name a file that "fastn daemon backup" made`)
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		return Restored{}, api.Errorf(api.CodeBadRequest, "cannot read the backup: %s is a folder", file).WithHint(`name a file that "fastn daemon backup" made`)
+	}
 	r := Restored{Dir: systemState}
 	var beside []string
 	if o.perUser() {

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"bytes"
+	"strconv"
+	"strings"
+
+	"github.com/fastn-stack/fastnd/service/api"
+)
+
+type outboxShowCmd struct {
+	ID string `arg:"" name:"message" help:"The message's id, or its beginning." complete:"outbox"`
+}
+
+func (*outboxShowCmd) Help() string {
+	return `Tells all that is known of it, with the whole reason why it waits or failed.
+
+Example:
+  fastn outbox show 3f2a`
+}
+
+func (c *outboxShowCmd) run(a *app) error {
+	m, printed, err := a.outboxMessage(api.VerbOutboxShow, c.ID)
+	if printed || err != nil {
+		return err
+	}
+	to := m.To
+	if m.Contact != "" {
+		to = m.Contact + ", " + to
+	}
+	fields := []string{"message", m.MessageID, "to", to, "protocol", m.Protocol}
+	if m.Instance != "" {
+		fields = append(fields, "instance", m.Instance)
+	}
+	fields = append(fields, "size", strconv.FormatInt(m.Size, 10)+" bytes", "sent", clock(m.Created), "expires", clock(m.Expires),
+		"state", m.State, "tries", strconv.Itoa(m.Tries))
+	if next := nextTry(m); next != "" {
+		fields = append(fields, "next try", next)
+	}
+	if why := reason(m); why != "" { // of a peer's addresses each has its own
+		fields = append(fields, "reason", strings.ReplaceAll(why, "; ", ";\n"))
+	}
+	var b bytes.Buffer
+	pairs(&b, fields...)
+	return a.write(&b)
+}
+
+// clipped is a message's reason in a table, cut to one line of a terminal.
+func (a *app) clipped(m api.OutboxMessage) (text string, cut bool) {
+	text = visible(reason(m))
+	room := a.columns() - len(foldIndent)
+	if room <= 0 || textWidth(text) <= room {
+		return text, false
+	}
+	return clip(text, room), true
+}
