@@ -42,7 +42,13 @@ func (c *outboxShowCmd) run(a *app) error {
 	}
 	var b bytes.Buffer
 	pairs(&b, fields...)
-	return a.write(&b)
+	if err := a.write(&b); err != nil {
+		return err
+	}
+	if m.State == api.StateQueued && m.Code == api.CodePeerUnreachable {
+		a.note("a machine that has moved is found again once it connects here: ask its user to run fastn ping")
+	}
+	return nil
 }
 
 // clipped is a message's reason in a table, cut to one line of a terminal.
