@@ -13,6 +13,7 @@ import (
 	"github.com/fastn-stack/fastnd/internal/store"
 	"github.com/fastn-stack/fastnd/internal/testutil"
 	"github.com/fastn-stack/fastnd/service/api"
+	"github.com/fastn-stack/fastnd/service/client"
 )
 
 // What is gone after a stop is told until somebody has seen it.
@@ -210,5 +211,30 @@ func TestSpareConnections(t *testing.T) {
 	releases[0]()
 	if _, err := s.take(full); err != nil {
 		t.Errorf("one was given back: %v", err)
+	}
+}
+
+// What is acknowledged after the file was removed is in another one, and that the
+// first is gone is told.
+func TestMessagesRemovedInUse(t *testing.T) {
+	testutil.LeakCheck(t)
+	d := start(t, opts{})
+	own := d.own()
+	d.send(client.Message{Target: own.ID52, Data: text("gone")})
+	remove(t, d.home, messages.File)
+	id := d.send(client.Message{Target: own.ID52, Data: text("kept")}).MessageID
+	if m := d.final(id); m.State != api.StateDelivered {
+		t.Fatalf("%+v", m)
+	}
+	told := func() bool {
+		p := d.status().Problems
+		return len(p) == 1 && strings.Contains(p[0].Text, "removed while in use")
+	}
+	if !told() {
+		t.Errorf("%+v", d.status().Problems)
+	}
+	d = d.again(t, opts{})
+	if m := d.final(id); m.State != api.StateDelivered || !told() {
+		t.Errorf("after another start: %+v, %+v", m, d.status().Problems)
 	}
 }

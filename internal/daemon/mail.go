@@ -290,7 +290,11 @@ func (m *mail) diskRefused(err error) {
 
 // recovered is told of damage that was repaired while in use.
 func (m *mail) recovered(r *sqlite.Recovery) {
-	m.n.lost(tellMail("damaged while in use", r), r.Cause, m.store.Told)
+	text := tellMail("damaged while in use", r)
+	if r.Missing { // the log may still hold some
+		text = "the file of the messages was removed while in use: those that waited to be sent and those that were received are gone, but for the last ones perhaps"
+	}
+	m.n.lost(text, r.Cause, m.store.Told)
 	m.checkSoon()
 }
 

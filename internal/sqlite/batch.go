@@ -212,6 +212,9 @@ func (b *Batch) attempt(tx *Tx, jobs []*job, guarded bool) (again bool, err erro
 			return false, err
 		}
 	}
+	if err := b.db.place.check(); err != nil {
+		return false, err
+	}
 	if _, err := tx.Exec("COMMIT"); err != nil {
 		return false, fmt.Errorf("commit: %w", err)
 	}

@@ -66,7 +66,8 @@ type DB struct {
 	stmts    sync.Map // of Read, *sql.Stmt by text
 	recovery *Recovery
 	batch    *Batch   // nil unless one was made
-	mark     *logMark // nil until it is open
+	mark     *logMark // nil until it is open, as is the next
+	place    *place
 
 	closeOnce sync.Once
 	closeErr  error
@@ -122,7 +123,7 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 	}
 	// Without them the next repair only brings back less, or more is kept.
 	_ = errors.Join(keepLayout(ctx, db.writer, path), pruneDamaged(path))
-	db.mark = newLogMark(path)
+	db.mark, db.place = newLogMark(path), newPlace(path)
 	return db, nil
 }
 
@@ -269,7 +270,12 @@ func (db *DB) Recovery() *Recovery { return db.recovery }
 // was changed, and the error is fn's own, or wraps ErrDamaged where it applies.
 // fn must not keep tx, and must not call Update.
 func (db *DB) Update(ctx context.Context, fn func(tx *sql.Tx) error) error {
-	err := transact(ctx, db.writer, false, fn)
+	err := transact(ctx, db.writer, false, func(tx *sql.Tx) error {
+		if err := fn(tx); err != nil {
+			return err
+		}
+		return db.place.check()
+	})
 	if err == nil {
 		db.mark.grown()
 	}
