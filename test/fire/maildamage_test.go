@@ -190,6 +190,9 @@ func (w *damaged) check(what string, d *process.Daemon, count int) {
 		return
 	}
 	told := fmt.Sprintf("%d messages were found changed", count)
+	if count == 1 {
+		told = "1 message was found changed"
+	}
 	if p := problems(w.t, d); !slices.ContainsFunc(p, func(p api.Problem) bool { return strings.Contains(p.Text, told) }) {
 		w.t.Errorf("%s: the problems are %+v, want %q", what, p, told)
 	}
