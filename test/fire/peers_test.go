@@ -34,6 +34,7 @@ type attacker struct {
 	host host.Host
 	node identity.Key
 	id   identity.Key
+	own  func() []byte // its delegation of its own node
 }
 
 // newAttacker makes one that listens on a multiaddr, or with an IP address one
@@ -41,6 +42,9 @@ type attacker struct {
 func newAttacker(t testing.TB, listen string) *attacker {
 	t.Helper()
 	a := &attacker{t: t, node: p2ptest.Key(t), id: p2ptest.Key(t)}
+	// One, as a node has it: each is remembered, up to thousands, so that new ones
+	// look like a leak.
+	a.own = sync.OnceValue(func() []byte { return a.delegation(a.node.ID()) })
 	var done func() error
 	var err error
 	if ip := net.ParseIP(listen); ip != nil {
@@ -120,7 +124,7 @@ func (a *attacker) befriend(d *process.Daemon, name string) {
 // open is an Open of the attacker's identity.
 func (a *attacker) open(kind wire.Kind, to identity.ID, protocol string) *wire.Frame {
 	return &wire.Frame{Body: &wire.Frame_Open{Open: &wire.Open{
-		From: a.delegation(a.node.ID()), To: to[:], Protocol: protocol, Kind: kind}}}
+		From: a.own(), To: to[:], Protocol: protocol, Kind: kind}}}
 }
 
 // rawStream is a stream of our protocol to a daemon.
