@@ -71,6 +71,7 @@ func TestTurnsRest(t *testing.T) {
 				release(false)
 			}
 		}
+		synctest.Wait() // for who ends the rest
 		if len(s.of) != 0 {
 			t.Errorf("%d turns are remembered that nobody has", len(s.of))
 		}
