@@ -84,6 +84,7 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
+	at := newPlace(path)
 	aside, err := finishSwap(path)
 	if err != nil {
 		return nil, fmt.Errorf("finish the repair of %s: %w", path, classify(err))
@@ -123,7 +124,10 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 	}
 	// Without them the next repair only brings back less, or more is kept.
 	_ = errors.Join(keepLayout(ctx, db.writer, path), pruneDamaged(path))
-	db.mark, db.place = newLogMark(path), newPlace(path)
+	if err := at.opened(); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	db.mark, db.place = newLogMark(path), at
 	return db, nil
 }
 

@@ -37,3 +37,24 @@ func TestRemovedWhileOpen(t *testing.T) {
 		}
 	}
 }
+
+// Another disk in the place of ours is not written beside: what was committed to the
+// one that nobody sees any more would be gone with the next start.
+func TestAnotherDiskInItsPlace(t *testing.T) {
+	testutil.LeakCheck(t)
+	dir := filepath.Join(t.TempDir(), "home")
+	must(t, os.Mkdir(dir, 0o700))
+	path := filepath.Join(dir, "x.db")
+	db := openAt(t, path, notes)
+	batch := db.NewBatch(BatchHooks{})
+	must(t, os.Rename(dir, dir+".away"))
+	must(t, os.Mkdir(dir, 0o700))
+	if err := batch.Do(t.Context(), putNote(1)); err != nil {
+		t.Errorf("the disk is away, with all that is on it: %v", err)
+	}
+	must(t, os.WriteFile(path, nil, 0o600))
+	if err := batch.Do(t.Context(), putNote(2)); !errors.Is(err, ErrDisk) {
+		t.Errorf("another one is there: %v", err)
+	}
+	must(t, db.Close())
+}

@@ -48,9 +48,21 @@ func TestDiskFails(t *testing.T) {
 	send := func(text string) (api.SendResult, error) {
 		return d.Client.Send(t.Context(), client.Message{Target: api.TargetSelf, Protocol: api.ProtocolText, Data: textData(text)})
 	}
-	if _, err := send("before"); err != nil {
-		t.Fatal(err)
+	deliver := func(text string) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		sent, err := send(text)
+		if err != nil {
+			t.Fatal(full(err))
+		}
+		if m, err := d.Client.WaitFinal(ctx, sent.MessageID); err != nil || m.State != api.StateDelivered {
+			t.Fatalf("%q: %+v, %v", text, m, full(err))
+		}
 	}
+	// Not under way when the disk dies: this way to have it die tells success of what
+	// is just being synced.
+	deliver("before")
 
 	shutdown(t, d.Home)
 	if _, err := send("refused"); api.CodeOf(err) != api.CodeStorage || api.AsError(err).Hint == "" {
@@ -87,11 +99,7 @@ func TestDiskFails(t *testing.T) {
 	if err := add("After"); err != nil {
 		t.Fatal(err)
 	}
-	if sent, err := send("after"); err != nil {
-		t.Error(full(err))
-	} else if _, err := d.Client.WaitFinal(ctx, sent.MessageID); err != nil {
-		t.Error(full(err))
-	}
+	deliver("after")
 	if err := d.Kill(); err != nil {
 		t.Fatal(err)
 	}
