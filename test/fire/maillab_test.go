@@ -36,6 +36,7 @@ type line struct {
 	mu    sync.Mutex
 	sizes []int  // of the messages that were tried
 	acked []bool // what the daemon acknowledged
+	told  []bool // what it told to be delivered
 	codes map[api.Code]int
 	done  int // so many were compared already
 }
@@ -100,7 +101,7 @@ func (l *line) try(ctx context.Context, n int, text string) error {
 func (l *line) send(ctx context.Context, t *testing.T, size int, doubts bool) {
 	l.mu.Lock()
 	n := len(l.sizes)
-	l.sizes, l.acked = append(l.sizes, size), append(l.acked, false)
+	l.sizes, l.acked, l.told = append(l.sizes, size), append(l.acked, false), append(l.told, false)
 	l.mu.Unlock()
 	text := l.text(n, size)
 	began := time.Now()
@@ -138,6 +139,9 @@ func (l *line) send(ctx context.Context, t *testing.T, size int, doubts bool) {
 			return
 		}
 	}
+	if rand.N(8) == 0 {
+		l.follow(ctx, n)
+	}
 	// What was sent is no second message, nor may it change.
 	if rand.N(50) != 0 {
 		return
@@ -147,6 +151,19 @@ func (l *line) send(ctx context.Context, t *testing.T, size int, doubts bool) {
 	}
 	if err := l.try(ctx, n, text); err != nil && !passingCode(err) {
 		t.Errorf("%s: message %d again: %v", l.name, n, err)
+	}
+}
+
+// follow waits for a while for the news that message n was delivered.
+func (l *line) follow(ctx context.Context, n int) {
+	ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	defer cancel()
+	c := client.New(l.d.Socket, client.Options{Name: "follower", From: l.from})
+	defer c.Close()
+	if m, err := c.WaitFinal(ctx, l.id(n)); err == nil && m.State == api.StateDelivered {
+		l.mu.Lock()
+		l.told[n] = true
+		l.mu.Unlock()
 	}
 }
 
@@ -163,6 +180,7 @@ type office struct {
 	x, y  *process.Daemon
 	lines []*line
 	heard *hearing // what a program at y was told
+	told  int      // messages of which the sender heard that they were delivered
 	// wrong is told of what arrived and should not have, or not like this.
 	wrong func(format string, args ...any)
 
@@ -247,6 +265,7 @@ func (o *office) settle(t *testing.T) (arrived, missing int) {
 		}
 	}
 	for _, l := range o.lines {
+		o.told += l.stillDelivered(t, o.wrong)
 		a, m := l.compare(got[l.name], o.wrong)
 		arrived, missing = arrived+a, missing+m
 		delete(got, l.name)
@@ -260,6 +279,26 @@ func (o *office) settle(t *testing.T) (arrived, missing int) {
 		o.wrong("messages of nobody: %.500v", got)
 	}
 	return arrived, missing
+}
+
+// stillDelivered asks for what was told to be delivered since the last look: it is so
+// for good, whatever happened to the record of it.
+func (l *line) stillDelivered(t *testing.T, wrong func(string, ...any)) (told int) {
+	c := client.New(l.d.Socket, client.Options{Name: "follower", From: l.from})
+	defer c.Close()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for n := l.done; n < len(l.told); n++ {
+		if !l.told[n] {
+			continue
+		}
+		told++
+		var m api.OutboxMessage
+		if err := c.Verb(t.Context(), api.VerbOutboxShow, api.OutboxArgs{MessageID: l.id(n)}, &m); err != nil || m.State != api.StateDelivered {
+			wrong("%s: message %d was told to be delivered and is %q: %v", l.name, n, m.State, err)
+		}
+	}
+	return told
 }
 
 // compare checks one line, from where it ended before.
@@ -286,6 +325,9 @@ func (l *line) compare(texts []string, wrong func(string, ...any)) (arrived, mis
 	}
 	firstLost, lastLost := -1, -1
 	for n := l.done; n < len(l.acked); n++ {
+		if l.told[n] && !there[n] {
+			wrong("%s: message %d was told to be delivered, and is not there", l.name, n)
+		}
 		if there[n] {
 			arrived++
 		} else if l.acked[n] {
