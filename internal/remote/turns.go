@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -21,7 +22,9 @@ type turns struct {
 
 type turn struct {
 	held  chan struct{} // holds one while somebody has the turn
+	rest  time.Time     // nobody has it before; guarded by held
 	users int           // that have it or wait; guarded by turns.mu
+	until time.Time     // rest, for who does not have the turn; guarded by turns.mu
 }
 
 // mostRest bounds the rest behind a frame.
@@ -30,36 +33,70 @@ const mostRest = 250 * time.Millisecond
 // take waits for id's turn, or for the end of ctx. release does not wait; full tells
 // that a rest is due.
 func (s *turns) take(ctx context.Context, id identity.ID) (release func(full bool), err error) {
+	t := s.enter(id)
+	select {
+	case t.held <- struct{}{}:
+	case <-ctx.Done():
+		s.leave(id, t)
+		return nil, ctx.Err()
+	}
+	if err := sleepUntil(ctx, t.rest); err != nil {
+		s.leave(id, t)
+		<-t.held
+		return nil, err
+	}
+	began := time.Now()
+	return func(full bool) {
+		if full {
+			t.rest = time.Now().Add(min(time.Since(began), mostRest))
+			s.mu.Lock()
+			t.until = t.rest
+			s.mu.Unlock()
+		}
+		s.leave(id, t)
+		<-t.held
+	}, nil
+}
+
+func (s *turns) enter(id identity.ID) *turn {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.of == nil {
 		s.of = make(map[identity.ID]*turn)
 	}
 	t := s.of[id]
 	if t == nil {
+		now := time.Now()
+		maps.DeleteFunc(s.of, func(_ identity.ID, t *turn) bool { return t.idle(now) })
 		t = &turn{held: make(chan struct{}, 1)}
 		s.of[id] = t
 	}
 	t.users++
-	s.mu.Unlock()
-	leave := func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if t.users--; t.users == 0 {
-			delete(s.of, id)
-		}
+	return t
+}
+
+// leave is for who has the turn, or stops waiting. A rest is remembered.
+func (s *turns) leave(id identity.ID, t *turn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t.users--; t.idle(time.Now()) {
+		delete(s.of, id)
 	}
+}
+
+func (t *turn) idle(now time.Time) bool { return t.users == 0 && !t.until.After(now) }
+
+func sleepUntil(ctx context.Context, when time.Time) error {
+	d := time.Until(when)
+	if d <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
 	select {
-	case t.held <- struct{}{}:
-		began, free := time.Now(), func() { <-t.held; leave() }
-		return func(full bool) {
-			if !full {
-				free()
-				return
-			}
-			time.AfterFunc(min(time.Since(began), mostRest), free)
-		}, nil
+	case <-timer.C:
+		return nil
 	case <-ctx.Done():
-		leave()
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
 }

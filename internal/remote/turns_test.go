@@ -71,7 +71,16 @@ func TestTurnsRest(t *testing.T) {
 				release(false)
 			}
 		}
-		synctest.Wait() // for who ends the rest
+		// A rest is remembered while nobody waits, and forgotten later.
+		for i, id := range []identity.ID{a, b, {3}} {
+			release, err := s.take(t.Context(), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+			release(i < 2)
+			time.Sleep(time.Second)
+		}
 		if len(s.of) != 0 {
 			t.Errorf("%d turns are remembered that nobody has", len(s.of))
 		}
