@@ -2,18 +2,12 @@ package main
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
-	_ "modernc.org/sqlite" // the driver that fastnd uses
 
 	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/messages"
@@ -26,6 +20,16 @@ var text = json.RawMessage(`{"text":"hello, this is a message of an ordinary len
 
 var wideQueues = append([]string{}, append(wideBudgets, "per_uid_queued_messages = 10000000", `per_uid_queued_bytes = "100GiB"`,
 	"per_peer_unread_messages = 10000000", `per_peer_unread_bytes = "100GiB"`)...)
+
+// sendNothing asks for what is refused as late as can be before anything is stored:
+// what all but the storing costs.
+func sendNothing(ctx context.Context, c *client.Client, target string) error {
+	_, err := c.Send(ctx, client.Message{Target: target, Protocol: api.ProtocolText, Data: json.RawMessage(`{"text":1}`)})
+	if api.CodeOf(err) != api.CodeBadRequest {
+		return fmt.Errorf("not refused: %w", err)
+	}
+	return nil
+}
 
 func send(ctx context.Context, c *client.Client, target string) (api.SendResult, error) {
 	return c.Send(ctx, client.Message{Target: target, Protocol: api.ProtocolText, Data: text})
@@ -61,16 +65,23 @@ func sendRates(ctx context.Context, b *bench) (err error) {
 	}
 	defer disk.Close()
 	const long = time.Second
-	var ones, syncs, many, inserts []float64
+	one := func(ctx context.Context, c *client.Client) error {
+		_, err := send(ctx, c, "peer")
+		return err
+	}
+	none := func(ctx context.Context, c *client.Client) error { return sendNothing(ctx, c, "peer") }
+	var ones, syncs, many, inserts, oneNothing, manyNothing []float64
 	for range 7 {
 		for _, m := range []struct {
 			to   *[]float64
 			rate func() (float64, error)
 		}{
 			{&syncs, func() (float64, error) { return disk.syncs(long / 2) }},
-			{&ones, func() (float64, error) { return sendRate(ctx, x.Socket, 1, long) }},
+			{&ones, func() (float64, error) { return sendRate(ctx, x.Socket, 1, long, one) }},
+			{&oneNothing, func() (float64, error) { return sendRate(ctx, x.Socket, 1, long/2, none) }},
 			{&inserts, func() (float64, error) { return disk.inserts(long / 2) }},
-			{&many, func() (float64, error) { return sendRate(ctx, x.Socket, 64, long) }},
+			{&many, func() (float64, error) { return sendRate(ctx, x.Socket, 64, long, one) }},
+			{&manyNothing, func() (float64, error) { return sendRate(ctx, x.Socket, 64, long/2, none) }},
 		} {
 			r, err := m.rate()
 			if err != nil {
@@ -79,12 +90,16 @@ func sendRates(ctx context.Context, b *bench) (err error) {
 			*m.to = append(*m.to, r)
 		}
 	}
-	b.add(atLeast("durable sends a second, 1 client", median(ones), "/s", median(syncs), "the disk's fdatasync", 0.5),
-		atLeast("durable sends a second, 64 clients", median(many), "/s", median(inserts), "bare inserts in batches of 64", 0.2))
+	syncRate := median(syncs)
+	b.add(atLeast("durable sends a second, 1 client", median(ones), "/s", syncRate, "the disk's fdatasync", 0.5),
+		beside("the same, if to store one took a sync and no time else", 1/(1/median(oneNothing)+1/syncRate), "/s", syncRate, "the disk's fdatasync"),
+		atLeast("durable sends a second, 64 clients", median(many), "/s", median(inserts), "bare inserts in batches of 64", 0.2),
+		beside("the same, if to store them took no time at all", median(manyNothing), "/s", median(inserts), "bare inserts in batches of 64"))
 	return nil
 }
 
-func sendRate(ctx context.Context, socket string, clients int, long time.Duration) (float64, error) {
+// sendRate is how often a second that many clients do one after the other.
+func sendRate(ctx context.Context, socket string, clients int, long time.Duration, do func(context.Context, *client.Client) error) (float64, error) {
 	var n atomic.Int64
 	var wg sync.WaitGroup
 	errs := make(chan error, clients)
@@ -101,7 +116,7 @@ func sendRate(ctx context.Context, socket string, clients int, long time.Duratio
 	for _, c := range all {
 		wg.Go(func() {
 			for time.Since(start) < long {
-				if _, err := send(ctx, c, "peer"); err != nil {
+				if err := do(ctx, c); err != nil {
 					errs <- err
 					return
 				}
@@ -113,95 +128,6 @@ func sendRate(ctx context.Context, socket string, clients int, long time.Duratio
 	took := time.Since(start)
 	close(errs)
 	return float64(n.Load()) / took.Seconds(), <-errs
-}
-
-// disk is what can be had at best where the daemons keep their messages.
-type disk struct {
-	dir string
-	f   *os.File
-	db  *sql.DB
-
-	written int // pages of f
-}
-
-func newDisk() (*disk, error) {
-	dir, err := os.MkdirTemp("", "fastn-bench")
-	if err != nil {
-		return nil, err
-	}
-	d := &disk{dir: dir}
-	if d.f, err = os.Create(filepath.Join(dir, "file")); err == nil {
-		d.db, err = sql.Open("sqlite", filepath.Join(dir, "db")+"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate")
-	}
-	if err == nil {
-		d.db.SetMaxOpenConns(1)
-		_, err = d.db.Exec("CREATE TABLE m (seq INTEGER PRIMARY KEY, id TEXT, data BLOB)")
-	}
-	if err != nil {
-		return nil, errors.Join(err, d.Close())
-	}
-	return d, nil
-}
-
-func (d *disk) Close() error {
-	var errs []error
-	if d.f != nil {
-		errs = append(errs, d.f.Close())
-	}
-	if d.db != nil {
-		errs = append(errs, d.db.Close())
-	}
-	return errors.Join(append(errs, os.RemoveAll(d.dir))...)
-}
-
-// sync writes and syncs a page behind the last one, over and over, as a log is
-// written that begins anew now and then.
-func (d *disk) sync() error {
-	const pages = 256
-	page := make([]byte, 4<<10)
-	d.written++
-	if _, err := d.f.WriteAt(page, int64(d.written%pages)*int64(len(page))); err != nil {
-		return err
-	}
-	return unix.Fdatasync(int(d.f.Fd()))
-}
-
-// syncs is how often a second that can be done.
-func (d *disk) syncs(long time.Duration) (float64, error) {
-	n := 0
-	start := time.Now()
-	for ; time.Since(start) < long; n++ {
-		if err := d.sync(); err != nil {
-			return 0, err
-		}
-	}
-	return float64(n) / time.Since(start).Seconds(), nil
-}
-
-// inserts is how many rows a second a bare database takes, 64 a commit.
-func (d *disk) inserts(long time.Duration) (float64, error) {
-	n := 0
-	start := time.Now()
-	for time.Since(start) < long {
-		tx, err := d.db.Begin()
-		if err != nil {
-			return 0, err
-		}
-		insert, err := tx.Prepare("INSERT INTO m (id, data) VALUES (?, ?)")
-		if err != nil {
-			return 0, err
-		}
-		for range 64 {
-			if _, err := insert.Exec("123e4567-e89b-42d3-a456-426614174000", []byte(text)); err != nil {
-				return 0, err
-			}
-			n++
-		}
-		if err := tx.Commit(); err != nil {
-			return 0, err
-		}
-	}
-	return float64(n) / time.Since(start).Seconds(), nil
 }
 
 // delivered: from the client until the receiver has it on its disk and the client
@@ -232,11 +158,18 @@ func delivered(ctx context.Context, b *bench) (err error) {
 	if _, err := micros(300, func() error { return errors.Join(message(), disk.sync(), trip()) }); err != nil {
 		return err
 	}
-	m, err := interleaved(15, times(200, message), times(200, disk.sync), times(200, trip))
+	nothing := func() error { return sendNothing(ctx, x.Client, "peer") }
+	call := func() error {
+		_, err := x.Client.Call(ctx, client.Request{Target: "peer", Protocol: api.ProtocolEcho, Data: hello})
+		return err
+	}
+	m, err := interleaved(15, times(200, message), times(200, disk.sync), times(200, trip), times(200, nothing), times(200, call))
 	if err != nil {
 		return err
 	}
-	b.add(atMost("send until delivered, p50", m[0], "µs", 2*m[1]+m[2], "two syncs and a raw round trip", 1.5))
+	least := 2*m[1] + m[2]
+	b.add(atMost("send until delivered, p50", m[0], "µs", least, "two syncs and a raw round trip", 1.5),
+		beside("the same, if it took a call, a request to wait, two syncs and no time else", 2*m[1]+m[3]+m[4], "µs", least, "two syncs and a raw round trip"))
 	return nil
 }
 
