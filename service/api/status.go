@@ -1,0 +1,86 @@
+package api
+
+import "time"
+
+// Status is what `fastn status` shows; Problems come first there.
+type Status struct {
+	Problems   []Problem    `json:"problems"`
+	Unread     int64        `json:"unread"` // new Text messages in the caller's inboxes
+	Wanted     []Wanted     `json:"wanted"` // what contacts would send, if it were served and granted
+	Node       NodeStatus   `json:"node"`
+	Identities []Identity   `json:"identities"`
+	Peers      []Peer       `json:"peers"`
+	Budgets    []BudgetUse  `json:"budgets"`
+	Daemon     DaemonStatus `json:"daemon"`
+}
+
+// Wanted is a protocol for which messages wait at a contact.
+type Wanted struct {
+	Identity string    `json:"identity"` // id52 of the own identity they are for
+	Contact  string    `json:"contact"`
+	ID52     string    `json:"id52"`
+	Protocol string    `json:"protocol"`
+	Instance string    `json:"instance,omitempty"` // if not the default
+	Last     time.Time `json:"last"`               // when it was last asked for
+}
+
+// Problem is something wrong that somebody can mend.
+type Problem struct {
+	Text string `json:"text"`
+	Fix  string `json:"fix,omitempty"` // a command, or what to do
+}
+
+type NodeStatus struct {
+	ID        string   `json:"id"` // id52 of the node key; empty when locked
+	PeerID    string   `json:"peer_id"`
+	Addresses []string `json:"addresses"` // multiaddrs with /p2p/NODEID, no wildcards
+	Locked    bool     `json:"locked"`
+	Ports     []string `json:"ports"` // to open in a firewall, as "4100/udp"
+	// RefusedOpens counts what strangers asked for since the daemon started; for
+	// administrators, else 0.
+	RefusedOpens uint64 `json:"refused_opens"`
+}
+
+type BudgetUse struct {
+	Budget  string `json:"budget"`
+	Used    int64  `json:"used"`
+	Limit   int64  `json:"limit"`
+	Setting string `json:"setting"` // key in fastn.toml
+}
+
+type DaemonStatus struct {
+	Version string    `json:"version"`
+	Started time.Time `json:"started"`
+	PID     int       `json:"pid"`
+	Socket  string    `json:"socket"`
+	Config  string    `json:"config"`
+	PerUser bool      `json:"per_user"`
+	Runtime *Runtime  `json:"runtime,omitempty"` // for administrators, else absent
+}
+
+// Runtime is what the daemon's process is made of now.
+type Runtime struct {
+	Goroutines     int   `json:"goroutines"`
+	IdleGoroutines int   `json:"idle_goroutines"` // of them, kept for the next requests
+	HeapBytes      int64 `json:"heap_bytes"`      // alive at the last garbage collection
+	OpenFiles      int   `json:"open_files"`      // descriptors; 0 if /proc cannot be read
+}
+
+type ReloadResult struct {
+	Applied []string `json:"applied"` // keys whose new value is in force
+	Restart []string `json:"restart"` // changed keys that need a restart
+	// Unlocked tells that the daemon was locked, and runs its node since; all of
+	// the configuration is in force then.
+	Unlocked bool `json:"unlocked,omitempty"`
+}
+
+type Disconnected struct {
+	Connections int `json:"connections"`
+}
+
+// Backup tells what daemon.backup wrote.
+type Backup struct {
+	Bytes   int64    `json:"bytes"`
+	Keys    int      `json:"keys"`    // the node's among them
+	Skipped []string `json:"skipped"` // files of keys that are refused
+}
