@@ -248,7 +248,7 @@ func TestRefusedKnockIsNoProof(t *testing.T) {
 		got <- err
 	}()
 	recv(t, g.entered, "request")
-	time.Sleep(300 * time.Millisecond) // until all is acknowledged, and both are silent
+	silence(t) // all is acknowledged
 	port := func(h *p2p.Host) string { return strings.TrimSuffix(h.Ports()[0], "/udp") }
 	nft := func(text string) string {
 		cmd := exec.Command("nft", "-f", "-")
@@ -280,4 +280,39 @@ func TestRefusedKnockIsNoProof(t *testing.T) {
 	if err := recv(t, got, "answer"); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// silence waits until no datagram has come for a while, in a network of our own.
+func silence(t *testing.T) {
+	t.Helper()
+	const enough = 30 // looks, 10 ms each
+	looks := time.NewTicker(10 * time.Millisecond)
+	defer looks.Stop()
+	ctx := timeout(t, 10*time.Second)
+	for last, same := datagrams(t), 0; same < enough; same++ {
+		select {
+		case <-looks.C:
+		case <-ctx.Done():
+			t.Fatal("the machines do not fall silent")
+		}
+		if now := datagrams(t); now != last {
+			last, same = now, 0
+		}
+	}
+}
+
+// datagrams tells how many have come in, as the kernel counts them.
+func datagrams(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile("/proc/net/snmp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range strings.Split(string(b), "\n") {
+		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "Udp:" && fields[1] != "InDatagrams" {
+			return fields[1]
+		}
+	}
+	t.Fatal("no count of datagrams")
+	return ""
 }
