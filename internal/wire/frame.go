@@ -45,7 +45,8 @@ var (
 
 // ReadFrame reads one frame with its payload, nil if there is none. It is
 // io.EOF if the stream ends before a frame, io.ErrUnexpectedEOF within one;
-// what it refuses wraps ErrTooLarge or ErrMalformed. Frames it returns are valid.
+// what it refuses wraps ErrTooLarge or ErrMalformed. Frames it returns are valid;
+// with an error there is none.
 //
 // wanted, if not nil, is asked before memory is given to a payload: if it is
 // false that is read and not kept. progress, if not nil, is called before each
@@ -58,11 +59,16 @@ func ReadFrame(r *bufio.Reader, wanted func(*Frame) bool, progress func()) (*Fra
 	if progress == nil {
 		progress = func() {}
 	}
+	var payload []byte
 	if wanted != nil && !wanted(f) {
-		return f, nil, discardPayload(r, int(f.PayloadSize), progress)
+		err = discardPayload(r, int(f.PayloadSize), progress)
+	} else {
+		payload, err = readPayload(r, int(f.PayloadSize), progress)
 	}
-	payload, err := readPayload(r, int(f.PayloadSize), progress)
-	return f, payload, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return f, payload, nil
 }
 
 // readHeader reads the first part of a frame.
