@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -76,8 +77,9 @@ func recv[T any](t *testing.T, ch <-chan T, what string) T {
 	select {
 	case v := <-ch:
 		return v
-	case <-time.After(15 * time.Second):
-		t.Fatalf("no %s", what)
+	case <-time.After(30 * time.Second):
+		stacks := make([]byte, 256<<10)
+		t.Fatalf("no %s; who waits for what:\n%s", what, stacks[:runtime.Stack(stacks, true)])
 		panic("not reached")
 	}
 }
