@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -12,7 +13,7 @@ import (
 
 // Status is what daemon.status tells c: the machine's state, and the caller's
 // own identities, peers and budgets. It answers when the daemon is locked too.
-func (d *Daemon) Status(c ipc.Caller) api.Status {
+func (d *Daemon) Status(ctx context.Context, c ipc.Caller) api.Status {
 	s := api.Status{
 		Problems: []api.Problem{}, Wanted: []api.Wanted{}, Identities: []api.Identity{}, Peers: []api.Peer{},
 		Node:    api.NodeStatus{Addresses: []string{}, Ports: []string{}},
@@ -33,7 +34,7 @@ func (d *Daemon) Status(c ipc.Caller) api.Status {
 		return s
 	}
 	s.Problems = append(s.Problems, n.lossProblems()...)
-	n.mail.status(&s, c.UID)
+	n.mail.status(ctx, &s, c.UID)
 	s.Node.ID, s.Node.PeerID = n.host.Node().String(), n.host.Node().PeerID().String()
 	s.Node.Addresses, s.Node.Ports = n.host.Addrs(), n.host.Ports()
 	if c.Admin {

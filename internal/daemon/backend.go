@@ -157,7 +157,7 @@ func (b *backend) Verb(ctx context.Context, c ipc.Caller, r *api.Request, files 
 	d := (*Daemon)(b)
 	switch r.Type {
 	case api.VerbDaemonStatus:
-		return d.Status(c), nil
+		return d.Status(ctx, c), nil
 	case api.VerbDaemonReload:
 		return d.Reload(ctx)
 	case api.VerbDaemonStop:

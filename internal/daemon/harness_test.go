@@ -228,7 +228,7 @@ func (d *testDaemon) from(c ipc.Caller, from, name string, args any, files ...*o
 
 var admin = ipc.Caller{UID: uint32(os.Geteuid()), User: "root", Admin: true}
 
-func (d *testDaemon) status() api.Status { return d.Status(admin) }
+func (d *testDaemon) status() api.Status { return d.Status(d.t.Context(), admin) }
 
 // own is the identity of the daemon's client.
 func (d *testDaemon) own() api.Identity {

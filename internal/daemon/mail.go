@@ -181,13 +181,13 @@ func (n *node) contact(owner, id identity.ID) bool {
 
 // unread counts what waits to be read by uid, under all its identities; what waits
 // for a program is not for people to read.
-func (m *mail) unread(uid uint32) (n int64) {
+func (m *mail) unread(ctx context.Context, uid uint32) (n int64) {
 	for _, own := range m.n.roster.All() {
 		if own.UID != uid {
 			continue
 		}
-		one, err := m.store.UnreadOf(context.Background(), own.ID, api.ProtocolText, api.DefaultInstance)
-		if err != nil {
+		one, err := m.store.UnreadOf(ctx, own.ID, api.ProtocolText, api.DefaultInstance)
+		if err != nil && ctx.Err() == nil {
 			m.n.d.log.Error("cannot count unread messages", "identity", own.ID.String(), "error", err)
 		}
 		n += one
@@ -196,13 +196,13 @@ func (m *mail) unread(uid uint32) (n int64) {
 }
 
 // wanted lists what contacts would send to uid.
-func (m *mail) wanted(uid uint32) (out []api.Wanted) {
+func (m *mail) wanted(ctx context.Context, uid uint32) (out []api.Wanted) {
 	for _, own := range m.n.roster.All() {
 		if own.UID != uid {
 			continue
 		}
-		list, err := m.store.Wanted(context.Background(), own.ID)
-		if err != nil {
+		list, err := m.store.Wanted(ctx, own.ID)
+		if err != nil && ctx.Err() == nil {
 			m.n.d.log.Error("cannot read who wants to send what", "error", err)
 		}
 		for _, w := range list {
@@ -309,7 +309,7 @@ func clockProblem(by time.Duration) api.Problem {
 }
 
 // status adds what uid is told of the messages. It does not wait for a repair.
-func (m *mail) status(s *api.Status, uid uint32) {
+func (m *mail) status(ctx context.Context, s *api.Status, uid uint32) {
 	if n := m.store.AsideCount(); n > 0 {
 		what := "1 message was found changed on the disk and is"
 		if n > 1 {
@@ -331,6 +331,6 @@ func (m *mail) status(s *api.Status, uid uint32) {
 		s.Problems = append(s.Problems, clockProblem(by))
 	}
 	s.Budgets = append(s.Budgets, m.store.Budgets(uid)...)
-	s.Unread = m.unread(uid)
-	s.Wanted = append(s.Wanted, m.wanted(uid)...)
+	s.Unread = m.unread(ctx, uid)
+	s.Wanted = append(s.Wanted, m.wanted(ctx, uid)...)
 }

@@ -268,11 +268,11 @@ func TestListsShowOnlyOnesOwn(t *testing.T) {
 func TestRuntimeIsForAdministrators(t *testing.T) {
 	testutil.LeakCheck(t)
 	w := newWorld(t)
-	if r := w.Status(uid1002).Daemon.Runtime; r != nil {
+	if r := w.Status(t.Context(), uid1002).Daemon.Runtime; r != nil {
 		t.Errorf("a user is told %+v", r)
 	}
 	runtime.GC() // it says how much is alive
-	r := w.Status(admin).Daemon.Runtime
+	r := w.Status(t.Context(), admin).Daemon.Runtime
 	if r == nil || r.Goroutines < 5 || r.HeapBytes < 1<<10 || r.OpenFiles < 3 {
 		t.Errorf("an administrator is told %+v", r)
 	}
