@@ -23,7 +23,8 @@ func TestSendsTakeTheirPlacesInOrder(t *testing.T) {
 			case <-place:
 			case <-ctx.Done():
 			}
-			router.Placed(ctx)()
+			placed, _ := router.Placed(ctx)
+			placed()
 			select {
 			case <-answer:
 			case <-ctx.Done():

@@ -41,6 +41,14 @@ func (m *Map[K, V]) Peek(key K) (value V, ok bool) {
 	return value, false
 }
 
+// Delete forgets a key, if it is there.
+func (m *Map[K, V]) Delete(key K) {
+	if e, ok := m.items[key]; ok {
+		m.order.Remove(e)
+		delete(m.items, key)
+	}
+}
+
 // Put sets a key's value, which is a use of it. The key that was not used for
 // the longest time makes room.
 func (m *Map[K, V]) Put(key K, value V) {

@@ -74,9 +74,9 @@ func (s *Store) overUnread(owner, peer identity.ID, size int64) *api.Error {
 	uid, here := s.o.Owner(owner)
 	switch {
 	case s.use.get(storedOf, owner, peer).messages >= l.PerPeerStoredMessages:
-		return peerRefusal("stored messages", l.PerPeerStoredMessages)
+		return storedRefusal("stored messages", l.PerPeerStoredMessages)
 	case here && s.use.storedBy(uid) >= l.PerUIDStoredMessages:
-		return peerRefusal("stored messages of all senders", l.PerUIDStoredMessages)
+		return storedRefusal("stored messages of all senders", l.PerUIDStoredMessages)
 	case u.messages >= l.PerPeerUnreadMessages:
 		return peerRefusal("unread messages", l.PerPeerUnreadMessages)
 	case u.bytes+size > l.PerPeerUnreadBytes:
@@ -90,4 +90,9 @@ func (s *Store) overUnread(owner, peer identity.ID, size int64) *api.Error {
 func peerRefusal(what string, limit int64) *api.Error {
 	return api.Errorf(api.CodeOverBudget, "over budget: %s (%d) on the peer's side", what, limit).
 		WithHint("the message waits until the peer has read some")
+}
+
+func storedRefusal(what string, limit int64) *api.Error {
+	return peerRefusal(what, limit).
+		WithHint("the message waits until the peer's machine has forgotten some, 60 days after they were removed, or its administrator raises the limit")
 }

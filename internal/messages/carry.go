@@ -38,7 +38,9 @@ func (c *Courier) head(ctx context.Context, l *liveLane) (list []Message, more b
 		now := c.o.Now()
 		return slices.DeleteFunc(list, func(m Message) bool { return !m.Expires.After(now) || c.waiters.delivered(m.From, m.ID) }), false, nil
 	}
-	c.record(ctx) // else it would be found queued
+	if err := c.record(ctx); err != nil { // else it would be found queued
+		return nil, false, err
+	}
 	now := c.o.Now()
 	if doubt {
 		now = time.Time{}
@@ -113,15 +115,27 @@ func (c *Courier) settle(ctx context.Context, l *liveLane, list []Message, outco
 		return true
 	}
 	if err := c.s.Settle(ctx, l.Lane, outcomes, wait); err != nil {
-		// It will be sent again, and is known there.
+		// What was not delivered is sent again, and is known there; the rest was told.
 		if ctx.Err() == nil {
 			c.o.Log.Error("cannot record what became of messages", "error", err)
+		}
+		told := settled{lane: l.Lane}
+		for i, o := range outcomes {
+			if o.State == Delivered {
+				told.letters, told.outcomes = append(told.letters, list[i]), append(told.outcomes, o)
+			}
+		}
+		if len(told.outcomes) > 0 {
+			c.records.add(told)
 		}
 		c.lanes.wait(l, c.pause(l, err), err)
 		return false
 	}
 	for i, o := range outcomes {
 		if o.State != Delivered {
+			if was, ok := c.waiters.latest(list[i].From, list[i].ID); ok && was.State == Cancelled {
+				continue // on its way, and stays so
+			}
 			c.finished(list[i], o)
 		}
 		c.tellFinal(list[i], o)

@@ -76,7 +76,7 @@ type Courier struct {
 	o       CourierOptions
 	s       *Store
 	lanes   lanes
-	jumped  bool // the clock has; only expire uses it
+	sure    atomic.Bool // what was in doubt at the start is not, or was for long enough
 	waiters waiters
 	records records
 	mailmen mailmen
@@ -110,13 +110,22 @@ func NewCourier(o CourierOptions) *Courier {
 // Run delivers until ctx ends and everything that it started has ended.
 func (c *Courier) Run(ctx context.Context) {
 	var wg sync.WaitGroup
-	defer c.record(ctx) // of the last batches
+	defer c.end(ctx)
 	defer wg.Wait()
 	wg.Go(func() { c.keepRecords(ctx) })
 	wg.Go(func() { c.look(ctx) })
 	wg.Go(func() {
 		c.afterDoubts(ctx, nil, doubtLasts)
-		c.every(ctx, c.o.Timing.Expire, c.expire)
+		c.sure.Store(true)
+		jumped := false // the clock has
+		c.every(ctx, c.o.Timing.Expire, func(ctx context.Context) {
+			by := c.s.Jump()
+			if by != 0 && !jumped {
+				c.o.Log.Warn("the clock has jumped: for an hour no message expires and none is forgotten", "by", by)
+			}
+			jumped = by != 0
+			c.expire(ctx)
+		})
 	})
 	wg.Go(func() { c.every(ctx, c.o.Timing.Prune, c.prune) })
 	for range announcers {
@@ -140,12 +149,9 @@ func (c *Courier) every(ctx context.Context, d time.Duration, do func(context.Co
 }
 
 func (c *Courier) expire(ctx context.Context) {
-	by := c.s.Jump()
-	if by != 0 && !c.jumped {
-		c.o.Log.Warn("the clock has jumped: for an hour no message expires and none is forgotten", "by", by)
+	if c.record(ctx) != nil {
+		return // what is delivered would be found queued
 	}
-	c.jumped = by != 0
-	c.record(ctx) // else what is delivered would be found queued
 	ended, err := c.s.Expire(ctx)
 	if err != nil && ctx.Err() == nil {
 		c.o.Log.Error("cannot end messages whose life is over", "error", err)
@@ -173,7 +179,13 @@ func (c *Courier) Send(ctx context.Context, m Message) (Outgoing, error) {
 
 // queued has messages carried that were queued just now.
 func (c *Courier) queued(list []Message) {
-	c.lanes.queued(list, c.o.Timing.RetryNear, func(m Message) { c.waiters.note(Outgoing{Message: m, State: Queued, Size: int64(len(m.Data))}) })
+	c.lanes.queued(list, c.o.Timing.RetryNear, func(m Message, now bool) {
+		if now {
+			c.waiters.note(Outgoing{Message: m, State: Queued, Size: int64(len(m.Data))})
+		} else {
+			c.waiters.forget(m.From, m.ID) // another of that id, of which the disk knows no more
+		}
+	})
 }
 
 // Cancel ends a queued message. One that is on its way may be delivered still;
@@ -237,6 +249,10 @@ func (c *Courier) WaitFinal(ctx context.Context, from identity.ID, id string) (O
 		case final := <-news:
 			return final, nil
 		case <-over.C:
+			if !c.sure.Load() {
+				over.Reset(waitSoon) // it may be delivered: its receiver is asked first
+				continue
+			}
 			c.expire(context.WithoutCancel(ctx))
 		case <-ctx.Done():
 			return c.s.Outgoing(context.WithoutCancel(ctx), from, id)

@@ -1,6 +1,8 @@
 package messages
 
 import (
+	"context"
+	"database/sql"
 	"fmt"
 	"os"
 	"os/signal"
@@ -8,7 +10,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/fastn-stack/fastnd/internal/router"
 	"github.com/fastn-stack/fastnd/internal/sqlite"
 	"github.com/fastn-stack/fastnd/internal/testutil"
 	"github.com/fastn-stack/fastnd/service/api"
@@ -137,4 +141,38 @@ func TestDeadDiskThatLooksDamaged(t *testing.T) {
 	b.pause.Note(b.clock.Now())
 	err := b.failure(b.heal(t.Context(), old, sqlite.ErrDamaged))
 	wantCode(t, err, api.CodeStorage)
+}
+
+// One that has its place among others is not stored behind them when the file was
+// repaired meanwhile.
+func TestPlacedIsNotStoredLater(t *testing.T) {
+	b := newBox(t)
+	b.put(lane, "1")
+	b.must(os.Remove(b.path()))
+	ctx := router.WithPlaced(t.Context(), func() {})
+	_, err := b.Put(ctx, lane.message("2", "x"))
+	wantCode(t, err, api.CodeStorage)
+	if e := api.AsError(err); !strings.Contains(e.Hint, "send it again") {
+		t.Errorf("%+v", e)
+	}
+	_, err = b.Put(ctx, lane.message("2", "x"))
+	b.must(err)
+	if got := b.queued(); !slices.Equal(got, []string{"1", "2"}) {
+		t.Errorf("%q", got)
+	}
+}
+
+// A count that cannot be recorded keeps no reader.
+func TestFailedAuditKeepsNoReader(t *testing.T) {
+	b := newBox(t)
+	b.put(lane, "1")
+	b.must(os.Remove(b.path()))
+	for range 10 {
+		if err := audit(t.Context(), b.db, b.batch, b.use); err == nil {
+			t.Fatal("it was recorded")
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	b.must(b.db.View(ctx, func(*sql.Tx) error { return nil }))
 }

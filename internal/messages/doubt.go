@@ -2,6 +2,8 @@ package messages
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"time"
 
@@ -19,10 +21,54 @@ const (
 )
 
 // wasCut tells that the database at path was not closed by who had it open last:
-// then SQLite leaves its log.
+// then SQLite leaves its log, or its courier knew more than the disk.
 func wasCut(path string) bool {
 	log, err := os.Stat(path + "-wal")
-	return err == nil && log.Size() > 0
+	if err == nil && log.Size() > 0 {
+		return true
+	}
+	_, err = os.Lstat(path + doubtSuffix)
+	return err == nil
+}
+
+// doubtSuffix is of an empty file beside the database that is left at an end after
+// which the next start is in doubt too.
+const doubtSuffix = ".doubt"
+
+// end records what the last batches brought, and leaves the doubt that there is.
+func (c *Courier) end(ctx context.Context) {
+	err := c.record(ctx)
+	if err != nil {
+		c.o.Log.Error("cannot record what became of messages", "error", err)
+	}
+	if err := c.s.leaveDoubt(err != nil || c.doubtful()); err != nil {
+		c.o.Log.Error("cannot note that deliveries are in doubt", "error", err)
+	}
+}
+
+// doubtful tells that some lanes were not tried yet that are in doubt.
+func (c *Courier) doubtful() bool {
+	select {
+	case <-c.loaded:
+		return len(c.lanes.doubts(nil)) > 0
+	default:
+		return c.s.WasCut()
+	}
+}
+
+func (s *Store) leaveDoubt(is bool) error {
+	path := s.path + doubtSuffix
+	if !is {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // WasCut tells that the store was not closed before it was opened.
@@ -52,8 +98,14 @@ func (s *lanes) doubts(k *Lane) (list []<-chan struct{}) {
 	if s.doubted == 0 {
 		return nil
 	}
+	if k != nil {
+		if l := s.all[*k]; l != nil && l.doubt != nil {
+			list = append(list, l.doubt)
+		}
+		return list
+	}
 	for _, l := range s.all {
-		if l.doubt != nil && (k == nil || l.Lane == *k) {
+		if l.doubt != nil {
 			list = append(list, l.doubt)
 		}
 	}
@@ -86,15 +138,8 @@ func (c *Courier) afterDoubts(ctx context.Context, k *Lane, most time.Duration) 
 // doubtless returns when it is known whether a message was delivered before the
 // start, or that cannot be known soon.
 func (c *Courier) doubtless(ctx context.Context, from identity.ID, id string) {
-	select {
-	case <-c.loaded:
-		if len(c.lanes.doubts(nil)) == 0 {
-			return
-		}
-	default:
-		if !c.s.WasCut() {
-			return
-		}
+	if !c.doubtful() {
+		return
 	}
 	if m, err := c.s.Outgoing(ctx, from, id); err == nil && m.State == Queued {
 		k := m.Lane()

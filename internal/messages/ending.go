@@ -198,6 +198,9 @@ func (s *Store) expire(tx *sqlite.Tx) (expired []Outgoing, err error) {
 	return expired, nil
 }
 
+// dropMost bounds the messages of which one new one has the data dropped.
+const dropMost = 10_000
+
 // dropKept drops the data of uid's messages that failed, the oldest of from's first,
 // until need bytes are free: it is kept for Retry only, and new ones need the room.
 // It drops nothing if that would not be enough.
@@ -216,11 +219,11 @@ func (s *Store) dropKept(tx *sqlite.Tx, uid uint32, from identity.ID, need int64
 			}
 			return nil
 		}, `SELECT seq, size FROM outbox INDEXED BY outbox_kept WHERE who = ?1 AND +who = ?1 AND state <> 'queued' AND +state <> 'queued' AND data IS NOT NULL
-			ORDER BY seq LIMIT ?2`, short(own), int64(atOnce-len(drop)))
+			ORDER BY seq LIMIT ?2`, short(own), int64(dropMost-len(drop)))
 		if err != nil {
 			return err
 		}
-		if need <= 0 || len(drop) >= atOnce {
+		if need <= 0 || len(drop) >= dropMost {
 			break
 		}
 	}

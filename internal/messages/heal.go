@@ -141,6 +141,9 @@ func audit(ctx context.Context, db *sqlite.DB, batch *sqlite.Batch, u *usage) er
 		return err
 	})
 	if err != nil {
+		if snapshot != nil { // what failed came after it
+			_ = snapshot.Close()
+		}
 		return err
 	}
 	counted, err := count(ctx, snapshot.Tx())

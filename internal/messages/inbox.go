@@ -18,7 +18,7 @@ const maxAhead = 24 * time.Hour
 // answer for each. Errors are CodeConflict (the ID has other content),
 // CodeExpired (created longer ago than MaxLife), CodeClockSkew (created more than
 // a day in the future), CodeTooLarge, CodeBadRequest: final; CodeOverBudget,
-// CodeStorage (the disk): to be tried again, and then all that follow and were not
+// CodeUnavailable (our clock has jumped), CodeStorage (the disk): to be tried again, and then all that follow and were not
 // taken before have the same error, so that order is kept. The caller checked
 // that the sender may and what the data means.
 func (s *Store) Take(ctx context.Context, ms []Message) []Taken {
@@ -68,7 +68,8 @@ func (s *Store) takeAll(tx *sqlite.Tx, rows []inRow, refused []Taken) ([]Taken, 
 		if taken[i], err = s.take(tx, r, refusal); err != nil {
 			return nil, err
 		}
-		if api.CodeOf(taken[i].Err) == api.CodeOverBudget {
+		switch api.CodeOf(taken[i].Err) {
+		case api.CodeOverBudget, api.CodeUnavailable:
 			wait = taken[i].Err
 		}
 	}
@@ -78,6 +79,9 @@ func (s *Store) takeAll(tx *sqlite.Tx, rows []inRow, refused []Taken) ([]Taken, 
 // mayTake refuses what is too old or too much.
 func (s *Store) mayTake(r *inRow) error {
 	switch age := r.Received.Sub(r.Created); {
+	case (age > MaxLife || age < -maxAhead) && s.Jump() != 0:
+		return api.Errorf(api.CodeUnavailable, "the receiver's clock has jumped: it does not judge how old message %s is", r.ID).
+			WithHint("the message waits until that clock is right, or for an hour")
 	case age > MaxLife:
 		return api.Errorf(api.CodeExpired, "message %s is older than %d days", r.ID, MaxLife/(24*time.Hour)).
 			WithHint("send it as a new message")

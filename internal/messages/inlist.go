@@ -45,6 +45,11 @@ func (s *Store) UnreadOf(ctx context.Context, owner identity.ID, protocol, insta
 	if s.Unread(owner) == 0 {
 		return 0, nil
 	}
+	leave, err := s.looks.enter(ctx, owner)
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
 	const query = `SELECT COUNT(*) FROM (SELECT 1 FROM inbox INDEXED BY inbox_unread WHERE slot = ? AND state = 'unread' LIMIT ?)`
 	err = s.read(ctx, func(rows *sql.Rows) error {
 		return each(rows, func(row []any) (bool, error) {

@@ -127,8 +127,8 @@ func (s *lanes) get(k Lane) *liveLane {
 }
 
 // queued notes new messages. A lane that waits is tried a little sooner for them.
-// Of the others going is told, before they are carried; it must not wait.
-func (s *lanes) queued(list []Message, near time.Duration, going func(Message)) {
+// Of each fresh is told, and whether it is carried now, before it is; it must not wait.
+func (s *lanes) queued(list []Message, near time.Duration, fresh func(m Message, now bool)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range list {
@@ -137,9 +137,8 @@ func (s *lanes) queued(list []Message, near time.Duration, going func(Message)) 
 		l := s.get(k)
 		l.whole = l.whole || !known && s.loaded // one that is not known holds nothing
 		s.keep(l, m)
-		if s.came(l, near); l.state != laneWaiting {
-			going(m)
-		}
+		s.came(l, near)
+		fresh(m, l.state != laneWaiting)
 	}
 	s.launch()
 }
@@ -172,7 +171,13 @@ func (s *lanes) take(l *liveLane) []Message {
 }
 
 // changed notes that a message of the lane is not what it was.
-func (s *lanes) changed(k Lane) { s.forgetWhere(func(l *liveLane) bool { return l.Lane == k }) }
+func (s *lanes) changed(k Lane) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := s.all[k]; l != nil {
+		s.forget(l)
+	}
+}
 
 // forgetWhere has lanes read from the disk when their turn comes.
 func (s *lanes) forgetWhere(is func(*liveLane) bool) {
@@ -271,22 +276,6 @@ func (s *lanes) yield(l *liveLane) {
 	s.sure(l)
 	s.makeReady(l)
 	s.launch()
-}
-
-// stale has a lane tried after d, of which the disk does not know what became of
-// some messages.
-func (s *lanes) stale(k Lane, d time.Duration, why error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch l := s.get(k); {
-	case l.state == laneWaiting && l.place < 0:
-		s.waits(l, d, why)
-	case l.state == laneRunning:
-		l.again = true
-		fallthrough
-	default:
-		s.forget(l)
-	}
 }
 
 // wait has a lane tried again after d.

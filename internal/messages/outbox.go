@@ -2,6 +2,7 @@ package messages
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
@@ -27,17 +28,26 @@ func (s *Store) Put(ctx context.Context, m Message) (Outgoing, error) {
 	r := newOutRow(m)
 	var got Outgoing
 	var refusal error // found before anything was written
+	placed, hasPlace := router.Placed(ctx)
+	var damaged error
 	err := s.sorted(ctx, func(h handle) error {
-		return h.batch.DoPlaced(ctx, router.Placed(ctx), func(tx *sqlite.Tx) (err error) {
+		if hasPlace && errors.Is(damaged, sqlite.ErrDamaged) {
+			return errRepaired // others may be behind it: it would come after them
+		}
+		damaged = h.batch.DoPlaced(ctx, placed, func(tx *sqlite.Tx) (err error) {
 			got, refusal, err = s.put(tx, r, uid)
 			return err
 		})
+		return damaged
 	})
 	if err != nil {
 		return Outgoing{}, err
 	}
 	return got, refusal
 }
+
+var errRepaired = api.Errorf(api.CodeStorage, "the message store was found damaged, and repaired: this message was not stored").
+	WithHint("send it again")
 
 // complete fills in and checks what the caller gave.
 func (s *Store) complete(m *Message) error {

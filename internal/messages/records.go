@@ -12,11 +12,14 @@ const (
 	// are recordMost.
 	recordAfter = 10 * time.Millisecond
 	recordMost  = 64
+	// recordAgain is the longest pause between tries, where the disk refuses.
+	recordAgain = time.Minute
 )
 
-// records are outcomes of messages that are told and not on the disk yet. Should
-// they be lost, the messages are sent again after the next start, and their
-// receiver, which has them, answers the same. So what was told stays true.
+// records are outcomes of messages that are told and not on the disk yet. Those that
+// the disk refuses are kept until it takes them. Should they be lost, the messages
+// are sent again after the next start, and their receiver, which has them, answers
+// the same. So what was told stays true.
 type records struct {
 	mu     sync.Mutex
 	list   []settled
@@ -58,26 +61,34 @@ func notify(ch chan struct{}) {
 func (c *Courier) keepRecords(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	pause, many := recordAfter, c.records.many
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-c.records.filled:
 		}
-		timer.Reset(recordAfter)
+		timer.Reset(pause)
 		select {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
-		case <-c.records.many:
+		case <-many:
 		}
-		c.record(ctx)
+		err := c.record(ctx)
+		if err == nil {
+			pause, many = recordAfter, c.records.many
+			continue
+		}
+		c.o.Log.Error("cannot record what became of messages; it is tried again", "error", err)
+		pause, many = min(max(2*pause, c.o.Timing.RetryMin), recordAgain), nil
+		notify(c.records.filled)
 	}
 }
 
-// record records what there is, and returns when it is on the disk. It does not
-// end with ctx.
-func (c *Courier) record(ctx context.Context) {
+// record records what there is, and returns when it is on the disk; with an error it
+// is all kept for the next time. It does not end with ctx.
+func (c *Courier) record(ctx context.Context) error {
 	r := &c.records
 	r.writing.Lock()
 	defer r.writing.Unlock()
@@ -86,19 +97,18 @@ func (c *Courier) record(ctx context.Context) {
 	r.list = nil
 	r.mu.Unlock()
 	if len(list) == 0 {
-		return
+		return nil
 	}
 	if err := c.s.SettleAll(context.WithoutCancel(ctx), list); err != nil {
-		// They are sent again, and are known there.
-		c.o.Log.Error("cannot record what became of messages", "error", err)
-		for _, t := range list {
-			c.lanes.stale(t.lane, jitter(c.o.Timing.RetryMin), err)
-		}
-		return
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.list = append(list, r.list...)
+		return err
 	}
 	for _, t := range list {
 		for i, o := range t.outcomes {
 			c.tellFinal(t.letters[i], o)
 		}
 	}
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -62,30 +63,175 @@ func crash(t *testing.T, from, to string) {
 	}
 }
 
-// What cannot be recorded is sent again, later, and told as delivered all the while.
+// refuseRecords has nothing recorded from now on, until the end that it gives.
+func (r *rig) refuseRecords() (end func()) {
+	r.records.add(settled{lane, []Message{{}}, []Outcome{{State: Queued}}}) // fails what is recorded with it
+	return func() {
+		r.records.mu.Lock()
+		defer r.records.mu.Unlock()
+		r.records.list = slices.DeleteFunc(r.records.list, func(t settled) bool { return t.outcomes[0].State == Queued })
+	}
+}
+
+// What cannot be recorded is told as delivered all the while, does not expire and is
+// not sent again; it is recorded once that is possible.
 func TestDeliveredCannotBeRecorded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		synctest.Wait() // it has begun
-		impossible := settled{lane, []Message{{}}, []Outcome{{State: Queued}}}
-		r.records.add(impossible) // fails what is recorded with it
+		end := r.refuseRecords()
 		r.send(lane, "1")
-		synctest.Wait()
 		r.since()
 		recorded()
 		m, err := r.s.Outgoing(t.Context(), lane.From, "1")
-		if m = r.Latest(m); err != nil || m.State != Delivered {
-			t.Errorf("it is told as %v, %v", m.State, err)
+		if err != nil || m.State != Queued {
+			t.Fatalf("it is recorded: %+v, %v", m, err)
 		}
-		time.Sleep(2 * time.Second)
-		if a := r.since(); len(a) != 1 {
-			t.Errorf("sent again: %v", a)
+		if m = r.Latest(m); m.State != Delivered {
+			t.Errorf("it is told as %v", m.State)
 		}
-		r.wantStates("1 delivered")
+		r.send(lane, "2") // what comes next waits, or is delivered, as the disk has it
+		time.Sleep(8 * day)
+		end()
+		time.Sleep(2 * recordAgain)
+		r.wantStates("1 delivered", "2 delivered")
+		for _, a := range r.since() {
+			if slices.Contains(a.id, "1") {
+				t.Errorf("sent again: %v", a)
+			}
+		}
+		if told := r.told(api.EventMessageExpired); len(told) > 0 {
+			t.Errorf("told as expired: %q", told)
+		}
 	})
 }
 
-func ignore(Message) {}
+// What could not be recorded at the end is in doubt at the next start, and what is
+// in doubt at an end stays so.
+func TestDoubtIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := memory(t)
+		r := newRigAt(t, dir)
+		synctest.Wait()
+		r.refuseRecords()
+		r.send(lane, "1")
+		synctest.Wait()
+		r.stop()
+		// An end before its receiver answered.
+		release := make(chan struct{})
+		next := newRigCut(t, dir, func(m *router.Mail) ([]error, error) { <-release; return taken(m) })
+		if !next.s.WasCut() {
+			t.Error("the end that could not record is taken for a proper one")
+		}
+		var stopped sync.WaitGroup
+		stopped.Go(next.stop)
+		synctest.Wait()
+		close(release)
+		stopped.Wait()
+		next = newRigAt(t, dir)
+		if !next.s.WasCut() {
+			t.Error("the doubt ended with the second end")
+		}
+		next.wantStates("1 delivered")
+		next.stop()
+		if next = newRigAt(t, dir); next.s.WasCut() {
+			t.Error("the doubt does not end")
+		}
+	})
+}
+
+// What is in doubt does not expire since somebody waits for it.
+func TestWaitExpiresNothingInDoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := memory(t)
+		r := newRigAt(t, dir)
+		synctest.Wait()
+		m := lane.message("1", "x")
+		m.Expires = time.Now().Add(time.Hour)
+		if _, err := r.Send(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := r.WaitFinal(t.Context(), lane.From, "1"); err != nil || out.State != Delivered {
+			t.Fatalf("%+v, %v", out, err)
+		}
+		dir = cut(t, dir)
+		r.stop()
+		time.Sleep(2 * time.Hour)
+		next := newRigCut(t, dir, slowly)
+		if out, err := next.WaitFinal(t.Context(), lane.From, "1"); err != nil || out.State != Delivered {
+			t.Errorf("after the cut: %v, %v", out.State, err)
+		}
+	})
+}
+
+// What is known of a message is not that of an earlier one of its id.
+func TestKnownIsOfTheFreshOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		synctest.Wait()
+		r.send(lane, "1")
+		recorded()
+		if err := r.Courier.Forget(t.Context(), lane.From); err != nil {
+			t.Fatal(err)
+		}
+		r.is(refusedAll(api.CodePeerUnreachable))
+		r.send(lane, "2") // has the lane wait
+		synctest.Wait()
+		r.send(lane, "1")
+		m := r.state("1")
+		if m = r.Latest(m); m.State != Queued {
+			t.Errorf("a message that waits is told as %v", m.State)
+		}
+	})
+}
+
+// Who cancels a message in the moment in which it is answered comes too late.
+func TestDeliveredStaysKnown(t *testing.T) {
+	var w waiters
+	w.init()
+	m := Outgoing{Message: lane.message("1", "x"), State: Delivered}
+	w.signal(m)
+	news, forget := w.add(m.From, m.ID)
+	defer forget()
+	m.State = Cancelled
+	w.signal(m)
+	if got := <-news; got.State != Delivered || !w.delivered(m.From, m.ID) {
+		t.Errorf("told as %v", got.State)
+	}
+}
+
+// What the receiver takes in the moment in which it is taken back is delivered, and
+// what it refuses then is taken back.
+func TestTakenBackOnItsWay(t *testing.T) {
+	for _, c := range []struct {
+		answer func(*router.Mail) ([]error, error)
+		want   State
+	}{{taken, Delivered}, {func(*router.Mail) ([]error, error) {
+		return []error{api.Errorf(api.CodeBadRequest, "no")}, nil
+	}, Cancelled}} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			synctest.Wait()
+			release := make(chan struct{})
+			r.is(func(m *router.Mail) ([]error, error) { <-release; return c.answer(m) })
+			r.send(lane, "1")
+			synctest.Wait()
+			if _, err := r.Cancel(t.Context(), lane.From, "1"); err != nil {
+				t.Fatal(err)
+			}
+			close(release)
+			recorded()
+			if out, err := r.WaitFinal(t.Context(), lane.From, "1"); err != nil || out.State != c.want || r.state("1").State != c.want {
+				t.Errorf("told as %v, it is %v, want %v (%v)", out.State, r.state("1").State, c.want, err)
+			}
+			if told := r.told(api.EventMessageRefused); len(told) > 0 {
+				t.Errorf("told as refused: %q", told)
+			}
+		})
+	}
+}
+
+func ignore(Message, bool) {}
 
 // A carrier has what was queued from memory, in order and with nothing left out,
 // however it comes.

@@ -99,3 +99,28 @@ func TestALaneThatWaitsForAWrongTime(t *testing.T) {
 		next.wantStates("1 delivered")
 	})
 }
+
+// While the clock is doubted no message is refused for its time: it waits, and what is
+// behind it.
+func TestTakeWhileTheClockIsDoubted(t *testing.T) {
+	b := newBox(t)
+	b.take(lane.message("before", "x"))
+	list := []Message{lane.message("1", "x"), lane.message("2", "x")}
+	for i := range list {
+		list[i].Created = b.clock.Now()
+	}
+	for _, by := range []time.Duration{-2 * day, 100 * day} {
+		b.clock.jump(by)
+		list[1].Created = b.clock.Now() // which is believed, but behind the first
+		for _, got := range b.take(list...) {
+			wantCode(t, got.Err, api.CodeUnavailable)
+		}
+		b.clock.jump(-by)
+	}
+	list[1].Created = b.clock.Now()
+	for _, got := range b.take(list...) {
+		if got.Err != nil || !got.Fresh {
+			t.Errorf("%+v", got)
+		}
+	}
+}

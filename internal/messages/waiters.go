@@ -77,11 +77,23 @@ func (w *waiters) delivered(from identity.ID, id string) bool {
 	return ok && m.State == Delivered
 }
 
-// signal tells those who wait for m that it is final.
-func (w *waiters) signal(m Outgoing) {
-	w.note(m)
+// forget forgets what is known of a message.
+func (w *waiters) forget(from identity.ID, id string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.known.Delete(sent{from, id})
+}
+
+// signal tells those who wait for m that it is final. What was delivered stays so.
+func (w *waiters) signal(m Outgoing) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	m.Data = nil
+	k := sent{m.From, m.ID}
+	if was, ok := w.known.Peek(k); ok && was.State == Delivered {
+		m = was
+	}
+	w.known.Put(k, m)
 	for _, ch := range w.finals[sent{m.From, m.ID}] {
 		select {
 		case ch <- m:

@@ -36,12 +36,13 @@ func WithPlaced(ctx context.Context, placed func()) context.Context {
 	return context.WithValue(ctx, placedKey{}, placed)
 }
 
-// Placed is the function of WithPlaced, one that does nothing if there is none.
-func Placed(ctx context.Context) func() {
+// Placed is the function of WithPlaced; if there is none, one that does nothing, and
+// false.
+func Placed(ctx context.Context) (placed func(), ok bool) {
 	if placed, ok := ctx.Value(placedKey{}).(func()); ok {
-		return placed
+		return placed, true
 	}
-	return func() {}
+	return func() {}, false
 }
 
 // Mailbox takes mail. It answers each letter after it is on the disk: nil if it
