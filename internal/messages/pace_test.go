@@ -21,8 +21,8 @@ import (
 type pace func(t testing.TB, n int) float64
 
 // TestPace sets Put and Take beside what the disk and the driver can do, in
-// turns since other work on the machine disturbs all alike. It fails in the long
-// form only.
+// turns since other work on the machine disturbs all alike. It shows, and does not
+// judge: the budgets are those of make bench.
 func TestPace(t *testing.T) {
 	share := testutil.Rounds(10, 1) // the short form shows that it can be measured
 	sync, bare := fdatasyncs(t), bareInserts(t)
@@ -30,11 +30,10 @@ func TestPace(t *testing.T) {
 		name     string
 		is, base pace
 		n, of    int
-		least    float64
 	}{
-		{"Put, 1 caller / fdatasync", puts(t, 1), sync, 1000, 1000, 0.5},
-		{"Put, 64 callers / bare inserts by 64", puts(t, 64), bare, 6400, 6400, 0.2},
-		{"Take of 64 / bare inserts by 64", takes(t, 64), bare, 6400, 6400, 0.2},
+		{"Put, 1 caller / fdatasync", puts(t, 1), sync, 1000, 1000},
+		{"Put, 64 callers / bare inserts by 64", puts(t, 64), bare, 6400, 6400},
+		{"Take of 64 / bare inserts by 64", takes(t, 64), bare, 6400, 6400},
 	} {
 		var ratios []float64
 		for range testutil.Rounds(1, 9) {
@@ -43,10 +42,7 @@ func TestPace(t *testing.T) {
 			t.Logf("%s: %.0f/s, %.0f/s: %.2f", c.name, is, base, is/base)
 		}
 		m := median(ratios)
-		t.Logf("%s: median %.2f, wanted %.2f", c.name, m, c.least)
-		if testutil.Torture() && m < c.least {
-			t.Errorf("%s: %.2f, want %.2f", c.name, m, c.least)
-		}
+		t.Logf("%s: median %.2f", c.name, m)
 	}
 }
 

@@ -69,7 +69,8 @@ type OutboxMessage struct {
 	Tries     int        `json:"tries"`
 }
 
-// OutboxPage is a page of the outbox.
+// OutboxPage is a page of the outbox. With More there are others behind Cursor, also
+// where Messages is empty.
 type OutboxPage struct {
 	Messages []OutboxMessage `json:"messages"`
 	Cursor   int64           `json:"cursor"` // After of the next page
