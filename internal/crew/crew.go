@@ -3,11 +3,19 @@
 // a request through a daemon that was a tenth of all its work.
 package crew
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // mostIdle is how many goroutines wait for work: the memory of their stacks is
 // what that costs.
 const mostIdle = 256
+
+// trimEvery is after how many pieces of work half of those goroutines end that have
+// had none since the last time: what a crowd left behind is looked at by each garbage
+// collection, which those who work wait for.
+const trimEvery = 256
 
 // Crew is ready for use when it is zero, and safe for concurrent use.
 type Crew struct {
@@ -15,6 +23,9 @@ type Crew struct {
 	idle   []chan func() // each one's is its own; the last to go idle is used first
 	closed bool
 	wg     sync.WaitGroup
+
+	done   int // pieces of work since the last trim
+	unused int // the first of idle that had nothing to do since
 }
 
 // Go runs f on another goroutine. It never waits. A panic of f is one of that
@@ -24,6 +35,7 @@ func (c *Crew) Go(f func()) {
 	if n := len(c.idle); n > 0 {
 		work := c.idle[n-1]
 		c.idle = c.idle[:n-1]
+		c.unused = min(c.unused, n-1)
 		c.mu.Unlock()
 		work <- f // has room: whoever is idle was given all it had
 		return
@@ -57,7 +69,19 @@ func (c *Crew) rest(more chan func()) bool {
 		return false
 	}
 	c.idle = append(c.idle, more)
+	if c.done++; c.done == trimEvery {
+		c.trim()
+	}
 	return true
+}
+
+func (c *Crew) trim() {
+	end := (c.unused + 1) / 2
+	for _, more := range c.idle[:end] {
+		close(more)
+	}
+	c.idle = slices.Delete(c.idle, 0, end)
+	c.done, c.unused = 0, len(c.idle)
 }
 
 // Idle is how many goroutines wait for work.

@@ -106,3 +106,26 @@ func BenchmarkGo(b *testing.B) {
 		<-done
 	}
 }
+
+// What a crowd leaves behind ends when fewer work.
+func TestCrowdLeaves(t *testing.T) {
+	testutil.LeakCheck(t)
+	var c Crew
+	defer c.Close()
+	hold := make(chan struct{})
+	var crowd sync.WaitGroup
+	for range mostIdle {
+		crowd.Add(1)
+		c.Go(func() { crowd.Done(); <-hold })
+	}
+	crowd.Wait()
+	close(hold)
+	for range 12 * trimEvery {
+		done := make(chan struct{})
+		c.Go(func() { close(done) })
+		<-done
+	}
+	if n := c.Idle(); n > mostIdle/8 {
+		t.Errorf("%d are idle", n)
+	}
+}
