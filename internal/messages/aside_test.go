@@ -43,3 +43,19 @@ func TestAsideThatWasSeen(t *testing.T) {
 		t.Errorf("a later one: %d, %v", s.AsideCount(), err)
 	}
 }
+
+// Rows that are set aside while somebody else counts them are counted once.
+func TestAsideCountedMeanwhile(t *testing.T) {
+	b := newBox(t)
+	b.put(lane, "1", "2")
+	b.damage(replace(t, "text of 1", "text of X"))
+	b.damage(replace(t, "text of 2", "text of X"))
+	b.o.OnAside = func(Aside) {
+		b.o.OnAside = nil
+		b.must(b.AsideSeen(t.Context(), time.UnixMicro(0)))
+	}
+	b.must(b.CheckAll(t.Context()))
+	if n := b.AsideCount(); n != 2 {
+		t.Errorf("%d count, want 2", n)
+	}
+}

@@ -49,12 +49,14 @@ func (s *Store) setAside(ctx context.Context, rows []damagedRow) (sound bool, er
 		s.audit.Store(true) // what the rows were counted as cannot be known
 	}
 	for _, a := range moved {
-		s.aside.Add(1)
 		if s.o.OnAside != nil {
 			s.o.OnAside(a)
 		}
 	}
-	return sound, nil
+	if len(moved) > 0 {
+		err = s.view(ctx, func(tx *sql.Tx) error { return s.countAside(ctx, tx) })
+	}
+	return sound, err
 }
 
 // moveAside gives what was moved, nil if nothing is wrong with that row; there is

@@ -95,13 +95,13 @@ func (s *Store) load(ctx context.Context, db *sqlite.DB, batch *sqlite.Batch, us
 		}
 	}
 	return db.View(ctx, func(tx *sql.Tx) error {
+		if err := s.countAside(ctx, tx); err != nil {
+			return err
+		}
 		if db.Recovery() == nil {
 			if err := loadUsage(ctx, tx, use); err != nil {
 				return err
 			}
-		}
-		if err := s.countAside(ctx, tx); err != nil {
-			return err
 		}
 		return want.load(ctx, tx)
 	})

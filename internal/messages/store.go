@@ -93,6 +93,7 @@ type Store struct {
 	cut      bool            // see WasCut
 	onQueued func([]Message) // see OnQueued
 
+	asideMu   sync.Mutex // held while counting
 	aside     atomic.Int64
 	asideSeen atomic.Int64 // up to when the rows set aside do not count, µs
 	audit     atomic.Bool  // usage may be wrong since rows were set aside
@@ -221,7 +222,11 @@ func (s *Store) AsideSeen(ctx context.Context, until time.Time) error {
 	})
 }
 
+// countAside needs a transaction in which nothing was read yet: it then sees what
+// was committed before it, and of several the last to count has seen the most.
 func (s *Store) countAside(ctx context.Context, tx *sql.Tx) error {
+	s.asideMu.Lock()
+	defer s.asideMu.Unlock()
 	var n int64
 	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM aside WHERE found > ?", s.asideSeen.Load()).Scan(&n); err != nil {
 		return err
