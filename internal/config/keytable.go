@@ -52,7 +52,7 @@ func budgetKeys() []spec {
 		sizeKey("budgets.per_uid_queued_bytes", func(c *Config) *Size { return &c.Budgets.PerUIDQueuedBytes }, MiB, TiB,
 			"Bytes of one local user's messages that may wait to be delivered."),
 		intKey("budgets.per_uid_stored_messages", func(c *Config) *int { return &c.Budgets.PerUIDStoredMessages }, 1, many,
-			"Messages of one local user, sent and received, that may lie on the disk in any state: an id is remembered for 60 days after its message is gone."),
+			"Messages of one local user, sent and received, that may lie on the disk in any state: an id is remembered for 60 days after its message arrived, or failed."),
 		intKey("budgets.per_peer_requests", func(c *Config) *int { return &c.Budgets.PerPeerRequests }, 1, many,
 			"Requests of one remote identity that may wait for an answer."),
 		intKey("budgets.per_peer_streams", func(c *Config) *int { return &c.Budgets.PerPeerStreams }, 1, many,

@@ -109,6 +109,10 @@ func (d *Daemon) tellStatus() {
 
 // diagnose tries the disk and says what is wrong with it, and what to do.
 func (d *Daemon) diagnose(err error) (id systemd.MessageID, why, fix string) {
+	if errors.Is(err, sqlite.ErrElsewhere) || d.moved() {
+		return systemd.MsgDiskRefuses, fmt.Sprintf("%s is another folder than fastnd has open: its disk was exchanged or taken away, or the folder was moved", d.place.dir),
+			"put it back, and fastnd goes on by itself; to go on with what is there now: " + d.restartCommand()
+	}
 	if probe := d.disk.probe(d.place.dir, probeFresh); probe != nil {
 		err = probe
 	}
@@ -118,6 +122,16 @@ func (d *Daemon) diagnose(err error) (id systemd.MessageID, why, fix string) {
 	}
 	why, fix = d.whyRefused(err)
 	return systemd.MsgDiskRefuses, why, fix
+}
+
+// moved tells that the folder is not the one that the node was started in.
+func (d *Daemon) moved() bool {
+	n := d.node.Load()
+	if n == nil {
+		return false
+	}
+	now, err := os.Stat(d.place.dir)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(now, n.folder)
 }
 
 // whyRefused is diagnose for what the disk did not take.
@@ -191,7 +205,7 @@ func (d *Daemon) watchDisk(ctx context.Context) {
 }
 
 func (d *Daemon) tryDisk(ctx context.Context) {
-	if d.disk.probe(d.place.dir, 0) != nil {
+	if d.moved() || d.disk.probe(d.place.dir, 0) != nil {
 		return
 	}
 	d.reloading.Lock()

@@ -3,8 +3,10 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,6 +17,9 @@ import (
 
 	"github.com/fastn-stack/fastnd/internal/sqlite"
 	"github.com/fastn-stack/fastnd/internal/systemd"
+	"github.com/fastn-stack/fastnd/internal/testutil"
+	"github.com/fastn-stack/fastnd/service/api"
+	"github.com/fastn-stack/fastnd/service/client"
 )
 
 // However many are refused at once, the disk is tried by one of them.
@@ -104,4 +109,85 @@ func TestDiagnose(t *testing.T) {
 			wantText(t, fix, w)
 		}
 	}
+}
+
+// Where its folder is moved away a daemon writes nothing into what is there instead,
+// be it empty or a copy, and goes on by itself once it is back.
+func TestFolderMovedAway(t *testing.T) {
+	testutil.LeakCheck(t)
+	d := start(t, opts{})
+	d.own()
+	move := func(from, to string) {
+		t.Helper()
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	away, copied := d.home+".away", d.home+".copy"
+	if err := errors.Join(os.CopyFS(copied, onlyFiles{os.DirFS(d.home)}), os.Mkdir(copied+".empty", 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = errors.Join(os.RemoveAll(copied), os.RemoveAll(copied+".empty")) })
+	list := func(dir string) (names []string) {
+		t.Helper()
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			info, err := e.Info()
+			if err != nil {
+				t.Fatal(err)
+			}
+			names = append(names, fmt.Sprint(e.Name(), info.Size(), info.ModTime()))
+		}
+		return names
+	}
+	for _, instead := range []string{copied + ".empty", copied} {
+		was := list(instead)
+		move(d.home, away)
+		move(instead, d.home)
+		mail := func() error {
+			_, err := d.c.Send(limited(t), client.Message{Target: api.TargetSelf, Protocol: api.ProtocolText, Data: []byte(`{"text":"x"}`)})
+			return err
+		}
+		for range 2 {
+			e := refused(t, d.c, api.CodeStorage, api.VerbGrantAdd, api.GrantArgs{Who: api.WhoContacts, Protocol: "Notes"})
+			wantText(t, e.Message, d.home+" is another folder than fastnd has open")
+			wantText(t, e.Hint, "put it back", fmt.Sprintf("kill %d && fastn --home %s daemon start", os.Getpid(), d.home))
+			e = wantCode(t, mail(), api.CodeStorage)
+			wantText(t, e.Message+e.Hint, "another folder")
+			d.tryDisk(t.Context())
+		}
+		if p := d.status().Problems; len(p) != 1 || !strings.Contains(p[0].Text, "another folder") {
+			t.Errorf("told: %+v", p)
+		}
+		now := list(d.home)
+		for i, f := range now {
+			if i >= len(was) || was[i] != f {
+				t.Errorf("number %d there instead is %s, was %s", i, f, was[min(i, len(was)):])
+				break
+			}
+		}
+		if len(now) < len(was) {
+			t.Errorf("of %d files %d are left", len(was), len(now))
+		}
+		move(d.home, instead)
+		move(away, d.home)
+		d.tryDisk(t.Context())
+		if p := d.status().Problems; len(p) != 0 {
+			t.Errorf("once it is back: %+v", p)
+		}
+		if err := mail(); err != nil {
+			t.Error(full(err))
+		}
+	}
+}
+
+// onlyFiles leaves out sockets.
+type onlyFiles struct{ fs.FS }
+
+func (f onlyFiles) ReadDir(name string) ([]fs.DirEntry, error) {
+	list, err := fs.ReadDir(f.FS, name)
+	return slices.DeleteFunc(list, func(e fs.DirEntry) bool { return !e.IsDir() && !e.Type().IsRegular() }), err
 }

@@ -30,8 +30,8 @@ const (
 	// lossKey is where it keeps what was found missing, a line each, until a
 	// reload: somebody must have seen it.
 	lossKey = "losses"
-	// asideKey is where it keeps until when messages were set aside that a reload
-	// acknowledged, µs since 1970.
+	// asideKey is where it keeps up to which messages that were set aside a reload
+	// acknowledged.
 	asideKey = "aside"
 	// lossesKept bounds these lines: the first, and the newest of the others.
 	lossesKept = 8
@@ -218,47 +218,53 @@ func (n *node) forgetLosses(ctx context.Context) error {
 	n.losses.lines, n.losses.unkept = nil, true
 	n.losses.mu.Unlock()
 	if n.mail != nil && n.mail.store.AsideCount() > 0 {
-		now := n.d.o.clock()()
-		if err := n.store.SetMeta(ctx, asideKey, strconv.FormatInt(now.UnixMicro(), 10)); err != nil {
+		last := n.mail.store.AsideLast()
+		if err := n.store.SetMeta(ctx, asideKey, strconv.FormatInt(last, 10)); err != nil {
 			return err
 		}
-		if err := n.mail.store.AsideSeen(ctx, now); err != nil {
-			return err
-		}
+		n.mail.store.AsideSeen(last)
 	}
 	return n.keepLosses(ctx)
 }
 
-// asideSeen has messages not counted that were acknowledged before this start.
-func (n *node) asideSeen(ctx context.Context, store *messages.Store) error {
+// asideSeen gives up to which messages that were set aside were acknowledged.
+func (n *node) asideSeen() int64 {
 	kept, _ := n.store.Meta(asideKey)
-	until, err := strconv.ParseInt(kept, 10, 64)
-	if err != nil {
-		return nil // none were
-	}
-	return store.AsideSeen(ctx, time.UnixMicro(until))
+	last, _ := strconv.ParseInt(kept, 10, 64) // none: none were
+	return last
 }
 
 // tellStore says what became of a damaged store, in one line.
 func tellStore(r *sqlite.Recovery) string {
-	text := "the store was damaged and repaired, and nothing of contacts or grants was lost"
+	how := "was damaged and repaired"
+	if onlyLog(r) {
+		how = "was found without its last changes"
+	}
+	text := "the store " + how + ", and nothing of contacts or grants was lost"
 	if lost := lostRows(r, tableNames()); lost != "" {
-		text = "the store was damaged and repaired, lost are " + lost
+		text = "the store " + how + ", lost are " + lost
 	}
 	return text + "; keys are not affected" + leftOf(r)
 }
 
 // tellMail does so of messages.
 func tellMail(how string, r *sqlite.Recovery) string {
-	text := "the messages were " + how + " and repaired, and no message was lost by that; those that were changed are counted apart"
+	how += " and repaired"
+	if onlyLog(r) {
+		how = "found without their last changes"
+	}
+	text := "the messages were " + how + ", and no message was lost by that; those that were changed are counted apart"
 	if lost := lostRows(r, map[string]string{"outbox": "sent messages", "inbox": "received messages"}); lost != "" {
-		text = "the messages were " + how + " and repaired, lost are " + lost
+		text = "the messages were " + how + ", lost are " + lost
 		if slices.ContainsFunc(r.Tables, func(t sqlite.TableRecovery) bool { return t.Lost && t.Missing > 0 }) {
 			text += " (with those that were delivered or removed before)"
 		}
 	}
 	return text + leftOf(r)
 }
+
+// onlyLog tells that the end of the log is all that went: there was nothing to repair.
+func onlyLog(r *sqlite.Recovery) bool { return r.LogLost && r.MovedTo == "" && r.Tables == nil }
 
 // lostRows counts what was lost, in the users' words for the tables.
 func lostRows(r *sqlite.Recovery, names map[string]string) string {

@@ -28,7 +28,7 @@ func TestLossesAreTold(t *testing.T) {
 		"mail file missing":  {func(t *testing.T, home string) { remove(t, home, messages.File) }, "the messages were missing"},
 		"mail truncated":     {func(t *testing.T, home string) { cut(t, home, messages.File) }, "the messages were damaged"},
 		"store log missing":  {func(t *testing.T, home string) { loseLog(t, home, store.File) }, "an unknown number of the last changes"},
-		"mail log missing":   {func(t *testing.T, home string) { loseLog(t, home, messages.File) }, "the messages were damaged and repaired, lost are an unknown number of the last changes"},
+		"mail log missing":   {func(t *testing.T, home string) { loseLog(t, home, messages.File) }, "the messages were found without their last changes, lost are an unknown number of the last changes"},
 		"node key missing": {func(t *testing.T, home string) {
 			if err := os.Remove(filepath.Join(home, "keystore", "node.key")); err != nil {
 				t.Fatal(err)
@@ -217,7 +217,12 @@ func TestSpareConnections(t *testing.T) {
 func TestMessagesRemovedInUse(t *testing.T) {
 	testutil.LeakCheck(t)
 	d := start(t, opts{})
-	d.node.Load().mail.recovered(&sqlite.Recovery{Missing: true})
+	if err := os.Remove(filepath.Join(d.home, messages.File)); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.node.Load().mail.store.Heal(t.Context()); err != nil { // a write
+		t.Fatal(err)
+	}
 	if p := d.status().Problems; len(p) != 1 || !strings.Contains(p[0].Text, "removed while in use") || !strings.Contains(p[0].Fix, "restore a backup") {
 		t.Errorf("%+v", p)
 	}

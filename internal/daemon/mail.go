@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -47,13 +46,13 @@ func (n *node) openMail(ctx context.Context) error {
 	m.store, err = messages.Open(ctx, n.d.place.dir, messages.Options{
 		Now: n.d.o.clock(), Uptime: n.d.o.uptime, Limits: func() messages.Limits { return *n.d.messageLimits.Load() },
 		Owner: n.roster.Owner, UserName: n.d.names.get, OnAside: m.aside, OnRecovery: m.recovered,
-		OnDisk: m.diskRefused, Progress: &n.d.opening,
+		OnDisk: m.diskRefused, Progress: &n.d.opening, AsideSeen: n.asideSeen(),
 	})
 	if err != nil {
 		return &startError{systemd.MsgStoreDamaged, err}
 	}
 	n.closers = append(n.closers, m.store.Close)
-	if err := errors.Join(n.noteLostMail(ctx, existed, m.store), n.asideSeen(ctx, m.store)); err != nil {
+	if err := n.noteLostMail(ctx, existed, m.store); err != nil {
 		return err
 	}
 	m.courier = messages.NewCourier(messages.CourierOptions{

@@ -42,6 +42,7 @@ type node struct {
 	reach    *reach
 	mail     *mail
 	verbs    *verbs.Verbs
+	folder   os.FileInfo // the one it was started in
 
 	refused     atomic.Uint64 // opens of strangers, since the start
 	losses      losses
@@ -73,6 +74,9 @@ func newNode(ctx context.Context, d *Daemon) (_ *node, err error) {
 	}()
 	key, err := n.openKeys()
 	if err != nil {
+		return nil, err
+	}
+	if n.folder, err = os.Stat(d.place.dir); err != nil {
 		return nil, err
 	}
 	_ = os.RemoveAll(filepath.Join(d.place.dir, verbs.Snapshots)) // left by a crash; the next backup says what is wrong with it

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 
 	"github.com/fastn-stack/fastnd/internal/config"
@@ -88,6 +89,14 @@ func (d *Daemon) reloadCommand() string {
 		return "fastn --home " + api.ShellQuote(d.place.dir) + " daemon reload"
 	}
 	return "systemctl reload fastnd"
+}
+
+// restartCommand works also where nobody reaches the socket any more.
+func (d *Daemon) restartCommand() string {
+	if d.o.perUser() {
+		return fmt.Sprintf("kill %d && fastn --home %s daemon start", os.Getpid(), api.ShellQuote(d.place.dir))
+	}
+	return "systemctl restart fastnd.service"
 }
 
 // restoreCommand puts a backup in the place of all that is stored.

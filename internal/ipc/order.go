@@ -42,16 +42,28 @@ func (t *turn) wait(ctx context.Context) (context.Context, error) {
 	return router.WithPlaced(ctx, t.place), nil
 }
 
-func (t *turn) place() { t.once.Do(func() { close(t.placed) }) }
+// place lets the next send have its place. t may be nil.
+func (t *turn) place() {
+	if t != nil {
+		t.once.Do(func() { close(t.placed) })
+	}
+}
 
-// leave is called when the send is answered: also one that gave up waiting lets none
-// past those before it.
+// waits tells whether sends before it have no places yet. t may be nil.
+func (t *turn) waits() bool {
+	if t == nil || t.before == nil {
+		return false
+	}
+	select {
+	case <-t.before:
+		return false
+	default:
+		return true
+	}
+}
+
+// leave is for a send that gave up waiting: it lets none past those before it.
 func (t *turn) leave() {
-	if t == nil {
-		return
-	}
-	if t.before != nil {
-		<-t.before
-	}
+	<-t.before
 	t.place()
 }

@@ -37,6 +37,9 @@ func TestSendsTakeTheirPlacesInOrder(t *testing.T) {
 	c.send(`{"id":"hasty","type":"send","target":"self","protocol":"Text","data":null,"timeout_ms":20}`)
 	c.send(`{"id":"third","type":"send","target":"self","protocol":"Text","data":null}`)
 	c.want(c.answer(), "hasty", "timeout")
+	if n := b.InUse(ipc.BudgetRequests); n != 3 {
+		t.Errorf("%d requests are counted, want all that keep a place", n)
+	}
 	c.want(c.ask(`{"id":"call","type":"call","target":"self","protocol":"Echo","data":{"message":"x"}}`), "call", "ok")
 	if len(begun) > 1 {
 		t.Errorf("%d sends have begun before the first has its place", len(begun))

@@ -142,7 +142,6 @@ func (c *conn) serveVerb(r *api.Request, files []*os.File) {
 	}
 	turn := c.turnOf(r)
 	c.aside(func() {
-		defer turn.leave()
 		ctx, cancel := context.WithTimeout(c.ctx, r.Timeout())
 		defer cancel()
 		ctx, err := turn.wait(ctx)
@@ -154,6 +153,13 @@ func (c *conn) serveVerb(r *api.Request, files []*os.File) {
 		if err == nil {
 			data, err = marshal(v)
 		}
+		if turn.waits() { // it gave up, and is counted for as long as it keeps its place
+			c.finishFlight(r, data, err, func() {})
+			turn.leave()
+			release()
+			return
+		}
+		turn.place()
 		c.finishFlight(r, data, err, release)
 		if r.Type == api.VerbDaemonDisconnect {
 			c.afterDismissing()

@@ -59,7 +59,7 @@ func (s *Store) overStored(uid uint32) *api.Error {
 		return nil
 	}
 	return localRefusal(s.o.UserName(uid)+" has", n, limit, "stored messages", settingStored).
-		WithHint("ids are remembered for 60 days after their messages are gone; ask an administrator to raise %s in fastn.toml and to reload the daemon", settingStored)
+		WithHint("the id of a message is remembered for 60 days after it arrived, or failed; ask an administrator to raise %s in fastn.toml and to reload the daemon", settingStored)
 }
 
 func localRefusal(has string, used, limit int64, what, setting string) *api.Error {
@@ -94,5 +94,5 @@ func peerRefusal(what string, limit int64) *api.Error {
 
 func storedRefusal(what string, limit int64) *api.Error {
 	return peerRefusal(what, limit).
-		WithHint("the message waits until the peer's machine has forgotten some, 60 days after they were removed, or its administrator raises the limit")
+		WithHint("the message waits until the peer's machine has forgotten some, 60 days after they arrived, or its administrator raises the limit")
 }

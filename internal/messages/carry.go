@@ -2,6 +2,8 @@ package messages
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -15,7 +17,7 @@ func (c *Courier) carry(ctx context.Context, l *liveLane) {
 		list, more, err := c.head(ctx, l)
 		if err != nil {
 			c.lanes.wait(l, c.pause(l, err), err)
-			if ctx.Err() == nil {
+			if ctx.Err() == nil && !errors.Is(err, errUnrecorded) && !errors.Is(err, errDoubted) { // told elsewhere, once
 				c.o.Log.Error("cannot read the outbox", "error", err)
 			}
 			return
@@ -30,29 +32,40 @@ func (c *Courier) carry(ctx context.Context, l *liveLane) {
 	c.lanes.yield(l)
 }
 
-// head gives the first messages of a lane; more tells that there are others.
+// head gives the first messages of a lane; more tells that there are others. While the
+// clock is doubted it ends before one that has expired by it: that is not sent, and
+// none passes it.
 func (c *Courier) head(ctx context.Context, l *liveLane) (list []Message, more bool, err error) {
 	list, whole, doubt := c.lanes.begin(l)
-	if whole {
+	now, believed := c.s.clock()
+	expired := func(m Message) bool { return !m.Expires.After(now) }
+	if whole && (believed || !slices.ContainsFunc(list, expired)) {
 		// The disk may have been read, and all this delivered, before it was told here.
-		now := c.o.Now()
-		return slices.DeleteFunc(list, func(m Message) bool { return !m.Expires.After(now) || c.waiters.delivered(m.From, m.ID) }), false, nil
+		return slices.DeleteFunc(list, func(m Message) bool { return expired(m) || c.waiters.delivered(m.From, m.ID) }), false, nil
 	}
 	if err := c.record(ctx); err != nil { // else it would be found queued
-		return nil, false, err
+		return nil, false, fmt.Errorf("%w: %w", errUnrecorded, err)
 	}
-	now := c.o.Now()
 	if doubt {
 		now = time.Time{}
 	}
-	list, more, err = c.s.head(ctx, l.Lane, maxLetters, api.MaxPayload, now)
+	list, more, err = c.s.head(ctx, l.Lane, maxLetters, api.MaxPayload, now, !believed)
 	last := int64(0)
 	if len(list) > 0 {
 		last = list[len(list)-1].Seq
 	}
 	c.lanes.found(l, last, more)
+	if err == nil && more && len(list) == 0 {
+		err = errDoubted
+	}
 	return list, more, err
 }
+
+// errDoubted has a lane wait until the clock is believed.
+var errDoubted = api.Errorf(api.CodeUnavailable, "the clock has jumped, and a message has expired if it is right: that one and those behind it wait until it is set right, at most an hour")
+
+// errUnrecorded has all wait that must be read from the disk.
+var errUnrecorded = errors.New("what became of earlier messages is not recorded yet")
 
 const (
 	maxLetters    = 256 // wire.MaxLetters

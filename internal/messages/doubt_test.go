@@ -81,6 +81,19 @@ func TestDeliveredIsNotCancelled(t *testing.T) {
 	})
 }
 
+// A log that is lost may have held that something was delivered.
+func TestDoubtWhereTheLogIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := deliveredThenCut(t)
+		if err := os.Remove(filepath.Join(dir, File+"-wal")); err != nil {
+			t.Fatal(err)
+		}
+		if r := newRigStopped(t, dir); !r.s.WasCut() || r.s.Close() != nil {
+			t.Error("there is no doubt")
+		}
+	})
+}
+
 // slowly has answers take a moment.
 func slowly(m *router.Mail) ([]error, error) {
 	time.Sleep(time.Second)

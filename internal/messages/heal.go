@@ -31,6 +31,11 @@ func (s *Store) heal(ctx context.Context, damaged *sqlite.DB, cause error) error
 		return fmt.Errorf("damaged again: %w", cause)
 	}
 	s.pause.Note(s.o.Now())
+	return s.reopen(ctx)
+}
+
+// reopen is for who holds mu.
+func (s *Store) reopen(ctx context.Context) error {
 	defer s.mend()()
 	if s.db != nil {
 		// Closing may fail as the rest did; what counts is whether it opens.
@@ -55,33 +60,17 @@ func (s *Store) mend() (end func()) {
 	return func() { s.mending.Store(nil) }
 }
 
-// Heal finds out by a write whether the disk takes messages again. Where it does
-// not, the file is opened anew: another disk may have taken its place.
+// Heal finds out by a write whether the disk takes messages again.
 func (s *Store) Heal(ctx context.Context) error {
-	write := func() error {
-		return s.write(ctx, func(tx *sqlite.Tx) error {
-			_, err := tx.Exec("INSERT OR REPLACE INTO usage (kind, owner, peer, messages, bytes) VALUES (?, x'', x'', 0, 0)", int64(writeProbe))
-			return err
-		})
-	}
-	if err := write(); !errors.Is(err, sqlite.ErrDisk) {
-		return err
-	}
 	s.mu.Lock()
-	if !errors.Is(s.broken, errClosed) {
-		defer s.mend()()
-		if s.db != nil {
-			_ = s.db.Close() // what it could not do is why it is opened again
-			s.db, s.batch = nil, nil
-		}
-		if err := s.open(context.WithoutCancel(ctx)); err != nil {
-			s.broken = err
-		} else if r := s.db.Recovery(); r != nil && s.o.OnRecovery != nil {
-			s.o.OnRecovery(r)
-		}
+	if s.db == nil && !errors.Is(s.broken, errClosed) { // the disk may have been why
+		_ = s.reopen(ctx) // as the write tells
 	}
 	s.mu.Unlock()
-	return write()
+	return s.write(ctx, func(tx *sqlite.Tx) error {
+		_, err := tx.Exec("INSERT OR REPLACE INTO usage (kind, owner, peer, messages, bytes) VALUES (?, x'', x'', 0, 0)", int64(writeProbe))
+		return err
+	})
 }
 
 // load fills what is kept in memory.

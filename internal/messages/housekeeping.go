@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"strings"
+	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/sqlite"
@@ -19,14 +20,13 @@ const atOnce = 500
 // forgets nothing while the clock is doubted; see Jump.
 func (s *Store) Prune(ctx context.Context) error {
 	err := s.flushWants(ctx)
-	if s.Jump() == 0 {
-		err = errors.Join(err, s.forgetOld(ctx))
+	if now, believed := s.clock(); believed {
+		err = errors.Join(err, s.forgetOld(ctx, now))
 	}
 	return errors.Join(err, s.auditIfNeeded(ctx))
 }
 
-func (s *Store) forgetOld(ctx context.Context) error {
-	now := s.now()
+func (s *Store) forgetOld(ctx context.Context, now time.Time) error {
 	forget, unread := now.Add(-Remembered).UnixMicro(), now.Add(-s.o.Limits().KeepRead).UnixMicro()
 	return errors.Join(
 		s.repeat(ctx, func(tx *sqlite.Tx) (int, error) { return s.dropRead(tx, unread) }),

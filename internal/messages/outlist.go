@@ -88,11 +88,11 @@ func waitOf(ctx context.Context, query *sql.Stmt, r *outRow) error {
 // at most maxBytes of data unless the first alone has more. Expired ones are
 // left out. more tells that there are, or may be, others behind them.
 func (s *Store) Head(ctx context.Context, l Lane, maxMessages, maxBytes int) (list []Message, more bool, err error) {
-	return s.head(ctx, l, maxMessages, maxBytes, s.now())
+	return s.head(ctx, l, maxMessages, maxBytes, s.now(), false)
 }
 
-// head is Head at now.
-func (s *Store) head(ctx context.Context, l Lane, maxMessages, maxBytes int, now time.Time) (list []Message, more bool, err error) {
+// head is Head at now, which ends before an expired one if that time is doubted.
+func (s *Store) head(ctx context.Context, l Lane, maxMessages, maxBytes int, now time.Time, doubted bool) (list []Message, more bool, err error) {
 	p := Page{Limit: maxMessages, MaxBytes: maxBytes}
 	const query = "SELECT " + outColumns + " FROM outbox INDEXED BY outbox_lane WHERE state = 'queued' AND who = ? AND lane = ? ORDER BY seq"
 	err = s.read(ctx, func(rows *sql.Rows) error {
@@ -108,8 +108,11 @@ func (s *Store) head(ctx context.Context, l Lane, maxMessages, maxBytes int, now
 			}
 			last = r.Seq
 			switch {
-			case !r.Expires.After(now) || r.Lane() != l:
+			case r.Lane() != l:
 				return true, nil
+			case !r.Expires.After(now):
+				more = doubted
+				return !doubted, nil
 			case p.full(len(list), size, len(r.Data)):
 				more = true
 				return false, nil

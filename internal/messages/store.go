@@ -54,6 +54,8 @@ type Options struct {
 	Owner func(id identity.ID) (uid uint32, ok bool)
 	// UserName names a uid in refusals; nil for "uid N".
 	UserName func(uid uint32) string
+	// AsideSeen is the last row set aside that somebody has seen; see Store.AsideSeen.
+	AsideSeen int64
 	// OnAside is told of each row set aside, once that is committed; may be nil.
 	OnAside func(Aside)
 	// OnRecovery is told when the file was repaired while in use; may be nil. It
@@ -81,6 +83,7 @@ type Store struct {
 	mu       sync.RWMutex
 	db       *sqlite.DB // nil if it could not be opened again, or is closed
 	batch    *sqlite.Batch
+	last     *sqlite.DB // the one that was open last
 	recovery *sqlite.Recovery
 	pause    sqlite.Pause // between repairs
 	broken   error        // why db is nil
@@ -95,8 +98,9 @@ type Store struct {
 
 	asideMu   sync.Mutex // held while counting
 	aside     atomic.Int64
-	asideSeen atomic.Int64 // up to when the rows set aside do not count, µs
-	audit     atomic.Bool  // usage may be wrong since rows were set aside
+	asideSeen int64       // rowid of the last row set aside that does not count; guarded by asideMu
+	asideLast int64       // of the last one; guarded by asideMu
+	audit     atomic.Bool // usage may be wrong since rows were set aside
 }
 
 // Open opens or creates dir/messages.db. A damaged file is repaired as far as
@@ -114,12 +118,14 @@ func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 	if o.UserName == nil {
 		o.UserName = func(uid uint32) string { return fmt.Sprintf("uid %d", uid) }
 	}
-	s := &Store{o: o, path: filepath.Join(dir, File), mended: make(chan struct{}, 1), lists: newTurns(o.Owner), looks: newTurns(o.Owner), time: timekeeper{uptime: o.Uptime}}
+	s := &Store{o: o, asideSeen: o.AsideSeen, path: filepath.Join(dir, File), mended: make(chan struct{}, 1), lists: newTurns(o.Owner), looks: newTurns(o.Owner), time: timekeeper{uptime: o.Uptime}}
 	s.cut = wasCut(s.path)
 	if err := s.open(ctx); err != nil {
 		return nil, err
 	}
-	s.recovery = s.db.Recovery()
+	if s.recovery = s.db.Recovery(); s.recovery != nil { // deliveries may be among what is lost
+		s.cut = true
+	}
 	select {
 	case <-s.mended: // nobody knew anything before
 	default:
@@ -142,7 +148,7 @@ func (s *Store) open(ctx context.Context) error {
 
 // tryOpen gives the database, closed, also if it could not be loaded.
 func (s *Store) tryOpen(ctx context.Context) (*sqlite.DB, error) {
-	db, err := sqlite.Open(ctx, s.path, sqlite.Options{Migrations: migrations(), LightCheck: lightAbove, Salvage: claim, Progress: s.o.Progress})
+	db, err := sqlite.Open(ctx, s.path, sqlite.Options{Migrations: migrations(), LightCheck: lightAbove, Salvage: claim, Progress: s.o.Progress, Before: s.last})
 	if err != nil {
 		return nil, fmt.Errorf("messages: %w", err)
 	}
@@ -158,7 +164,7 @@ func (s *Store) tryOpen(ctx context.Context) (*sqlite.DB, error) {
 	if err := s.load(ctx, db, batch, use, want); err != nil {
 		return db, errors.Join(fmt.Errorf("messages: load %s: %w", s.path, err), db.Close())
 	}
-	s.db, s.batch, s.use, s.want, s.broken = db, batch, use, want, nil
+	s.db, s.last, s.batch, s.use, s.want, s.broken = db, db, batch, use, want, nil
 	select {
 	case s.mended <- struct{}{}:
 	default:
@@ -214,12 +220,20 @@ func (s *Store) Mending() (since time.Time, ok bool) {
 // AsideCount tells how many rows were set aside, and neither pruned nor seen yet.
 func (s *Store) AsideCount() int64 { return s.aside.Load() }
 
-// AsideSeen has rows that were set aside until then count no more.
-func (s *Store) AsideSeen(ctx context.Context, until time.Time) error {
-	return s.view(ctx, func(tx *sql.Tx) error {
-		s.asideSeen.Store(until.UnixMicro())
-		return s.countAside(ctx, tx)
-	})
+// AsideLast is the number of the row that was set aside last.
+func (s *Store) AsideLast() int64 {
+	s.asideMu.Lock()
+	defer s.asideMu.Unlock()
+	return s.asideLast
+}
+
+// AsideSeen has rows up to that number count no more. It does not read the disk.
+func (s *Store) AsideSeen(last int64) {
+	s.asideMu.Lock()
+	defer s.asideMu.Unlock()
+	if s.asideSeen = last; s.asideLast <= last {
+		s.aside.Store(0)
+	}
 }
 
 // countAside needs a transaction in which nothing was read yet: it then sees what
@@ -227,8 +241,14 @@ func (s *Store) AsideSeen(ctx context.Context, until time.Time) error {
 func (s *Store) countAside(ctx context.Context, tx *sql.Tx) error {
 	s.asideMu.Lock()
 	defer s.asideMu.Unlock()
+	if err := tx.QueryRowContext(ctx, "SELECT coalesce(max(rowid), 0) FROM aside").Scan(&s.asideLast); err != nil {
+		return err
+	}
+	if s.asideLast < s.asideSeen { // all were pruned, and numbers begin anew
+		s.asideSeen = 0
+	}
 	var n int64
-	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM aside WHERE found > ?", s.asideSeen.Load()).Scan(&n); err != nil {
+	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM aside WHERE rowid > ?", s.asideSeen).Scan(&n); err != nil {
 		return err
 	}
 	s.aside.Store(n)

@@ -90,6 +90,12 @@ func (k *timekeeper) load(ctx context.Context, db *sqlite.DB) error {
 	})
 }
 
+// clock tells the time, and whether that is believed.
+func (s *Store) clock() (now time.Time, believed bool) {
+	now = s.now()
+	return now, s.time.jump(now) == 0
+}
+
 // Jump tells how far the clock has jumped, forwards or backwards; 0 once it is
 // believed. While it is not, Expire and Prune do nothing.
 func (s *Store) Jump() time.Duration { return s.time.jump(s.now()) }

@@ -1,10 +1,13 @@
 package messages
 
 import (
+	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/fastn-stack/fastnd/internal/router"
 	"github.com/fastn-stack/fastnd/service/api"
 )
 
@@ -98,6 +101,66 @@ func TestALaneThatWaitsForAWrongTime(t *testing.T) {
 		time.Sleep(15 * time.Minute)
 		next.wantStates("1 delivered")
 	})
+}
+
+// A message that has expired by a clock that jumped is not sent, and none passes it:
+// where the clock is set right it goes first, else it has expired after an hour, and
+// those behind it go.
+func TestNonePassesWhatMayHaveExpired(t *testing.T) {
+	for name, right := range map[string]bool{"set right": true, "right all along": false} {
+		for _, whole := range []bool{true, false} { // is what waits known without the disk
+			synctest.Test(t, func(t *testing.T) {
+				var ahead atomic.Int64
+				r := newRigStopped(t, memory(t))
+				now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+				r.s.o.Now, r.o.Now = now, now
+				r.run()
+				if !whole {
+					r.is(refusedAll(api.CodePeerUnreachable))
+				}
+				block := make(chan struct{})
+				if whole { // the carrier is busy, and what comes is kept for it
+					r.is(func(m *router.Mail) ([]error, error) { <-block; return taken(m) })
+					r.send(lane, "0")
+					synctest.Wait()
+				}
+				r.send(lane, "1", "2")
+				if _, err := r.Send(t.Context(), func() Message {
+					m := lane.message("3", "that lives longer")
+					m.Expires = now().Add(20 * day)
+					return m
+				}()); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				ahead.Store(int64(10 * day))
+				close(block)
+				r.since()
+				r.is(taken)
+				time.Sleep(30 * time.Minute)
+				if a := r.since(); len(a) != 0 {
+					t.Errorf("%s: sent while it is doubted: %v", name, a)
+				}
+				if right {
+					ahead.Store(0)
+				}
+				r.send(lane, "4")
+				time.Sleep(time.Hour)
+				var got []string
+				for _, a := range r.since() {
+					got = append(got, a.id...)
+				}
+				want := []string{"3", "4"}
+				if right {
+					want = []string{"1", "2", "3", "4"}
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("%s, whole %v: sent %v, want %v", name, whole, got, want)
+				}
+				r.stop()
+			})
+		}
+	}
 }
 
 // While the clock is doubted no message is refused for its time: it waits, and what is

@@ -22,9 +22,8 @@ type turns struct {
 
 type turn struct {
 	held  chan struct{} // holds one while somebody has the turn
-	rest  time.Time     // nobody has it before; guarded by held
 	users int           // that have it or wait; guarded by turns.mu
-	until time.Time     // rest, for who does not have the turn; guarded by turns.mu
+	rest  time.Time     // nobody has it before; guarded by turns.mu
 }
 
 // mostRest bounds the rest behind a frame.
@@ -40,7 +39,7 @@ func (s *turns) take(ctx context.Context, id identity.ID) (release func(full boo
 		s.leave(id, t)
 		return nil, ctx.Err()
 	}
-	if err := sleepUntil(ctx, t.rest); err != nil {
+	if err := sleepUntil(ctx, s.rest(t)); err != nil {
 		s.leave(id, t)
 		<-t.held
 		return nil, err
@@ -48,9 +47,9 @@ func (s *turns) take(ctx context.Context, id identity.ID) (release func(full boo
 	began := time.Now()
 	return func(full bool) {
 		if full {
-			t.rest = time.Now().Add(min(time.Since(began), mostRest))
+			now := time.Now()
 			s.mu.Lock()
-			t.until = t.rest
+			t.rest = now.Add(min(now.Sub(began), mostRest))
 			s.mu.Unlock()
 		}
 		s.leave(id, t)
@@ -84,7 +83,13 @@ func (s *turns) leave(id identity.ID, t *turn) {
 	}
 }
 
-func (t *turn) idle(now time.Time) bool { return t.users == 0 && !t.until.After(now) }
+func (s *turns) rest(t *turn) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return t.rest
+}
+
+func (t *turn) idle(now time.Time) bool { return t.users == 0 && !t.rest.After(now) }
 
 func sleepUntil(ctx context.Context, when time.Time) error {
 	d := time.Until(when)

@@ -16,7 +16,7 @@ func (db *DB) Backup(ctx context.Context, path string) error {
 		return fmt.Errorf("back up: %w", err)
 	}
 	// A connection of its own: those of View are not allowed to.
-	from := openPool(dsn(db.path, "rw"))
+	from := openPool(dsn(db.path, "rw"), db.place.here)
 	_, err = from.ExecContext(ctx, "VACUUM INTO ?", path)
 	err = errors.Join(classify(err), from.Close())
 	if err == nil {

@@ -20,6 +20,9 @@ const wholeCheck = 16 << 20
 // Suspect has the next Open of this database check all of it, whatever its
 // options say, and repair it if that finds damage.
 func (db *DB) Suspect() error {
+	if err := db.place.here(); err != nil {
+		return fmt.Errorf("mark %s as damaged: %w", db.path, err)
+	}
 	f, err := os.OpenFile(db.path+suspectSuffix, os.O_WRONLY|os.O_CREATE, fileMode)
 	if err != nil {
 		return fmt.Errorf("mark %s as damaged: %w", db.path, err)

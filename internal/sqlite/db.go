@@ -29,6 +29,10 @@ var (
 	// full, read-only or failing. The file's content is as good as before, and the
 	// same may work later.
 	ErrDisk = errors.New("the disk refused")
+	// ErrElsewhere means that the folder of a database that is open is another one
+	// now: its disk was exchanged or taken away, or it was moved. Such an error wraps
+	// ErrDisk too.
+	ErrElsewhere = errors.New("the folder is another one than it was")
 	// ErrUnsafeFile means that the file is a link, a FIFO or somebody else's.
 	ErrUnsafeFile = errors.New("not a plain file of our own")
 )
@@ -54,6 +58,9 @@ type Options struct {
 	Sealed []string
 	// Progress is told how Open gets on; may be nil.
 	Progress *Progress
+	// Before is the one that was open here, closed or not; may be nil. Open fails
+	// with ErrElsewhere if this is another folder by now.
+	Before *DB
 }
 
 // DB is an open database. Update calls run one after another, View calls beside
@@ -67,7 +74,7 @@ type DB struct {
 	recovery *Recovery
 	batch    *Batch   // nil unless one was made
 	mark     *logMark // nil until it is open, as is the next
-	place    *place
+	place    *place   // as mark
 
 	closeOnce sync.Once
 	closeErr  error
@@ -75,8 +82,8 @@ type DB struct {
 
 // Open opens or creates the database at path and brings its schema up to date.
 // A damaged file is moved aside and what can be read of it is kept; Recovery
-// then tells what became of it. Errors: ErrUnsafeFile, ErrNewer; ErrDisk, and
-// ErrDamaged only if the repair itself failed otherwise: then the file is where it
+// then tells what became of it. Errors: ErrUnsafeFile, ErrNewer; ErrDisk,
+// ErrElsewhere; ErrDamaged only if the repair itself failed otherwise: then the file is where it
 // was.
 func Open(ctx context.Context, path string, o Options) (*DB, error) {
 	defer o.Progress.begin()()
@@ -84,7 +91,10 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	at := newPlace(path)
+	at, err := newPlace(path, o.Before)
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", classify(err))
+	}
 	aside, err := finishSwap(path)
 	if err != nil {
 		return nil, fmt.Errorf("finish the repair of %s: %w", path, classify(err))
@@ -99,10 +109,10 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, classify(err))
 	}
-	db, err := openChecked(ctx, path, o)
+	db, err := openChecked(ctx, at, o)
 	if errors.Is(err, ErrDamaged) {
 		if err = repair(ctx, path, err, o); err == nil {
-			db, err = openChecked(ctx, path, o)
+			db, err = openChecked(ctx, at, o)
 		}
 	}
 	if err != nil {
@@ -125,21 +135,22 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 	// Without them the next repair only brings back less, or more is kept.
 	_ = errors.Join(keepLayout(ctx, db.writer, path), pruneDamaged(path))
 	if err := at.opened(); err != nil {
-		return nil, errors.Join(err, db.Close())
+		return nil, errors.Join(classify(err), db.Close())
 	}
 	db.mark, db.place = newLogMark(path), at
 	return db, nil
 }
 
-// openChecked opens path, checks it and migrates it.
-func openChecked(ctx context.Context, path string, o Options) (*DB, error) {
+// openChecked opens the database that is to be at that place, checks it and migrates it.
+func openChecked(ctx context.Context, at *place, o Options) (*DB, error) {
+	path := at.path
 	if err := prepareFile(path); err != nil {
 		return nil, classify(err)
 	}
 	if emptied(path) {
 		return nil, fmt.Errorf("open %s: %w: the file is empty", path, ErrDamaged)
 	}
-	db := open(path, o)
+	db := open(at, o)
 	if err := db.start(ctx, o); err != nil {
 		_ = db.Close()
 		return nil, fmt.Errorf("open %s: %w", path, classify(err))
@@ -151,25 +162,26 @@ func openChecked(ctx context.Context, path string, o Options) (*DB, error) {
 // MiB: a page that many commits change is then folded once.
 const logPages = "wal_autocheckpoint(4000)"
 
-func open(path string, o Options) *DB {
+func open(at *place, o Options) *DB {
 	readers := o.Readers
 	if readers == 0 {
 		readers = 4
 	}
-	db := &DB{path: path}
-	db.writer = openPool(dsn(path, "rw", "journal_mode(WAL)", synchronous, logPages))
+	db := &DB{path: at.path}
+	db.writer = openPool(dsn(at.path, "rw", "journal_mode(WAL)", synchronous, logPages), at.here)
 	db.writer.SetMaxOpenConns(1)
 	for _, pool := range []**sql.DB{&db.readers, &db.lookers} {
-		*pool = openPool(dsn(path, "rw", synchronous, "query_only(1)"))
+		*pool = openPool(dsn(at.path, "rw", synchronous, "query_only(1)"), at.here)
 		(*pool).SetMaxOpenConns(readers)
 		(*pool).SetMaxIdleConns(1)
 	}
 	return db
 }
 
-// openPool connects nothing yet, so that it cannot fail.
-func openPool(dsn string) *sql.DB {
-	c := connector{driver: new(modernc.Driver), dsn: dsn}
+// openPool connects nothing yet, so that it cannot fail. Each connection is made only
+// if all checks pass.
+func openPool(dsn string, checks ...func() error) *sql.DB {
+	c := connector{driver: new(modernc.Driver), dsn: dsn, checks: checks}
 	c.driver.MustRegisterDeterministicScalarFunction(digestFunction, -1, rowDigest)
 	return sql.OpenDB(c)
 }
@@ -179,6 +191,7 @@ func openPool(dsn string) *sql.DB {
 type connector struct {
 	driver *modernc.Driver
 	dsn    string
+	checks []func() error
 }
 
 func (c connector) Driver() driver.Driver { return c.driver }
@@ -186,6 +199,11 @@ func (c connector) Driver() driver.Driver { return c.driver }
 func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
+	}
+	for _, check := range c.checks {
+		if err := check(); err != nil {
+			return nil, err
+		}
 	}
 	return c.driver.Open(c.dsn)
 }
@@ -381,13 +399,33 @@ func classify(err error) error {
 	return err
 }
 
+// leaveLog has SQLite not remove the log, which it does by its name, if the folder is
+// another one by now.
+func (db *DB) leaveLog() error {
+	if db.place == nil || !errors.Is(db.place.here(), ErrElsewhere) {
+		return nil
+	}
+	conn, err := db.writer.Conn(context.Background())
+	if err != nil {
+		return err
+	}
+	return errors.Join(conn.Raw(func(c any) error {
+		f, ok := c.(modernc.FileControl)
+		if !ok {
+			return fmt.Errorf("the driver's connection is a %T", c)
+		}
+		_, err := f.FileControlPersistWAL("main", 1)
+		return err
+	}), conn.Close())
+}
+
 // Close waits for transactions that run and folds the log into the file.
 // It may be called again.
 func (db *DB) Close() error {
 	db.closeOnce.Do(func() {
 		// The writer goes last: readers cannot fold the log. Neither can a
 		// connection that has statements left.
-		db.closeErr = errors.Join(db.mark.end(), db.batch.close(), db.readers.Close(), db.lookers.Close(), db.writer.Close())
+		db.closeErr = errors.Join(db.mark.end(), db.batch.close(), db.readers.Close(), db.lookers.Close(), db.leaveLog(), db.writer.Close())
 	})
 	return db.closeErr
 }

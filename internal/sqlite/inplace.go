@@ -7,59 +7,75 @@ import (
 	"syscall"
 )
 
-// place is where an open database is: what is committed to a file that was removed
-// is gone when it is closed.
+// place is where an open database is: what is committed to files that were removed,
+// or in a folder that another one has taken the place of, is not seen by who opens
+// the database next.
 type place struct {
-	path      string
-	file, dir syscall.Stat_t
+	path           string
+	file, log, dir syscall.Stat_t
 }
 
-// newPlace begins before the database is opened. It gives nil if it cannot be told.
-func newPlace(path string) *place {
+// newPlace begins before the database is opened: in the folder of before, which was
+// open there, unless that is nil.
+func newPlace(path string, before *DB) (*place, error) {
 	p := &place{path: path}
-	if syscall.Stat(filepath.Dir(path), &p.dir) != nil {
-		return nil
+	if before != nil {
+		p.dir = before.place.dir
+		return p, p.here()
 	}
-	return p
+	if err := syscall.Stat(filepath.Dir(path), &p.dir); err != nil {
+		return nil, fmt.Errorf("look at the folder of %s: %w", path, err)
+	}
+	return p, nil
 }
 
-// opened is for once it is open; its error wraps ErrDisk if another disk came there
-// meanwhile. p may be nil.
-func (p *place) opened() error {
+// here tells whether its folder is where it was.
+func (p *place) here() error {
 	var dir syscall.Stat_t
-	if p == nil {
+	if err := syscall.Stat(filepath.Dir(p.path), &dir); err == nil && same(dir, p.dir) {
 		return nil
+	} else if err != nil && !errors.Is(err, syscall.ENOENT) {
+		return fmt.Errorf("look at the folder of %s: %w", p.path, err)
 	}
-	if syscall.Stat(p.path, &p.file) != nil || syscall.Stat(filepath.Dir(p.path), &dir) != nil || !same(dir, p.dir) {
-		return fmt.Errorf("%w: the folder of %s became another one", ErrDisk, p.path)
+	return fmt.Errorf("%w: %w: that of %s", ErrDisk, ErrElsewhere, p.path)
+}
+
+// opened is for once it is open.
+func (p *place) opened() error {
+	if err := p.here(); err != nil {
+		return err
+	}
+	return errors.Join(statOf(p.path, &p.file), statOf(p.path+"-wal", &p.log))
+}
+
+func statOf(path string, st *syscall.Stat_t) error {
+	if err := syscall.Stat(path, st); err != nil {
+		return fmt.Errorf("look at %s: %w", path, err)
 	}
 	return nil
 }
 
-// check is for before each commit; its error wraps ErrDamaged if the file was removed,
-// ErrDisk if another disk with such a file is in the place of its own: what would be
-// committed then is not seen by who opens the database next. A folder that is another
-// one without such a file is no reason: the disk was taken away, and the file is as it
-// was. p may be nil.
+// check is for before each commit. Its error wraps ErrDamaged if a file was removed,
+// ErrElsewhere if the folder is another one.
 func (p *place) check() error {
-	if p == nil {
-		return nil
+	var file, log syscall.Stat_t
+	fileErr, logErr := syscall.Stat(p.path, &file), syscall.Stat(p.path+"-wal", &log)
+	fileGone, logGone := gone(fileErr, file, p.file), gone(logErr, log, p.log)
+	if !fileGone && !logGone {
+		return nil // or the commit tells
 	}
-	var now, dir syscall.Stat_t
-	err := syscall.Stat(p.path, &now)
-	switch {
-	case err == nil && same(now, p.file):
-		return nil
-	case err != nil && !errors.Is(err, syscall.ENOENT):
-		return nil // the commit tells
-	case syscall.Stat(filepath.Dir(p.path), &dir) != nil:
-		return nil
-	case same(dir, p.dir):
-		return fmt.Errorf("%w: %s was removed while it was in use", ErrDamaged, p.path)
-	case err == nil:
-		return fmt.Errorf("%w: another disk has taken the place of that of %s", ErrDisk, p.path)
+	if err := p.here(); err != nil {
+		return err
 	}
-	return nil
+	what := p.path
+	if !fileGone {
+		what = "the log of " + what
+	}
+	return fmt.Errorf("%w: %s was removed while it was in use", ErrDamaged, what)
+}
+
+func gone(err error, now, was syscall.Stat_t) bool {
+	return errors.Is(err, syscall.ENOENT) || err == nil && !same(now, was)
 }
 
 func same(a, b syscall.Stat_t) bool { return a.Dev == b.Dev && a.Ino == b.Ino }

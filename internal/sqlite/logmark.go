@@ -3,6 +3,7 @@ package sqlite
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strconv"
@@ -69,23 +70,41 @@ func (m *logMark) end() error {
 		return nil
 	}
 	name := m.f.Name()
-	err := errors.Join(m.f.Close(), ignoreAbsent(os.Remove(name)), syncDir(name))
-	m.f = nil
-	return err
+	var mine, there syscall.Stat_t
+	is := syscall.Fstat(int(m.f.Fd()), &mine) == nil && syscall.Stat(name, &there) == nil && same(mine, there)
+	err := m.f.Close()
+	if m.f = nil; !is {
+		return err // it is of another disk
+	}
+	return errors.Join(err, ignoreAbsent(os.Remove(name)), syncDir(name))
+}
+
+// readMark gives what a mark says; 0 if that is nothing, as after a power cut.
+func readMark(path string) (int64, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, syscall.ELOOP) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	b := make([]byte, 64)
+	n, _ := io.ReadFull(f, b) // what is no mark says nothing
+	was, _ := strconv.ParseInt(strings.TrimSpace(string(b[:n])), 10, 64)
+	return was, f.Close()
 }
 
 // shortLog looks for a log that is shorter than it was when the database at path was
 // last open, and keeps to be told that its end is lost. The mark goes: what it says
 // ends when the log is read.
 func shortLog(path string) error {
-	b, err := os.ReadFile(path + markSuffix)
+	was, err := readMark(path + markSuffix)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	was, _ := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64) // none: a power cut left it empty
 	cause := ""
 	switch info, err := os.Stat(path + "-wal"); {
 	case errors.Is(err, fs.ErrNotExist):

@@ -71,7 +71,7 @@ func (s *Store) reopen(ctx context.Context, cause error) error {
 
 // openAgain tells what was repaired, also by an attempt before that failed later.
 func (s *Store) openAgain(ctx context.Context) (*sqlite.Recovery, error) {
-	db, err := openDB(ctx, s.db.Path(), s.progress)
+	db, err := openDB(ctx, s.db.Path(), s.progress, s.db)
 	if err != nil {
 		return nil, err
 	}

@@ -58,7 +58,7 @@ func TestDamageInUse(t *testing.T) {
 // that ours does not trust what it remembers of them.
 func spoilLog(t *testing.T, path string) {
 	t.Helper()
-	other, err := openDB(t.Context(), path, nil)
+	other, err := openDB(t.Context(), path, nil, nil)
 	must(t, err)
 	defer other.Close()
 	touch := func(tx *sql.Tx) error {

@@ -54,7 +54,7 @@ type Store struct {
 // again after damage too; it may be nil. Errors wrap sqlite.ErrDamaged,
 // sqlite.ErrNewer or sqlite.ErrUnsafeFile where they apply.
 func Open(ctx context.Context, dir string, progress *sqlite.Progress) (*Store, error) {
-	db, err := openDB(ctx, filepath.Join(dir, File), progress)
+	db, err := openDB(ctx, filepath.Join(dir, File), progress, nil)
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
@@ -68,8 +68,9 @@ func Open(ctx context.Context, dir string, progress *sqlite.Progress) (*Store, e
 	return s, nil
 }
 
-func openDB(ctx context.Context, path string, progress *sqlite.Progress) (*sqlite.DB, error) {
-	return sqlite.Open(ctx, path, sqlite.Options{Migrations: migrations(), Sealed: tables(), Progress: progress})
+// openDB opens path, in the folder of before unless that is nil.
+func openDB(ctx context.Context, path string, progress *sqlite.Progress, before *sqlite.DB) (*sqlite.DB, error) {
+	return sqlite.Open(ctx, path, sqlite.Options{Migrations: migrations(), Sealed: tables(), Progress: progress, Before: before})
 }
 
 // Recovery tells what Open repaired, or an Open before it of which nobody was told;
