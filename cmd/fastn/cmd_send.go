@@ -61,7 +61,7 @@ func (c *sendCmd) run(a *app) error {
 	if err != nil {
 		if api.CodeOf(err) == api.CodeOutcomeUnknown {
 			e := api.AsError(err)
-			return e.WithHint(`give it again with --id %s: it stays one message`, sent.MessageID)
+			return e.WithHint(`give it again with --id %s: it stays one message`, api.ShellQuote(sent.MessageID))
 		}
 		return a.explain(err)
 	}
@@ -99,7 +99,7 @@ func (c *sendCmd) data(a *app) (json.RawMessage, error) {
 	case c.Protocol != "":
 		return a.readData(c.Data, true)
 	case c.Data != "":
-		return nil, usage("--data needs --protocol").WithHint(`"fastn send %s TEXT" sends a text`, c.Target)
+		return nil, usage("--data needs --protocol").WithHint(`"fastn send %s TEXT" sends a text`, api.ShellQuote(c.Target))
 	case c.Text == "":
 		return nil, usage("there is no text").WithHint(`give it as an argument, or - for standard input`)
 	}
@@ -186,7 +186,7 @@ func messageFailed(m api.OutboxMessage) error {
 	if m.Code == api.CodeRefused {
 		settled = "the other side may have removed or blocked you: ask there; " + settled
 	}
-	return e.WithHint(`%s, "fastn outbox retry %s" tries it again`, settled, m.MessageID)
+	return e.WithHint(`%s, "fastn outbox retry %s" tries it again`, settled, api.ShellQuote(m.MessageID))
 }
 
 // notDelivered is exit code 6.

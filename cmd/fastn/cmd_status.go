@@ -109,10 +109,10 @@ func (a *app) problems(b *bytes.Buffer, list []api.Problem) {
 // wanted tells for which protocols messages wait elsewhere.
 func (a *app) wanted(b *bytes.Buffer, list []api.Wanted) {
 	for _, w := range list {
-		fmt.Fprintf(b, "%s has messages for %s, which nobody takes here so far\n", visible(w.Contact), visible(w.Protocol))
+		fmt.Fprintf(b, "%s has messages for %s, which nobody takes here so far\n", visible(w.Contact), visible(service(w.Protocol, w.Instance)))
 		for _, step := range []string{
-			fmt.Sprintf(`"fastn grant add %s %s" allows them`, w.Contact, w.Protocol),
-			fmt.Sprintf(`"fastn listen %s --messages -- CMD" takes them`, w.Protocol),
+			`"` + api.GrantCommand(w.Contact, w.Protocol, w.Instance) + `" allows them`,
+			`"` + api.TakeCommand(w.Protocol, w.Instance) + `" takes them`,
 		} {
 			b.WriteString(foldIndent + visible(a.here(step)) + "\n")
 		}
@@ -120,6 +120,14 @@ func (a *app) wanted(b *bytes.Buffer, list []api.Wanted) {
 	if len(list) > 0 {
 		b.WriteByte('\n')
 	}
+}
+
+// service is what is served under a name, as a person calls it.
+func service(protocol, instance string) string {
+	if instance == "" || instance == api.DefaultInstance {
+		return protocol
+	}
+	return protocol + " (instance " + instance + ")"
 }
 
 func nodeText(n api.NodeStatus) string {

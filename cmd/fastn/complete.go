@@ -263,7 +263,10 @@ func (c *completer) protocols() []candidate {
 	slices.Sort(names)
 	var out []candidate
 	for _, name := range slices.Compact(names) {
-		out = append(out, candidate{word: name})
+		// Bash takes candidates into the line as they are, and a peer may have chosen it.
+		if api.ShellQuote(name) == name && !strings.HasPrefix(name, "-") {
+			out = append(out, candidate{word: name})
+		}
 	}
 	return out
 }

@@ -31,7 +31,7 @@ func (g *gate) Incoming(owner, from identity.ID, protocol, instance string) erro
 		what += " " + instance
 	}
 	return api.Errorf(api.CodeRefused, "the peer has not granted you %s", what).
-		WithHint("ask the peer for it: the other side runs fastn grant add YOU %s", what)
+		WithHint("ask the peer for it: the other side runs %s", api.GrantCommand("YOU", protocol, instance))
 }
 
 // Outgoing implements router.Access.
@@ -43,7 +43,7 @@ func (g *gate) Outgoing(owner, to identity.ID) error {
 	if name, ok := g.store.Contact(owner, to); ok {
 		who = name
 	}
-	return api.Errorf(api.CodeNotPermitted, "you blocked %s", who).WithHint(`"fastn contact unblock %s" ends that`, who)
+	return api.Errorf(api.CodeNotPermitted, "you blocked %s", who).WithHint(`"fastn contact unblock %s" ends that`, api.ShellQuote(who))
 }
 
 // AcquirePeer implements router.Budget. A stranger who may use a protocol

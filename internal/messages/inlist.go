@@ -122,5 +122,5 @@ func (s *Store) Incoming(ctx context.Context, owner identity.ID, ref string) (In
 		senders = append(senders, m.From.String())
 	}
 	return Incoming{}, api.Errorf(api.CodeConflict, "%d senders have used the id %s: %s", len(found), ref, strings.Join(senders, ", ")).
-		WithHint(`name its sender, as in "fastn inbox show %s --from %s"`, ref, senders[0])
+		WithHint(`name its sender, as in "fastn inbox show %s --from %s"`, api.ShellQuote(ref), api.ShellQuote(senders[0]))
 }

@@ -74,7 +74,7 @@ func (r *Roster) pick(uid uint32, name string) (p Resident, ok bool, err error) 
 	}
 	if i < 0 {
 		return Resident{}, false, api.Errorf(api.CodeBadRequest, "you have %d identities and none is named %s", len(all), name).
-			WithHint(`choose one with --as; for one command, as in "fastn --as %s id show", or for all with $FASTN_AS`, all[0].Name)
+			WithHint(`choose one with --as; for one command, as in "fastn --as %s id show", or for all with $FASTN_AS`, api.ShellQuote(all[0].Name))
 	}
 	return all[i], true, nil
 }

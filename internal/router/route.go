@@ -164,7 +164,7 @@ func (rt *Router) handler(r *Request) (Handler, error) {
 		what = fmt.Sprintf("%s as a %s", what, r.Kind)
 	}
 	return nil, api.Errorf(api.CodeProtocolUnavailable, "nobody serves %s there now", what).
-		WithHint("the other side serves a protocol of its own with fastn listen %s", r.Protocol)
+		WithHint("the other side serves a protocol of its own with %s", api.ListenCommand(r.Protocol, r.Instance))
 }
 
 // listener returns who serves key, nil if nobody does. The program of a user

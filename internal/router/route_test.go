@@ -87,12 +87,13 @@ func TestUnavailableNamesWhatIsMissing(t *testing.T) {
 		instance string
 		kind     router.Kind
 		want     string
+		command  string
 	}{
-		{"", router.Stream, "nobody serves App as a stream there now"},
-		{"two", router.Call, "nobody serves App (instance two) there now"},
+		{"", router.Stream, "nobody serves App as a stream there now", "fastn listen App"},
+		{"two", router.Call, "nobody serves App (instance two) there now", "fastn listen --instance two App"},
 	} {
 		_, err := w.rt.Route(t.Context(), &router.Request{From: alice, To: bob, Protocol: "App", Instance: c.instance, Kind: c.kind})
-		if e := api.AsError(err); e == nil || e.Message != c.want || !strings.Contains(e.Hint, "fastn listen App") {
+		if e := api.AsError(err); e == nil || e.Message != c.want || !strings.HasSuffix(e.Hint, c.command) {
 			t.Errorf("%+v", e)
 		}
 	}

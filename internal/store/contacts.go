@@ -76,7 +76,7 @@ func (o *owned) isContactAlready(c *Contact, name string) error {
 	if _, taken := o.byName[name]; taken {
 		return err.WithHint(`"fastn contact list" shows your contacts`)
 	}
-	return err.WithHint(`to change its name use "fastn contact rename %s %s"`, c.Name, name)
+	return err.WithHint(`to change its name use "fastn contact rename %s %s"`, api.ShellQuote(c.Name), api.ShellQuote(name))
 }
 
 func (o *owned) contactNameFree(name string) error {
@@ -85,7 +85,7 @@ func (o *owned) contactNameFree(name string) error {
 		return nil
 	}
 	return api.Errorf(api.CodeConflict, "you have a contact %q already: %s", name, id).
-		WithHint(`choose another name, or rename that contact with "fastn contact rename %s NEWNAME"`, name)
+		WithHint(`choose another name, or rename that contact with "fastn contact rename %s NEWNAME"`, api.ShellQuote(name))
 }
 
 func (p *plan) addContact(c Contact) {

@@ -9,10 +9,28 @@ import (
 func TestShellQuote(t *testing.T) {
 	for in, want := range map[string]string{
 		"/tmp/a-b_c.d": "/tmp/a-b_c.d", "": "''", "a b": "'a b'", "it's": `'it'\''s'`, "$x": "'$x'", "~": "'~'", "ä": "'ä'",
-		"a\nb": `"a\nb"`, "a\x1b[2J": `"a\x1b[2J"`, "\xff": `"\xff"`,
+		"a\nb": `'a\nb'`, "a\x1b[2J": `'a\x1b[2J'`, "\xff": `'\xff'`, "\n$(id)'": `'\n$(id)'\'''`, "\n\"": `'\n\"'`,
 	} {
 		if got := api.ShellQuote(in); got != want {
 			t.Errorf("ShellQuote(%q) = %s, want %s", in, got, want)
+		}
+	}
+}
+
+func TestCommandsOfHints(t *testing.T) {
+	for got, want := range map[string]string{
+		api.GrantCommand("bob", "Orders", ""):        "fastn grant add bob Orders",
+		api.GrantCommand("bob", "Orders", "default"): "fastn grant add bob Orders",
+		api.GrantCommand("bob", "Orders", "work"):    "fastn grant add --instance work bob Orders",
+		api.GrantCommand("bob", "-x", "work"):        "fastn grant add --instance work -- bob -x",
+		api.GrantCommand("bob", "$(x);y", ""):        "fastn grant add bob '$(x);y'",
+		api.ListenCommand("Orders", ""):              "fastn listen Orders",
+		api.ListenCommand("-x;", "work"):             "fastn listen --instance work -- '-x;'",
+		api.TakeCommand("Orders", "work"):            "fastn listen --messages --instance work Orders -- CMD",
+		api.TakeCommand("--help", ""):                "fastn listen --messages -- --help CMD",
+	} {
+		if got != want {
+			t.Errorf("%s, want %s", got, want)
 		}
 	}
 }

@@ -61,7 +61,7 @@ func (v *Verbs) contactInvite(c call, a api.InviteArgs) (any, error) {
 	out := api.Invitation{Ticket: text, Identity: own.ID.String(), Expires: t.Expires, Addresses: t.Addresses, Public: anyPublic(t.Addresses)}
 	switch {
 	case !own.Online:
-		out.Warning = "identity " + own.Name + ` is offline: nobody can use the ticket before "fastn id online ` + own.Name + `"`
+		out.Warning = "identity " + own.Name + ` is offline: nobody can use the ticket before "fastn id online ` + api.ShellQuote(own.Name) + `"`
 	case !out.Public:
 		out.Warning = "no address in the ticket is public: it works only for machines that can reach this one directly, " +
 			"as in the same network; behind a router with a fixed address set p2p.announce in fastn.toml"
@@ -82,7 +82,7 @@ func (v *Verbs) nameFree(own roster.Resident, name string) error {
 	}
 	if c, err := v.Store.ContactByName(own.ID, name); err == nil {
 		return api.Errorf(api.CodeConflict, "you have a contact named %s already: %s", name, c.ID).
-			WithHint(`choose another name, or rename that one with "fastn contact rename %s NEWNAME"`, name)
+			WithHint(`choose another name, or rename that one with "fastn contact rename %s NEWNAME"`, api.ShellQuote(name))
 	}
 	return nil
 }
@@ -156,11 +156,11 @@ func (v *Verbs) mayAdd(own roster.Resident, n store.NewContact, old store.Contac
 	}
 	if known {
 		return api.Errorf(api.CodeConflict, "%s is your contact %s already", n.ID.Short(), old.Name).
-			WithHint(`rename it with "fastn contact rename %s %s"`, old.Name, n.Name)
+			WithHint(`rename it with "fastn contact rename %s %s"`, api.ShellQuote(old.Name), api.ShellQuote(n.Name))
 	}
 	if v.Store.Blocked(own.ID, n.ID) {
 		return api.Errorf(api.CodeNotPermitted, "you blocked %s", n.ID.Short()).
-			WithHint(`first "fastn contact unblock %s"`, n.ID)
+			WithHint(`first "fastn contact unblock %s"`, api.ShellQuote(n.ID.String()))
 	}
 	return v.nameFree(own, n.Name)
 }

@@ -59,7 +59,7 @@ func (v *Verbs) send(c call, r *api.Request) (any, error) {
 	m.Expires = m.Created.Add(life)
 	if slices.Contains(v.Builtin, m.Protocol) && m.Instance == api.DefaultInstance {
 		return nil, api.Errorf(api.CodeBadRequest, "%s answers calls and takes no messages", m.Protocol).
-			WithHint(`"fastn call %s %s" calls it; a text goes to the protocol Text`, r.Target, m.Protocol)
+			WithHint(`"fastn call %s %s" calls it; a text goes to the protocol Text`, api.ShellQuote(r.Target), api.ShellQuote(m.Protocol))
 	}
 	if err := v.Courier.CheckData(m.Protocol, m.Instance, m.Data); err != nil {
 		return nil, err
