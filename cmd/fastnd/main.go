@@ -87,6 +87,7 @@ func serve(ctx context.Context, o daemon.Options) error {
 	if err := daemon.Harden(); err != nil {
 		return err
 	}
+	defer daemon.CollectSeldom()()
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
 	defer signal.Stop(reload)
