@@ -14,6 +14,7 @@ type listenCmd struct {
 	Command  []string `arg:"" optional:"" name:"cmd" help:"Program to run for each call and stream, or message, behind --."`
 	Instance string   `valid:"name" help:"Instance of the protocol, if it has several." placeholder:"NAME"`
 	Messages bool     `help:"Take messages instead of calls and streams."`
+	Empty    bool     `name:"empty-inbox" help:"With --messages Text: give the unread messages of your inbox, and new ones, to the program instead of you."`
 	Max      int      `help:"How many programs may run at the same time; more wait." default:"64" placeholder:"N"`
 }
 
@@ -29,7 +30,8 @@ Without a program the first stream becomes standard input and output, and calls 
 With --messages each message is given to a new program: its data on standard input, its id, which is the
 same whenever the message is told, in FASTN_MESSAGE_ID, FASTN_KIND is "message". The program takes it by
 exit code 0; else it is told again, after a pause that grows to 5 minutes, or when listen is run again.
-Messages of one sender come in order.
+Messages of one sender come in order. Those for Text are for people, and go to a program only with
+--empty-inbox, or where they were sent to another --instance.
 
 Who may use the protocol is said with "fastn grant add". Serving ends with this command. When the daemon
 restarts, the programs that run are told to end: their streams are aborted, their callers told that the
@@ -49,6 +51,10 @@ func (c *listenCmd) run(a *app) error {
 	}
 	if c.Messages && len(c.Command) == 0 {
 		return usage("--messages needs a program").WithHint("name it behind --")
+	}
+	if c.emptiesInbox() && !c.Empty {
+		return usage("%s messages are for people: the program would take those that are unread out of your inbox", c.Protocol).
+			WithHint("name the instance that the program is for with --instance, or add --empty-inbox if it is to have them")
 	}
 	if len(c.Command) > 0 {
 		if _, err := exec.LookPath(c.Command[0]); err != nil {
@@ -80,6 +86,11 @@ func (c *listenCmd) run(a *app) error {
 			return endOfWatch(a, err)
 		}
 	}
+}
+
+// emptiesInbox tells that what people read goes to the program.
+func (c *listenCmd) emptiesInbox() bool {
+	return c.Messages && c.Protocol == api.ProtocolText && (c.Instance == "" || c.Instance == api.DefaultInstance)
 }
 
 // lostListener is the end of a registration with the connection that held it.

@@ -110,10 +110,11 @@ func (a *app) problems(b *bytes.Buffer, list []api.Problem) {
 func (a *app) wanted(b *bytes.Buffer, list []api.Wanted) {
 	for _, w := range list {
 		fmt.Fprintf(b, "%s has messages for %s, which nobody takes here so far\n", visible(w.Contact), visible(service(w.Protocol, w.Instance)))
-		for _, step := range []string{
-			`"` + api.GrantCommand(w.Contact, w.Protocol, w.Instance) + `" allows them`,
-			`"` + api.TakeCommand(w.Protocol, w.Instance) + `" takes them`,
-		} {
+		steps := []string{`"` + api.GrantCommand(w.Contact, w.Protocol, w.Instance) + `" allows them`}
+		if w.Protocol != api.ProtocolText || w.Instance != "" { // else the program would take the inbox, too
+			steps = append(steps, `"`+api.TakeCommand(w.Protocol, w.Instance)+`" takes them`)
+		}
+		for _, step := range steps {
 			b.WriteString(foldIndent + visible(a.here(step)) + "\n")
 		}
 	}
