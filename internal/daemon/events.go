@@ -22,6 +22,10 @@ func (n *node) changed(c store.Change) {
 	case store.ContactAdded, store.ContactUnblocked, store.GrantAdded, store.IdentityOnline:
 		n.mail.recheck(c.Owner)
 	}
+	switch c.Kind {
+	case store.ContactBlocked, store.ContactUnblocked:
+		n.mail.courier.Allowed(c.Owner, c.Who)
+	}
 	if c.Kind == store.IdentityOnline {
 		n.mail.courier.Resume(c.Owner)
 		n.mail.courier.Reachable(c.Owner)

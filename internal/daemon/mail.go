@@ -45,7 +45,7 @@ func (n *node) openMail(ctx context.Context) error {
 	var err error
 	m.store, err = messages.Open(ctx, n.d.place.dir, messages.Options{
 		Now: n.d.o.clock(), Uptime: n.d.o.uptime, Limits: func() messages.Limits { return *n.d.messageLimits.Load() },
-		Owner: n.roster.Owner, UserName: n.d.names.get, OnAside: m.aside, OnRecovery: m.recovered,
+		Owner: n.roster.Owner, MaySend: (*gate)(n).Outgoing, UserName: n.d.names.get, OnAside: m.aside, OnRecovery: m.recovered,
 		OnDisk: m.diskRefused, Progress: &n.d.opening, AsideSeen: n.asideSeen(),
 	})
 	if err != nil {

@@ -311,3 +311,45 @@ func TestSendsOfOneConnectionKeepTheirOrder(t *testing.T) {
 	})
 	wantNames(t, "the inbox", got, want...)
 }
+
+// To one whom the sender has blocked nothing is stored. What waits when he is blocked
+// waits on, says why, and goes when that ends.
+func TestMessagesToOneBlocked(t *testing.T) {
+	testutil.LeakCheck(t)
+	alice, bob := pair(t)
+	known := alice.send(client.Message{Target: "bob", Data: text("before")})
+	alice.final(known.MessageID)
+	sent := alice.send(client.Message{Target: "bob", Protocol: "orders/1", Data: text("hello")})
+	var m api.OutboxMessage
+	waits := func(code api.Code) {
+		t.Helper()
+		eventually(t, "it waits: "+string(code), func() bool {
+			m = verb[api.OutboxMessage](t, alice.c, api.VerbOutboxShow, api.OutboxArgs{MessageID: sent.MessageID})
+			return m.State == api.StateQueued && m.Code == code
+		})
+	}
+	waits(api.CodePending) // for an hour
+	cursor := alice.hub.Cursor()
+	verb[api.Contact](t, alice.c, api.VerbContactBlock, api.NameArgs{Name: "bob"})
+	waits(api.CodeNotPermitted)
+	if m.Reason != "you blocked bob" {
+		t.Errorf("%+v", m)
+	}
+	_, err := alice.c.Send(limited(t), client.Message{Target: "bob", Protocol: api.ProtocolText, Data: text("more")})
+	if e := wantCode(t, err, api.CodeNotPermitted); e.Message != "you blocked bob" || e.Hint != `"fastn contact unblock bob" ends that` {
+		t.Errorf("%+v", e)
+	}
+	// What was sent before is answered as ever.
+	alice.send(client.Message{Target: "bob", Data: text("before"), ID: known.MessageID})
+	alice.send(client.Message{Target: "bob", Protocol: "orders/1", Data: text("hello"), ID: sent.MessageID})
+	if list := verb[api.OutboxPage](t, alice.c, api.VerbOutboxList, api.OutboxListArgs{All: true}).Messages; len(list) != 2 {
+		t.Errorf("stored: %+v", list)
+	}
+	verb[api.Contact](t, alice.c, api.VerbContactUnblock, api.NameArgs{Name: "bob"})
+	waits(api.CodePending)
+	told, _, err := alice.hub.Next(limited(t), admin.UID, []string{api.EventMessageRefused, api.EventContactUnblocked}, cursor)
+	if err != nil || len(told) != 1 || told[0].Kind != api.EventContactUnblocked {
+		t.Errorf("alice was told %+v, %v", told, err)
+	}
+	_ = bob
+}

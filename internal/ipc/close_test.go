@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -322,5 +323,38 @@ func TestSlowSubscriber(t *testing.T) {
 	}
 	if !gap {
 		t.Error("no gap, the test proved nothing")
+	}
+}
+
+// Who only waits for others to act does not hold up a stop, and is told at once to
+// ask again.
+func TestCloseEndsWhatOnlyWaits(t *testing.T) {
+	testutil.LeakCheck(t)
+	b := ipctest.NewBackend()
+	waiting := make(chan struct{})
+	wait := func(ctx context.Context, _ ipc.Caller, _ *api.Request, _ []*os.File) (any, error) {
+		waiting <- struct{}{}
+		<-ctx.Done()
+		return struct{}{}, nil // as it is
+	}
+	b.HandleVerb(api.VerbInboxList, wait)
+	b.HandleVerb(api.VerbOutboxWait, wait)
+	path := ipctest.Socket(t)
+	_, stop := ipctest.Start(t, path, b, ipc.Options{DrainTimeout: patience})
+	c := dial(t, path)
+	c.send(`{"id":"1","type":"inbox.list","timeout_ms":3600000,"data":{"wait":true}}`,
+		`{"id":"2","type":"outbox.wait","timeout_ms":3600000,"data":{"message_id":"123e4567-e89b-42d3-a456-426614174000"}}`)
+	<-waiting
+	<-waiting
+	began := time.Now()
+	stop()
+	for range 2 {
+		if a := c.answer(); a.Status != api.StatusError || a.Code != api.CodeUnavailable {
+			t.Errorf("%+v", a)
+		}
+	}
+	c.eof()
+	if took := time.Since(began); took >= patience {
+		t.Errorf("the stop took %v", took)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -147,7 +148,7 @@ func (c *conn) serveVerb(r *api.Request, files []*os.File) {
 		ctx, err := turn.wait(ctx)
 		var v any
 		if err == nil {
-			v, err = c.s.backend.Verb(ctx, c.caller, r, files)
+			v, err = c.verb(ctx, r, files)
 		}
 		var data json.RawMessage
 		if err == nil {
@@ -165,6 +166,34 @@ func (c *conn) serveVerb(r *api.Request, files []*os.File) {
 			c.afterDismissing()
 		}
 	})
+}
+
+// verb has a verb done. One that only waits ends as soon as the server stops.
+func (c *conn) verb(ctx context.Context, r *api.Request, files []*os.File) (any, error) {
+	if !onlyWaits(r) {
+		return c.s.backend.Verb(ctx, c.caller, r, files)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(c.s.stopping, func() { cancel(errStopping()) })()
+	v, err := c.s.backend.Verb(ctx, c.caller, r, files)
+	if why, ok := errors.AsType[*api.Error](context.Cause(ctx)); ok && why.Code == api.CodeUnavailable {
+		return nil, why
+	}
+	return v, err
+}
+
+// onlyWaits tells a request that changes nothing and waits for others to act, maybe
+// for an hour: who sent it asks again.
+func onlyWaits(r *api.Request) bool {
+	switch r.Type {
+	case api.VerbOutboxWait:
+		return true
+	case api.VerbInboxList:
+		var args api.InboxListArgs
+		return api.DecodeArgs(r.Data, &args) == nil && args.Wait
+	}
+	return false
 }
 
 // afterDismissing cuts a connection that was to be cut before it had its answer.

@@ -16,8 +16,8 @@ import (
 // Server serves the control socket. It runs from New to Close:
 //
 //	serving ──Close──▶ draining (new requests are answered "unavailable",
-//	answers in flight finish, programs reply to the calls that they were
-//	told of) ──all done, or DrainTimeout──▶ closed
+//	answers in flight finish, those who only wait are told, programs reply
+//	to the calls that they were told of) ──all done, or DrainTimeout──▶ closed
 type Server struct {
 	backend   Backend
 	log       *slog.Logger
@@ -28,6 +28,9 @@ type Server struct {
 	pace      *pace
 	crew      crew.Crew // does the requests
 	lingering lingering
+	// stopping ends when draining begins, as it is told; see onlyWaits.
+	stopping context.Context
+	stop     context.CancelCauseFunc
 
 	// wg counts connections and accept loops.
 	wg sync.WaitGroup
@@ -42,6 +45,7 @@ type Server struct {
 func New(b Backend, log *slog.Logger, o Options) *Server {
 	s := &Server{backend: b, log: log, o: o.withDefaults(), types: requestTypes(), pace: newPace(),
 		listeners: make(map[net.Listener]struct{}), conns: make(map[*conn]struct{})}
+	s.stopping, s.stop = context.WithCancelCause(context.Background())
 	s.streams.init(s.o.StreamResults, api.StreamResultTTL)
 	return s
 }
@@ -179,6 +183,7 @@ func (s *Server) Close() {
 		l.Close()
 	}
 	s.mu.Unlock()
+	s.stop(errStopping())
 	bound := time.NewTimer(s.o.DrainTimeout)
 	defer bound.Stop()
 	conns := s.connections()

@@ -272,6 +272,12 @@ func (c *Courier) Resume(from identity.ID) {
 	c.lanes.dueWhere(func(l *liveLane) bool { return l.From == from })
 }
 
+// Allowed has all mail of from to the other tried now: whether from may send it is
+// not what it was, which those messages are to tell.
+func (c *Courier) Allowed(from, to identity.ID) {
+	c.lanes.dueWhere(func(l *liveLane) bool { return l.From == from && l.To == to })
+}
+
 // Moved has all mail tried now that waits for no act of its receiver: this
 // machine's network is another one.
 func (c *Courier) Moved() {

@@ -21,13 +21,12 @@ func final(err error) bool {
 }
 
 // finalOfAll tells that no message of a mail whose delivery failed with err needs
-// another try: its receiver said so, or its own sender may not send it.
+// another try: its receiver said so. Whom our own user has blocked has said nothing.
 func finalOfAll(err error) bool {
-	code := api.CodeOf(err)
 	if _, said := errors.AsType[*router.Said](err); !said {
-		return code == api.CodeNotPermitted
+		return false
 	}
-	switch code {
+	switch api.CodeOf(err) {
 	case api.CodeRefused, api.CodeBadRequest, api.CodeTooLarge:
 		return true
 	}

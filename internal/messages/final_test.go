@@ -12,8 +12,8 @@ import (
 	"github.com/fastn-stack/fastnd/service/api"
 )
 
-// Whose word ends a message: the receiver's on it, or on all; ours does not, but
-// where the sender's user may not send it.
+// Whose word ends a message: the receiver's on it, or on all; ours does not, not
+// even where the sender's user may not send it.
 func TestWhoseWordIsFinal(t *testing.T) {
 	codes := []api.Code{api.CodeRefused, api.CodeBadRequest, api.CodeTooLarge, api.CodeConflict, api.CodeExpired, api.CodeClockSkew,
 		api.CodeNotPermitted, api.CodeOverBudget, api.CodePending, api.CodeOffline, api.CodeStorage, api.CodeInternal, "of a newer version"}
@@ -30,7 +30,7 @@ func TestWhoseWordIsFinal(t *testing.T) {
 	}{
 		"of the letter": {func(e *api.Error) ([]error, error) { return []error{e}, nil }, ends(codes[:7]...)},
 		"of the whole":  {func(e *api.Error) ([]error, error) { return nil, &router.Said{Err: e} }, ends(codes[:3]...)},
-		"ours":          {func(e *api.Error) ([]error, error) { return nil, e }, ends(api.CodeNotPermitted)},
+		"ours":          {func(e *api.Error) ([]error, error) { return nil, e }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -122,5 +122,42 @@ func TestTakenBehindOneThatWaits(t *testing.T) {
 			t.Errorf("%v", a)
 		}
 		r.wantStates("1 delivered", "2 delivered", "3 delivered", "4 refused")
+	})
+}
+
+// What its sender may not send waits, however long, and goes at once when he may
+// again, also if that is while it is tried; a message that may not be sent is not
+// stored, but one that is stored is answered.
+func TestWhatItsSenderMayNotSendWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		blocked := refusedAll(api.CodeNotPermitted)
+		r.is(blocked)
+		r.send(lane, "1")
+		time.Sleep(time.Hour)
+		if m := r.state("1"); m.State != Queued || m.Code != api.CodeNotPermitted || m.Tries < 5 {
+			t.Fatalf("%+v", m)
+		}
+		r.s.o.MaySend = func(_, _ identity.ID) error { return api.Errorf(api.CodeNotPermitted, "blocked") }
+		if _, err := r.Send(t.Context(), lane.message("2", "two")); api.CodeOf(err) != api.CodeNotPermitted {
+			t.Errorf("%v", err)
+		}
+		r.send(lane, "1")
+		r.wantStates("1 queued")
+		r.since()
+		r.is(func(m *router.Mail) ([]error, error) {
+			r.is(taken)
+			r.Allowed(lane.From, lane.To) // the answer is of before it
+			return blocked(m)
+		})
+		began := time.Now()
+		r.Allowed(lane.From, lane.To)
+		if a := r.since(); len(a) != 2 || a[1].at.After(began) {
+			t.Errorf("%v after %v", a, began)
+		}
+		r.wantStates("1 delivered")
+		if got := r.told(api.EventMessageRefused); len(got) != 0 {
+			t.Errorf("told of %v", got)
+		}
 	})
 }

@@ -297,7 +297,7 @@ func (s *lanes) waits(l *liveLane, d time.Duration, why error) {
 	switch {
 	case l.hinted:
 		s.hint(l)
-	case l.again && l.code != api.CodePending && l.tries <= 1:
+	case l.again && (l.code == api.CodeNotPermitted || l.code != api.CodePending && l.tries <= 1): // it may be permitted since
 		s.makeReady(l)
 		s.launch()
 	}

@@ -16,7 +16,7 @@ import (
 // and data as before is no second message: the answer is what is known of the
 // first. Errors: CodeConflict if the ID has other content, CodeBadRequest for a
 // life that is over or longer than MaxLife, CodeNotFound if From is nobody's on
-// this machine, CodeOverBudget.
+// this machine, CodeOverBudget, those of Options.MaySend.
 func (s *Store) Put(ctx context.Context, m Message) (Outgoing, error) {
 	if err := s.complete(&m); err != nil {
 		return Outgoing{}, err
@@ -26,6 +26,7 @@ func (s *Store) Put(ctx context.Context, m Message) (Outgoing, error) {
 		return Outgoing{}, api.Errorf(api.CodeNotFound, "the identity %s is not on this machine", m.From.Short())
 	}
 	r := newOutRow(m)
+	barred := api.AsError(s.o.MaySend(m.From, m.To))
 	var got Outgoing
 	var refusal error // found before anything was written
 	placed, hasPlace := router.Placed(ctx)
@@ -35,7 +36,7 @@ func (s *Store) Put(ctx context.Context, m Message) (Outgoing, error) {
 			return errRepaired // others may be behind it: it would come after them
 		}
 		damaged = h.batch.DoPlaced(ctx, placed, func(tx *sqlite.Tx) (err error) {
-			got, refusal, err = s.put(tx, r, uid)
+			got, refusal, err = s.put(tx, r, uid, barred)
 			return err
 		})
 		return damaged
@@ -79,8 +80,12 @@ func newOutRow(m Message) outRow {
 	return r
 }
 
-func (s *Store) put(tx *sqlite.Tx, r outRow, uid uint32) (Outgoing, error, error) {
-	over, need := s.overQueued(uid, r.size)
+// put queues r, unless barred tells why its sender may not.
+func (s *Store) put(tx *sqlite.Tx, r outRow, uid uint32, barred *api.Error) (Outgoing, error, error) {
+	over, need := barred, int64(0)
+	if over == nil {
+		over, need = s.overQueued(uid, r.size)
+	}
 	if need > 0 {
 		if err := s.dropKept(tx, uid, r.From, need); err != nil {
 			return Outgoing{}, nil, err

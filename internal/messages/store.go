@@ -52,6 +52,9 @@ type Options struct {
 	Limits func() Limits // asked at each use
 	// Owner tells whose identity of this machine id is. It must not wait.
 	Owner func(id identity.ID) (uid uint32, ok bool)
+	// MaySend tells why from may not send anything to the other now; nil for all may.
+	// It must not wait.
+	MaySend func(from, to identity.ID) error
 	// UserName names a uid in refusals; nil for "uid N".
 	UserName func(uid uint32) string
 	// AsideSeen is the last row set aside that somebody has seen; see Store.AsideSeen.
@@ -114,6 +117,9 @@ func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 	if o.Uptime == nil {
 		start := time.Now()
 		o.Uptime = func() time.Duration { return time.Since(start) }
+	}
+	if o.MaySend == nil {
+		o.MaySend = func(_, _ identity.ID) error { return nil }
 	}
 	if o.UserName == nil {
 		o.UserName = func(uid uint32) string { return fmt.Sprintf("uid %d", uid) }

@@ -29,7 +29,7 @@ func TestCountersOfWhatIsUndone(t *testing.T) {
 		write(func(*sqlite.Tx) error { return mine }) // has the others guarded
 		queue := func(id string) (err error) {
 			return b.write(t.Context(), func(tx *sqlite.Tx) error {
-				_, _, err := b.Store.put(tx, newOutRow(completed(b, lane.message(id, "x"))), 1)
+				_, _, err := b.Store.put(tx, newOutRow(completed(b, lane.message(id, "x"))), 1, nil)
 				return err
 			})
 		}
@@ -40,7 +40,7 @@ func TestCountersOfWhatIsUndone(t *testing.T) {
 			if err == nil {
 				err = b.drop(tx, r)
 			}
-			_, _, putErr := b.Store.put(tx, newOutRow(completed(b, lane.message("undone", "x"))), 1)
+			_, _, putErr := b.Store.put(tx, newOutRow(completed(b, lane.message("undone", "x"))), 1, nil)
 			return errors.Join(err, putErr, mine)
 		})
 		wg.Go(func() { _ = queue("after") })
