@@ -2,6 +2,7 @@ package p2p
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -106,7 +107,7 @@ func (o opening) do(ctx context.Context, f *wire.Frame, payload []byte) (conn *r
 			return nil, nil, nil, false, e
 		}
 		if done.complete || ctx.Err() != nil {
-			return nil, nil, nil, false, o.lost(ctx)
+			return nil, nil, nil, false, o.lost(ctx, err)
 		}
 		return nil, nil, nil, true, api.AsError(o.conn.streamError(err))
 	}
@@ -115,7 +116,7 @@ func (o opening) do(ctx context.Context, f *wire.Frame, payload []byte) (conn *r
 	if !stop() || err != nil || got.GetReply() == nil {
 		in.release()
 		_ = o.s.ResetWithError(toResetCode(closeCode(err)))
-		return nil, nil, nil, false, o.lost(ctx)
+		return nil, nil, nil, false, o.lost(ctx, err)
 	}
 	reply = got.GetReply()
 	if reply.GetCode() != "" {
@@ -129,9 +130,16 @@ func (o opening) do(ctx context.Context, f *wire.Frame, payload []byte) (conn *r
 	return newRawStream(o.s, streamKey{ours: true, number: f.Number}, in.br, &o.conn.raw), reply, answer, false, nil
 }
 
-func (o opening) lost(ctx context.Context) *api.Error {
+// lost is the error of a stream that was sent its Open and failed with err. Where the
+// peer reset it that is told as of a stream that was accepted: it may have been, as a
+// reset overtakes the answer.
+func (o opening) lost(ctx context.Context, err error) *api.Error {
 	if ctx.Err() != nil {
 		return ctxError(ctx, "the peer did not answer")
+	}
+	var se *network.StreamError
+	if errors.As(err, &se) && se.Remote && se.ErrorCode >= resetBase {
+		return api.AsError(streamError(err))
 	}
 	return o.conn.lostError()
 }

@@ -38,6 +38,11 @@ func (a *accepter) ServeFrame(ctx context.Context, p p2p.Peer, f *wire.Frame, pa
 	switch f.GetOpen().GetProtocol() {
 	case "Echo":
 		return p2ptest.Echo(ctx, p, f, payload, accept)
+	case "Reset": // accepts, and aborts at once
+		if conn, err := accept(&wire.Reply{}); err == nil {
+			conn.Reset(api.CodeHandlerFailed)
+		}
+		return nil, nil
 	case "Hang": // never answers
 		a.conns <- nil
 		<-ctx.Done()
@@ -145,6 +150,32 @@ func TestResetCarriesItsCode(t *testing.T) {
 }
 
 // A stream that is closed before both sides ended it was aborted.
+// A stream that is aborted as soon as it was accepted gives the same answer whether
+// the abort overtakes the acceptance or not.
+func TestResetThatOvertakesTheAnswer(t *testing.T) {
+	transports(t, func(t *testing.T, only p2ptest.Option) {
+		acc := newAccepter(t)
+		a, b := p2ptest.NewPairOf(t, acc, acc, only)
+		overtaken := 0
+		for range 200 {
+			f := p2ptest.Open(wire.Kind_KIND_STREAM)
+			f.GetOpen().Protocol = "Reset"
+			conn, _, _, err := a.OpenStream(timeout(t, 20*time.Second), b.Node(), f, nil)
+			if err == nil {
+				_, err = conn.Read(make([]byte, 1))
+				conn.Close()
+			} else {
+				overtaken++
+			}
+			wantCode(t, err, api.CodeHandlerFailed)
+			if err.Error() != "the stream was reset by the peer: handler_failed" {
+				t.Fatal(err)
+			}
+		}
+		t.Logf("%d of 200 aborts overtook the answer", overtaken)
+	})
+}
+
 func TestCloseBeforeTheEndAborts(t *testing.T) {
 	transports(t, func(t *testing.T, only p2ptest.Option) {
 		near, far, _, _ := streamPair(t, only)
