@@ -128,7 +128,7 @@ func TestAnyChangedByte(t *testing.T) {
 	whole.must(err)
 	layout, err := os.ReadFile(whole.path() + ".schema")
 	whole.must(err)
-	for round := range testutil.Rounds(20, 3000) {
+	for round := range testutil.Rounds(20, 1000) {
 		raw := bytes.Clone(sound)
 		at := random.IntN(len(raw))
 		if round%3 == 0 {
