@@ -19,6 +19,7 @@ type app struct {
 	errTTY bool
 	conn   daemon // opened on first use by daemon()
 
+	asked   string // the peer, as the user names it
 	command string // the one that runs, as in "fastn id new"; "" before it is known
 }
 

@@ -19,6 +19,7 @@ type destination struct {
 }
 
 func (d *destination) request(a *app) api.Request {
+	a.asked = d.Target
 	return api.Request{Target: d.Target, Protocol: d.Protocol, Instance: d.Instance, From: a.identity()}
 }
 

@@ -62,6 +62,7 @@ func (c *contactAddCmd) run(a *app) error {
 		return usage("there is no ticket and no id").
 			WithHint("give what fastn invite printed for the other side")
 	}
+	a.asked = c.Name
 	args := api.ContactAddArgs{Name: c.Name, Address: c.Address}
 	if lower := strings.ToLower(word); strings.HasPrefix(lower, ticketPrefix) {
 		// As it was pasted or read aloud: broken into lines, in capitals.

@@ -56,7 +56,7 @@ func (a *app) printError(err error) {
 	e := api.AsError(err)
 	var b bytes.Buffer
 	if a.flags.JSON {
-		line := api.Error{Code: e.Code, Message: err.Error(), Hint: a.hint(e)}
+		line := api.Error{Code: e.Code, Message: err.Error(), Hint: a.hint(e), Peer: e.Peer}
 		if text, err := json.Marshal(line); err == nil {
 			escapeJSON(&b, append(text, '\n'))
 			_, _ = a.std.Err.Write(b.Bytes())
@@ -65,9 +65,17 @@ func (a *app) printError(err error) {
 	}
 	b.WriteString(a.style(a.errTTY, "31", "fastn:"))
 	b.WriteByte(' ')
+	from := ""
+	if e.Peer != "" { // or it would pass for what this program says
+		who := visible(shortName(a.asked, e.Peer))
+		b.WriteString(who + " answered: ")
+		if e.Hint != "" {
+			from = " from " + who
+		}
+	}
 	b.WriteString(visible(err.Error()))
 	if hint := a.hint(e); hint != "" {
-		b.WriteString("\nhint: ")
+		b.WriteString("\nhint" + from + ": ")
 		b.WriteString(visible(hint))
 	}
 	b.WriteByte('\n')

@@ -12,6 +12,9 @@ import (
 // hint is the next step after e, as a person can paste it. Every failure has
 // one but an interruption, which is the user's own.
 func (a *app) hint(e *api.Error) string {
+	if e.Hint != "" && e.Peer != "" {
+		return e.Hint // its commands are not of this user's daemon
+	}
 	if e.Hint != "" {
 		return a.here(e.Hint)
 	}

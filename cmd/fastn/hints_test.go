@@ -81,8 +81,8 @@ func hintLiterals(file *ast.File) []string {
 var (
 	quotedCommand = regexp.MustCompile(`"(fastn [^"]*)"`)
 	bareCommand   = regexp.MustCompile(`\bfastn (--?[a-z]+|[a-z]+)`)
-	others        = regexp.MustCompile(`\b(other side|peer|administrator)\b`)
-	elsewhere     = regexp.MustCompile(`\b(other side (runs|sees)|(other|that) machine)\b`)
+	others        = regexp.MustCompile(`\b(other side|peer|administrator|owner|inviter)\b`)
+	elsewhere     = regexp.MustCompile(`\b((other side|who) (runs|sees)|(other|that) machine)\b`)
 	verbInFormat  = regexp.MustCompile(`%[a-z]`)
 )
 

@@ -161,7 +161,7 @@ func (m *manPage) tail() {
 		"4", "Not permitted, here or by the peer.",
 		"5", "The peer is not reachable.",
 		"6", "Queued, but not delivered in time.")
-	m.text("A failure is told on standard error: a line that starts with fastn: and one that starts with hint: behind it. With --json it is one line, an object with code, message and hint; the codes are those of the control socket.")
+	m.text("A failure is told on standard error: a line that starts with fastn: and one that starts with hint: behind it. With --json it is one line, an object with code, message and hint; the codes are those of the control socket. What the peer said, its program or its machine, is told as such, and with --json the object has its id52 as peer: message and hint are its words then.")
 	m.section("Environment")
 	m.items(
 		"FASTN_HOME", "Folder of a per-user daemon, as --home.",

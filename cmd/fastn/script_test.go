@@ -180,7 +180,7 @@ func (h *hints) exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-var twoLines = regexp.MustCompile(`(^|\n)(fastn: [^\n]+\nhint: [^\n]+|\{"code":"[a-z_]+","message":"[^\n]+","hint":"[^\n]+"\})\n$`)
+var twoLines = regexp.MustCompile(`(^|\n)(fastn: [^\n]+\nhint(?: from [^\n]+)?: [^\n]+|\{"code":"[a-z_]+","message":"[^\n]+","hint":"[^\n]+"\})\n$`)
 
 // note keeps the fastn commands in the hint lines of standard error.
 func (h *hints) note(ts *testscript.TestScript) {

@@ -22,7 +22,7 @@ func TestContactsGetNoShellUnlessGranted(t *testing.T) {
 		return err
 	}
 	e := wantCode(t, shell(), api.CodeRefused)
-	wantText(t, e.Message, "not granted you Shell")
+	wantText(t, e.Message, "Shell is not granted to you")
 	wantText(t, e.Hint, "fastn grant add YOU Shell")
 
 	for _, who := range []string{"alice", api.WhoContacts, api.WhoAnyone} {

@@ -28,10 +28,10 @@ func (g *gate) Incoming(owner, from identity.ID, protocol, instance string) erro
 	g.d.log.Debug("refused a contact", "identity", owner.String(), "peer", from.String(), "protocol", protocol, "instance", instance)
 	what := protocol
 	if instance != api.DefaultInstance {
-		what += " " + instance
+		what += " (instance " + instance + ")"
 	}
-	return api.Errorf(api.CodeRefused, "the peer has not granted you %s", what).
-		WithHint("ask the peer for it: the other side runs %s", api.GrantCommand("YOU", protocol, instance))
+	return api.Errorf(api.CodeRefused, "%s is not granted to you", what).
+		WithHint("ask its owner for it, who runs %s", api.GrantCommand("YOU", protocol, instance))
 }
 
 // Outgoing implements router.Access.
@@ -110,10 +110,10 @@ func (g *gate) Redeem(ctx context.Context, owner, by identity.ID, secret identit
 		return api.Refusal()
 	case errors.Is(err, store.ErrTicketUsed):
 		return api.Errorf(api.CodeExpired, "the ticket was used already").
-			WithHint("ask for a new one: the other side runs fastn invite")
+			WithHint("ask its inviter for a new one, who runs fastn invite")
 	case errors.Is(err, store.ErrTicketExpired):
 		return api.Errorf(api.CodeExpired, "the ticket has expired").
-			WithHint("ask for a new one: the other side runs fastn invite")
+			WithHint("ask its inviter for a new one, who runs fastn invite")
 	case err != nil:
 		return g.d.explain(err)
 	}

@@ -32,7 +32,7 @@ func (c *conn) giveHeld() {
 // nothingDone is the error of a line that there was no room for.
 func nothingDone(why error) *api.Error {
 	e := api.AsError(why)
-	return &api.Error{Code: e.Code, Message: e.Message + "; nothing was done", Hint: e.Hint}
+	return &api.Error{Code: e.Code, Message: e.Message + "; nothing was done", Hint: e.Hint, Peer: e.Peer}
 }
 
 // answerDropped is the error of a request whose answer of n bytes has no room.

@@ -91,7 +91,7 @@ func (l *listener) serveCall(ctx context.Context, r *router.Request) (json.RawMe
 	}
 	select {
 	case out := <-answers:
-		return out.data, out.err
+		return out.from(r)
 	case <-ctx.Done():
 		if l.takeCall(id) != nil {
 			// It may have ended or not read for long; then it need not know.
@@ -101,7 +101,7 @@ func (l *listener) serveCall(ctx context.Context, r *router.Request) (json.RawMe
 	case <-l.done:
 		select {
 		case out := <-answers:
-			return out.data, out.err
+			return out.from(r)
 		default:
 		}
 		return nil, api.Errorf(api.CodeOutcomeUnknown, "the program that served %s ended before it answered", l.protocol)

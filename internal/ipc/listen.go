@@ -35,7 +35,16 @@ type listener struct {
 // outcome is a program's answer to a call.
 type outcome struct {
 	data json.RawMessage
-	err  error
+	err  *api.Error
+}
+
+// from is o as the caller of r gets it: an error is the words of who was asked.
+func (o outcome) from(r *router.Request) (json.RawMessage, error) {
+	if o.err == nil {
+		return o.data, nil
+	}
+	o.err.Peer = r.To.String()
+	return nil, o.err
 }
 
 func (c *conn) serveListen(r *api.Request, _ []*os.File) {

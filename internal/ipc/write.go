@@ -132,7 +132,7 @@ func (w *writer) line(u urgency, id, status string, data []byte) (mustFlush bool
 
 // fail queues the answer of an error.
 func (w *writer) fail(id string, noID bool, e *api.Error) (mustFlush bool, err error) {
-	if err := w.begin(answer, len(e.Message)+len(e.Hint)); err != nil {
+	if err := w.begin(answer, len(e.Message)+len(e.Hint)+len(e.Peer)); err != nil {
 		return false, err
 	}
 	w.pending = api.AppendError(w.pending, id, noID, e)

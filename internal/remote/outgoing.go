@@ -138,7 +138,7 @@ func (m *Remote) whois(ctx context.Context, own *identity.Delegation, to, node i
 	f := &wire.Frame{Body: &wire.Frame_Whois{Whois: &wire.Whois{From: own.Raw, To: to[:]}}}
 	reply, _, err := m.transport.Request(ctx, node, f, nil)
 	if err == nil {
-		err = said(m.outcome(reply, node))
+		err = said(m.outcome(reply, node, to))
 	}
 	switch {
 	case api.CodeOf(err) == api.CodeOutcomeUnknown:
@@ -156,15 +156,25 @@ func (m *Remote) replied(ctx context.Context, from identity.ID, reply *wire.Repl
 		// One that does not check out is ignored: the held one was good enough.
 		_, _ = m.received(ctx, from, raw, node, to)
 	}
-	return m.outcome(reply, node)
+	return m.outcome(reply, node, to)
 }
 
-// outcome is the error that node's reply tells, nil if it is none.
-func (m *Remote) outcome(reply *wire.Reply, node identity.ID) error {
+// outcome is the error that node's reply tells in the name of to, nil if it is none.
+func (m *Remote) outcome(reply *wire.Reply, node, to identity.ID) error {
 	if us := reply.GetReceiverTimeUs(); us != 0 && reply.GetCode() == string(api.CodeClockSkew) {
 		m.skewed(node, time.UnixMicro(us))
 	}
-	return replyError(reply)
+	return words(replyError(reply), to)
+}
+
+// words marks an error as the words of who's side: a peer may write anything there.
+// What this daemon would say just so needs no mark.
+func words(err error, who identity.ID) error {
+	e, ok := errors.AsType[*api.Error](err)
+	if ok && !api.IsRefusal(e) && *e != *router.NoAnswer() {
+		e.Peer = who.String()
+	}
+	return err
 }
 
 // said marks an error as the word of the node that was asked.

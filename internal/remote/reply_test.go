@@ -63,6 +63,14 @@ func TestPeersCodes(t *testing.T) {
 	for _, code := range passes {
 		_, err := told(t, &wire.Reply{Code: string(code), Message: "m"}, "")
 		wantCode(t, err, code)
+		if e := api.AsError(err); len(e.Peer) != 52 {
+			t.Errorf("%s: what the peer says is not told as its own: %+v", code, e)
+		}
+	}
+	for _, same := range []*api.Error{api.Refusal(), router.NoAnswer()} {
+		if _, err := told(t, wire.ReplyError(same), ""); *api.AsError(err) != *same {
+			t.Errorf("%+v is the words of the peer", err)
+		}
 	}
 	for _, code := range []api.Code{api.CodePeerUnreachable, api.CodeUnavailable, api.CodeLocked,
 		api.CodeNotPermitted, api.CodeInternal, "ok", "success", "peer_unreachable2"} {
@@ -141,7 +149,7 @@ func TestProgramsErrorsCross(t *testing.T) {
 		return nil, api.Errorf(api.CodeConflict, "taken").WithHint("choose another")
 	})
 	_, err := p.call(`1`)
-	if e := api.AsError(err); e == nil || *e != (api.Error{Code: api.CodeConflict, Message: "taken", Hint: "choose another"}) {
+	if e := api.AsError(err); e == nil || *e != (api.Error{Code: api.CodeConflict, Message: "taken", Hint: "choose another", Peer: p.bob.String()}) {
 		t.Errorf("%+v", e)
 	}
 }

@@ -121,7 +121,7 @@ func (rt *Router) pending(ctx context.Context, m *Mail) error {
 		return api.Refusal()
 	}
 	return api.Errorf(api.CodePending, "the peer does not take %s from you so far", m.Protocol).
-		WithHint("it is sent when the other side serves and grants it")
+		WithHint("it is sent when its receiver serves and grants it")
 }
 
 // TakesMail tells whether mail of from for protocol would be taken by owner now.

@@ -35,7 +35,7 @@ func (b boxes) Wanted(_ context.Context, m *router.Mail) bool {
 func TestMailGoesToOneMailbox(t *testing.T) {
 	in := func(what string) string { return "access in " + what }
 	notGranted := func(identity.ID, identity.ID, string, string) error {
-		return api.Errorf(api.CodeRefused, "the peer has not granted you that")
+		return api.Errorf(api.CodeRefused, "that is not granted to you")
 	}
 	tests := map[string]struct {
 		m        router.Mail

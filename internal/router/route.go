@@ -124,7 +124,7 @@ func (rt *Router) pick(r *Request, here, online bool) (h Handler, far bool, err 
 		switch {
 		case err == nil && !online:
 			return nil, false, api.Errorf(api.CodeOffline, "the identity is offline").
-				WithHint("the other side, its owner, can serve it again with fastn id online NAME")
+				WithHint("its owner can serve it again with fastn id online NAME")
 		case err == nil:
 			h, err := rt.handler(r)
 			return h, false, err
@@ -164,7 +164,7 @@ func (rt *Router) handler(r *Request) (Handler, error) {
 		what = fmt.Sprintf("%s as a %s", what, r.Kind)
 	}
 	return nil, api.Errorf(api.CodeProtocolUnavailable, "nobody serves %s there now", what).
-		WithHint("the other side serves a protocol of its own with %s", api.ListenCommand(r.Protocol, r.Instance))
+		WithHint("its owner serves a protocol of his own with %s", api.ListenCommand(r.Protocol, r.Instance))
 }
 
 // listener returns who serves key, nil if nobody does. The program of a user
@@ -262,10 +262,15 @@ func Ended(ctx context.Context) *api.Error {
 	case cause == nil, cause == context.Canceled:
 		return api.Errorf(api.CodeCancelled, "the caller went away")
 	case cause == context.DeadlineExceeded:
-		return api.Errorf(api.CodeTimeout, "no answer in the time allowed").
-			WithHint(`allow more with timeout_ms, or see whether the peer is there with "fastn ping TARGET"`)
+		return NoAnswer()
 	}
 	return api.AsError(cause)
+}
+
+// NoAnswer is the error of a request whose time has passed.
+func NoAnswer() *api.Error {
+	return api.Errorf(api.CodeTimeout, "no answer in the time allowed").
+		WithHint(`allow more with timeout_ms, or see whether the peer is there with "fastn ping TARGET"`)
 }
 
 // Listen makes h, of a program of uid, the handler of a protocol of owner until

@@ -44,6 +44,9 @@ type Error struct {
 	Code    Code   `json:"code"`
 	Message string `json:"message"`
 	Hint    string `json:"hint,omitempty"`
+	// Peer is the id52 of the identity that was asked, where Message and Hint are
+	// the words of its program or machine; empty where they are the daemon's own.
+	Peer string `json:"peer,omitempty"`
 }
 
 func (e *Error) Error() string { return e.Message }

@@ -82,8 +82,10 @@ func (r *Request) set(f field) error {
 		return badRequest("%q may not be null", f.key)
 	}
 	if f.key == "error" {
-		r.Error = new(Error)
-		return decodeObject(f.value, r.Error, `"error"`)
+		var e programError
+		err := decodeObject(f.value, &e, `"error"`)
+		r.Error = &Error{Code: e.Code, Message: e.Message, Hint: e.Hint}
+		return err
 	}
 	if err := decode(f.value, dst); err != nil {
 		want := "a string"

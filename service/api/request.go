@@ -25,6 +25,13 @@ type Request struct {
 	Error     *Error          `json:"error,omitempty"`      // of a reply that fails
 }
 
+// programError is what an Error has in a request.
+type programError struct {
+	Code    Code   `json:"code"`
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+}
+
 // Timeout is the time allowed for r: DefaultTimeout if none is given, MaxTimeout
 // if more is.
 func (r *Request) Timeout() time.Duration {
@@ -43,6 +50,7 @@ type Response struct {
 	Data   json.RawMessage `json:"data,omitempty"`
 	Code   Code            `json:"code,omitempty"`
 	Hint   string          `json:"hint,omitempty"`
+	Peer   string          `json:"peer,omitempty"`
 }
 
 // Err is the error that r carries, nil unless its status is StatusError.
@@ -50,7 +58,7 @@ func (r *Response) Err() error {
 	if r.Status != StatusError {
 		return nil
 	}
-	e := &Error{Code: r.Code, Hint: r.Hint}
+	e := &Error{Code: r.Code, Hint: r.Hint, Peer: r.Peer}
 	if json.Unmarshal(r.Data, &e.Message) != nil {
 		e.Message = string(r.Data)
 	}
@@ -80,6 +88,10 @@ func AppendError(b []byte, id string, noID bool, e *Error) []byte {
 	if e.Hint != "" {
 		b = append(b, `,"hint":`...)
 		b = AppendString(b, e.Hint)
+	}
+	if e.Peer != "" {
+		b = append(b, `,"peer":`...)
+		b = AppendString(b, e.Peer)
 	}
 	return append(b, '}', '\n')
 }
@@ -163,7 +175,8 @@ func AppendRequest(b []byte, r *Request) []byte {
 		b = strconv.AppendInt(b, r.ExpiresS, 10)
 	}
 	if r.Error != nil {
-		if e, err := json.Marshal(r.Error); err == nil {
+		own := programError{r.Error.Code, r.Error.Message, r.Error.Hint} // whose words it passes on is not told
+		if e, err := json.Marshal(own); err == nil {
 			b = append(append(b, `,"error":`...), e...)
 		}
 	}

@@ -61,7 +61,7 @@ func TestListen(t *testing.T) {
 	}
 	wg.Wait()
 	_, err = c.Call(limited(t), client.Request{Target: "self", Protocol: "Mine"})
-	if e := wantCode(t, err, api.CodeHandlerFailed); e.Message != "nothing to say" || e.Hint != "say something" {
+	if e := wantCode(t, err, api.CodeHandlerFailed); e.Message != "nothing to say" || e.Hint != "say something" || len(e.Peer) != 52 {
 		t.Errorf("error %+v", e)
 	}
 	s, err := c.Stream(limited(t), client.Request{Target: "self", Protocol: "Mine"})
