@@ -133,7 +133,10 @@ func runningText(p place, h *api.Hello) string {
 type daemonReloadCmd struct{}
 
 func (*daemonReloadCmd) Help() string {
-	return `A configuration with a fault is refused, and the old one stays in force.
+	return `Reads fastn.toml and the keys again. A configuration with a fault is refused, and the old one stays
+in force. An identity whose key was mended is served again. What "fastn status" tells of losses and
+damage is acknowledged by it: it is told a last time here, and no more by status. A node key that is
+another one than before needs a restart.
 
 Example:
   fastn daemon reload`
@@ -148,6 +151,23 @@ func (*daemonReloadCmd) run(a *app) error {
 		a.note("the daemon was locked, and runs its node now; all of the configuration is in force")
 	} else if len(r.Applied)+len(r.Restart) == 0 {
 		a.note("nothing has changed in the configuration; the keys were read again")
+	}
+	for _, i := range r.Online {
+		a.note("online again: identity %s of %s", i.Name, i.Owner)
+	}
+	if n := len(r.Acknowledged); n > 0 {
+		what := "1 problem is acknowledged"
+		if n > 1 {
+			what = fmt.Sprintf("%d problems are acknowledged", n)
+		}
+		a.note("%s, and not told again:", what)
+		for _, line := range r.Acknowledged {
+			a.note("  %s", line)
+		}
+	}
+	for _, p := range r.Problems {
+		a.note("problem: %s", p.Text)
+		a.note("  fix: %s", p.Fix)
 	}
 	var changed []string
 	if len(r.Applied) > 0 {

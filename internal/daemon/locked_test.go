@@ -199,7 +199,9 @@ func TestRefusedIdentityKey(t *testing.T) {
 	}
 
 	bob.runFix(got.Fix)
-	bob.mustReload()
+	if r := bob.mustReload(); len(r.Online) != 1 || r.Online[0].Name != "work" || r.Online[0].ID52 != work.ID52 || !r.Online[0].Online {
+		t.Errorf("the reload tells %+v", r)
+	}
 	wantEcho(t, alice.c, "work")
 	if string(read(t, key)) != string(good) {
 		t.Error("the key is another one")

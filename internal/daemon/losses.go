@@ -72,7 +72,8 @@ func (n *node) isThere(file string) bool {
 
 // noteLosses compares what is there with what was: a store or key that is gone
 // is made anew, or done without, but never silently.
-func (n *node) noteLosses(ctx context.Context, existed bool, key identity.ID, entries []roster.Entry) error {
+// key is zero if there is none: it is made next.
+func (n *node) noteLosses(ctx context.Context, existed bool, key identity.Key, entries []roster.Entry) error {
 	const missing = "the store was missing: contacts, grants, blocks and the names of identities are gone; keys and messages are not affected"
 	told := func() error { return n.store.Told(ctx) }
 	kept, _ := n.store.Meta(lossKey)
@@ -85,13 +86,25 @@ func (n *node) noteLosses(ctx context.Context, existed bool, key identity.ID, en
 	case !existed && len(entries) > 0:
 		n.lost(missing, "", nil)
 	}
-	if was, ok := n.store.Meta(nodeKey); ok && was != key.String() {
-		n.lost("the key of node "+was[:8]+" was missing, another was made: contacts find this machine again only once it has called them", "", nil)
+	if was, ok := n.store.Meta(nodeKey); ok && key.IsZero() {
+		n.lost(keyLoss(was)+", another was made: contacts find this machine again only once it has called them", "", nil)
 	}
-	if err := n.keepLosses(ctx); err != nil {
-		return err
+	if !key.IsZero() { // it may have been put back
+		n.found(keyLoss(key.ID().String()))
 	}
-	return n.store.SetMeta(ctx, nodeKey, key.String())
+	return n.keepLosses(ctx)
+}
+
+// keyLoss begins the line that tells of a node's key that was missing.
+func keyLoss(node string) string { return "the key of node " + node[:8] + " was missing" }
+
+// found forgets what was lost and is there again.
+func (n *node) found(begins string) {
+	n.losses.mu.Lock()
+	defer n.losses.mu.Unlock()
+	had := len(n.losses.lines)
+	n.losses.lines = slices.DeleteFunc(n.losses.lines, func(line string) bool { return strings.HasPrefix(line, begins) })
+	n.losses.unkept = n.losses.unkept || len(n.losses.lines) < had
 }
 
 // noteLostMail is noteLosses for the messages.
@@ -207,24 +220,32 @@ func (n *node) lossProblems() []api.Problem {
 		if strings.Contains(text, "was lost") { // nothing was
 			fix = "look at the disk's health, and acknowledge it: "
 		}
+		if strings.Contains(text, "another was made") {
+			fix = "put the key back, " + api.ShellQuote(filepath.Join(n.d.place.dir, "keystore", "node.key")) +
+				", and restart the daemon, or go on with the new one and acknowledge it: "
+		}
 		out = append(out, api.Problem{Text: text, Fix: fix + n.d.reloadCommand()})
 	}
 	return out
 }
 
-// forgetLosses is done by a reload.
-func (n *node) forgetLosses(ctx context.Context) error {
+// forgetLosses is done by a reload. It gives the lines that are not told any more.
+func (n *node) forgetLosses(ctx context.Context) ([]string, error) {
 	n.losses.mu.Lock()
+	gone := n.losses.lines
 	n.losses.lines, n.losses.unkept = nil, true
 	n.losses.mu.Unlock()
-	if n.mail != nil && n.mail.store.AsideCount() > 0 {
-		last := n.mail.store.AsideLast()
-		if err := n.store.SetMeta(ctx, asideKey, strconv.FormatInt(last, 10)); err != nil {
-			return err
+	if n.mail != nil {
+		if aside := n.mail.store.AsideCount(); aside > 0 {
+			last := n.mail.store.AsideLast()
+			if err := n.store.SetMeta(ctx, asideKey, strconv.FormatInt(last, 10)); err != nil {
+				return gone, err
+			}
+			n.mail.store.AsideSeen(last)
+			gone = append(gone, asideLine(aside))
 		}
-		n.mail.store.AsideSeen(last)
 	}
-	return n.keepLosses(ctx)
+	return gone, n.keepLosses(ctx)
 }
 
 // asideSeen gives up to which messages that were set aside were acknowledged.

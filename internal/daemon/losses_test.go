@@ -56,9 +56,65 @@ func TestLossesAreTold(t *testing.T) {
 			if !problem() {
 				t.Fatalf("after another start: %+v", d.status().Problems)
 			}
-			d.mustReload()
+			if r := d.mustReload(); len(r.Acknowledged) != 1 || !strings.Contains(r.Acknowledged[0], c.text) || len(r.Problems)+len(r.Online) != 0 {
+				t.Errorf("the reload tells %+v", r)
+			}
 			if p := d.status().Problems; len(p) != 0 {
 				t.Errorf("after a reload: %+v", p)
+			}
+			if r := d.mustReload(); len(r.Acknowledged) != 0 {
+				t.Errorf("the next reload tells %+v", r)
+			}
+		})
+	}
+}
+
+// A node key that is put back is told to be another than the daemon runs with, until
+// it is restarted; then nothing was lost.
+func TestNodeKeyIsPutBack(t *testing.T) {
+	for name, reload := range map[string]bool{"with a reload": true, "without": false} {
+		t.Run(name, func(t *testing.T) {
+			testutil.LeakCheck(t)
+			d := start(t, opts{})
+			was := d.status().Node.ID
+			file, kept := filepath.Join(d.home, "keystore", "node.key"), filepath.Join(d.home, "nk")
+			move := func(from, to string) {
+				t.Helper()
+				if err := os.Rename(from, to); err != nil {
+					t.Fatal(err)
+				}
+			}
+			d.stop()
+			move(file, kept)
+			d = d.again(t, opts{})
+			made := d.status().Node.ID
+			if p := d.status().Problems; len(p) != 1 || !strings.Contains(p[0].Text, "another was made") || !strings.Contains(p[0].Fix, file) {
+				t.Fatalf("without it: %+v", p)
+			}
+			if err := os.Remove(file); err != nil {
+				t.Fatal(err)
+			}
+			if reload {
+				if r := d.mustReload(); len(r.Problems) != 1 || !strings.Contains(r.Problems[0].Text, "is missing") {
+					t.Errorf("removed while it runs: %+v", r)
+				}
+			}
+			move(kept, file)
+			if reload {
+				r := d.mustReload()
+				if len(r.Problems) != 1 || !strings.Contains(r.Problems[0].Text, "the key of node "+was[:8]) || !strings.Contains(r.Problems[0].Text, "as node "+made[:8]) {
+					t.Errorf("put back: %+v", r)
+				}
+				if p := d.status().Problems; len(p) != 1 || p[0] != r.Problems[0] {
+					t.Errorf("status after it: %+v", p)
+				}
+			}
+			d = d.again(t, opts{})
+			if s := d.status(); s.Node.ID != was || len(s.Problems) != 0 {
+				t.Errorf("after the restart: node %s, which was %s; %+v", s.Node.ID, was, s.Problems)
+			}
+			if r := d.mustReload(); len(r.Problems)+len(r.Acknowledged) != 0 {
+				t.Errorf("a reload after it: %+v", r)
 			}
 		})
 	}

@@ -307,14 +307,19 @@ func clockProblem(by time.Duration) api.Problem {
 		Fix: "look at the clock with date; if it is right, nothing is to be done: the machine was off for long, or the clock was wrong before"}
 }
 
+// asideLine tells of n messages that were set aside.
+func asideLine(n int64) string {
+	what := "1 message was found changed on the disk and is"
+	if n > 1 {
+		what = fmt.Sprintf("%d messages were found changed on the disk and are", n)
+	}
+	return what + " not delivered; the daemon's log names each"
+}
+
 // status adds what uid is told of the messages. It does not wait for a repair.
 func (m *mail) status(ctx context.Context, s *api.Status, uid uint32) {
 	if n := m.store.AsideCount(); n > 0 {
-		what := "1 message was found changed on the disk and is"
-		if n > 1 {
-			what = fmt.Sprintf("%d messages were found changed on the disk and are", n)
-		}
-		s.Problems = append(s.Problems, api.Problem{Text: what + " not delivered; the daemon's log names each",
+		s.Problems = append(s.Problems, api.Problem{Text: asideLine(n),
 			Fix: "look at the disk's health, restore a backup if they matter, and acknowledge it: " + m.n.d.reloadCommand()})
 	}
 	if since, ok := m.store.Mending(); ok {

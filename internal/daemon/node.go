@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -88,7 +89,14 @@ func newNode(ctx context.Context, d *Daemon) (_ *node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := n.noteLosses(ctx, existed, key.ID(), entries); err != nil {
+	if err := n.noteLosses(ctx, existed, key, entries); err != nil {
+		return nil, err
+	}
+	// Made only now: what its loss means is on the disk.
+	if key, err = n.keystore.NodeKey(); err != nil {
+		return nil, err
+	}
+	if err := n.store.SetMeta(ctx, nodeKey, key.ID().String()); err != nil {
 		return nil, err
 	}
 	cfg := d.config
@@ -119,6 +127,8 @@ func newNode(ctx context.Context, d *Daemon) (_ *node, err error) {
 	return n, nil
 }
 
+// openKeys opens the keystore and reads the node's key; it makes none, and gives a zero
+// one if there is no such file.
 func (n *node) openKeys() (identity.Key, error) {
 	var err error
 	n.keystore, err = keystore.Open(filepath.Join(n.d.place.dir, "keystore"), uint32(os.Geteuid()))
@@ -126,11 +136,14 @@ func (n *node) openKeys() (identity.Key, error) {
 		return identity.Key{}, err
 	}
 	n.closers = append(n.closers, n.keystore.Close)
-	// What can refuse the whole keystore comes before a node key is made.
 	if _, err := n.keystore.List(); err != nil {
 		return identity.Key{}, err
 	}
-	return n.keystore.NodeKey()
+	key, err := n.keystore.StoredNodeKey()
+	if errors.Is(err, fs.ErrNotExist) {
+		return identity.Key{}, nil
+	}
+	return key, err
 }
 
 // readEntries lists the keystore's identities; refused keys are told, each
@@ -281,7 +294,9 @@ func (n *node) announce(log *slog.Logger) {
 
 // reload puts what the keystore holds now, and what cfg says of the node, in
 // force; with an error nothing changes.
-func (n *node) reload(ctx context.Context, cfg config.Config) error {
+// reload puts in force what needs no restart, and tells in r what it did beside the
+// configuration.
+func (n *node) reload(ctx context.Context, cfg config.Config, r *api.ReloadResult) error {
 	static, err := staticPeers(cfg)
 	if err != nil {
 		return err
@@ -299,12 +314,53 @@ func (n *node) reload(ctx context.Context, cfg config.Config) error {
 		return err
 	}
 	n.roster.SetTTL(cfg.Identity.DelegationTTL.Std())
+	served := make(map[string]bool)
 	for _, p := range before {
+		served[p.ID.String()] = p.Online
 		if _, online := n.roster.Here(p.ID); p.Online && !online {
 			n.router.Recheck(p.ID, identity.ID{}, true)
 		}
 	}
-	return n.forgetLosses(ctx)
+	r.Online = n.cameOnline(served)
+	r.Acknowledged, err = n.forgetLosses(ctx)
+	return err
+}
+
+// cameOnline are the identities that are online and were not served before.
+func (n *node) cameOnline(served map[string]bool) (out []api.Identity) {
+	asked := make(map[uint32]bool)
+	for _, p := range n.roster.All() {
+		if asked[p.UID] {
+			continue
+		}
+		asked[p.UID] = true
+		for _, i := range n.verbs.Identities(p.UID, n.d.names.get(p.UID)) {
+			if i.Online && !served[i.ID52] {
+				out = append(out, i)
+			}
+		}
+	}
+	return out
+}
+
+// nodeKeyProblems tell what the next start will find in the place of the key that the
+// node runs with.
+func (n *node) nodeKeyProblems() []api.Problem {
+	file := api.ShellQuote(filepath.Join(n.d.place.dir, "keystore", "node.key"))
+	key, err := n.keystore.StoredNodeKey()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return []api.Problem{{Text: "the key of this node is missing, " + file + ": the next start makes another, and contacts find this machine again only once it has called them",
+			Fix: "put it back from a backup, then: " + n.d.reloadCommand()}}
+	case err != nil:
+		_, p := n.d.whyLocked(err)
+		p.Text = "the next start will be locked: " + p.Text
+		return []api.Problem{p}
+	case key.ID() != n.host.Node():
+		return []api.Problem{{Text: fmt.Sprintf("%s is the key of node %s; this daemon goes on as node %s until it is restarted", file, key.ID().Short(), n.host.Node().Short()),
+			Fix: "restart it: " + n.d.restartCommand()}}
+	}
+	return nil
 }
 
 // Close ends the node, the last opened first.

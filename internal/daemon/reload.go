@@ -53,13 +53,18 @@ func (d *Daemon) Reload(ctx context.Context) (api.ReloadResult, error) {
 				result.Applied = append(result.Applied, key)
 			}
 		}
-		if err := n.reload(ctx, cfg); err != nil {
+		if err := n.reload(ctx, cfg, &result); err != nil {
 			return result, d.refuseReload(err)
 		}
 		d.apply(cfg)
 	}
-	d.problems.Store(restartProblems(result.Restart))
-	d.log.Info("reloaded", "applied", result.Applied, "restart_needed", result.Restart)
+	problems := restartProblems(result.Restart)
+	if n != nil {
+		key := n.nodeKeyProblems()
+		problems, result.Problems = append(problems, key...), key
+	}
+	d.problems.Store(&problems)
+	d.log.Info("reloaded", "applied", result.Applied, "restart_needed", result.Restart, "acknowledged", result.Acknowledged)
 	d.hub.Publish(api.Event{Kind: api.EventReloaded, Text: "the daemon read its configuration again"})
 	return result, nil
 }
@@ -76,12 +81,12 @@ func (d *Daemon) refuseReload(err error) error {
 		WithHint("%s", p.Fix)
 }
 
-func restartProblems(keys []string) *[]api.Problem {
+func restartProblems(keys []string) []api.Problem {
 	out := []api.Problem{}
 	if len(keys) > 0 {
 		out = append(out, api.Problem{Text: fmt.Sprintf("changed in the configuration but not in force: %v", keys), Fix: "restart the daemon"})
 	}
-	return &out
+	return out
 }
 
 func (d *Daemon) reloadCommand() string {

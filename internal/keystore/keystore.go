@@ -84,6 +84,17 @@ func (k *Keystore) lock() (unlock func()) {
 	}
 }
 
+// StoredNodeKey reads the node's key. The error is fs.ErrNotExist if there is none, a
+// *Refusal if it is refused.
+func (k *Keystore) StoredNodeKey() (identity.Key, error) {
+	defer k.lock()()
+	if err := k.dir.check(k.owner); err != nil {
+		return identity.Key{}, fmt.Errorf("node key: %w", err)
+	}
+	key, err := k.readKey(k.dir, nodeFile)
+	return key, wrap("node key", err)
+}
+
 // NodeKey reads the node's key, and makes it if there is no such file. A key
 // that is refused (*Refusal) stays as it is.
 func (k *Keystore) NodeKey() (identity.Key, error) {

@@ -72,6 +72,10 @@ type ReloadResult struct {
 	// Unlocked tells that the daemon was locked, and runs its node since; all of
 	// the configuration is in force then.
 	Unlocked bool `json:"unlocked,omitempty"`
+	// Acknowledged are the problems, losses and damage, that status told until now.
+	Acknowledged []string   `json:"acknowledged,omitempty"`
+	Online       []Identity `json:"online,omitempty"`   // that were not served before
+	Problems     []Problem  `json:"problems,omitempty"` // of the node's key file, as status tells them
 }
 
 type Disconnected struct {
