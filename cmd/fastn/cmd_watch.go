@@ -33,7 +33,7 @@ login, and of those that come: "systemctl --user enable --now fastn-mail".
 Example:
   fastn watch
   fastn watch peer_connected peer_disconnected --json
-  fastn watch message_received --exec 'notify-send "$FASTN_TEXT"'`
+  fastn watch message_received --exec 'notify-send -- "$FASTN_TEXT"'`
 }
 
 func (c *watchCmd) run(a *app) error {
