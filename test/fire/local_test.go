@@ -38,7 +38,7 @@ func startSystem(t *testing.T, config ...string) *process.Daemon {
 func TestLocalAttacks(t *testing.T) {
 	d := startSystem(t, "[budgets]", fmt.Sprintf("per_uid_streams = %d", streamsMost))
 	other := runUser(t, d, bystanderUID, bystander)
-	other.measure(t, 200)
+	other.measure(t, testutil.Rounds(200, 5000)) // until the heap is as large as it becomes
 	all := attacks()
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		t.Run(name, func(t *testing.T) { besiege(t, d, other, name) })
