@@ -158,6 +158,36 @@ func archive(t testing.TB, header tar.Header, names ...string) []byte {
 	return b.Bytes()
 }
 
+// What was put behind a whole backup has nothing of it restored; padding is no harm.
+func TestBehindTheEnd(t *testing.T) {
+	from := t.TempDir()
+	write(t, from, state())
+	b, _, _ := made(t, from)
+	end := bytes.LastIndexFunc(b, func(r rune) bool { return r != 0 })
+	members := b[:(end/512+1)*512] // without the two empty blocks
+	for name, c := range map[string]struct {
+		backup []byte
+		ok     bool
+	}{
+		"a member":         {append(slices.Clone(members), archive(t, tar.Header{}, "../../evil")...), false},
+		"a key":            {append(slices.Clone(members), archive(t, tar.Header{}, "keystore/identities/7/x.key")...), false},
+		"another archive":  {append(slices.Clone(b), archive(t, tar.Header{}, "evil")...), false},
+		"a byte":           {append(slices.Clone(b), 'x'), false},
+		"a byte, far away": {append(append(slices.Clone(b), make([]byte, 1<<20)...), 'x'), false},
+		"no tar":           {append(slices.Clone(members), bytes.Repeat([]byte("text"), 999)...), false},
+		"padding":          {append(slices.Clone(b), make([]byte, 10240)...), true},
+	} {
+		to := t.TempDir()
+		_, err := Restore(bytes.NewReader(c.backup), to)
+		switch got := contents(t, to); {
+		case c.ok && (err != nil || !same(got, state())):
+			t.Errorf("%s: %v, %d files", name, err, len(got))
+		case !c.ok && (api.CodeOf(err) != api.CodeBadRequest || len(got) > 0):
+			t.Errorf("%s: %v, %d files", name, err, len(got))
+		}
+	}
+}
+
 func TestForeignArchives(t *testing.T) {
 	start := []string{aboutName, "messages.db", "fastn.db"}
 	for name, b := range map[string][]byte{

@@ -66,6 +66,9 @@ func restore(r io.Reader, root *os.Root) (About, error) {
 	if err := u.all(); err != nil {
 		return About{}, err
 	}
+	if err := u.end(r); err != nil {
+		return About{}, err
+	}
 	if err := syncFolders(work); err != nil {
 		return About{}, err
 	}
@@ -124,6 +127,30 @@ func (u *unpacker) all() error {
 		return notOne("it has no key of a node")
 	}
 	return nil
+}
+
+// end refuses what stands behind the sums, which no sum covers: r is what u.in reads.
+// Only the zeros are left that tar fills its last record with.
+func (u *unpacker) end(r io.Reader) error {
+	switch h, err := u.in.Next(); {
+	case err == nil:
+		return notOne("it has a file %q behind its end", h.Name)
+	case !errors.Is(err, io.EOF):
+		return u.failed(err)
+	}
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := r.Read(buf)
+		if bytes.ContainsFunc(buf[:n], func(c rune) bool { return c != 0 }) {
+			return notOne("something stands behind its end")
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return u.failed(err)
+		}
+	}
 }
 
 func notOne(format string, args ...any) error {
