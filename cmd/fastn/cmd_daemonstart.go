@@ -128,8 +128,14 @@ func (a *app) awaitHello(p place, cmd *exec.Cmd) (*api.Hello, error) {
 			return nil, failed("fastnd did not answer within %v and was stopped", startTimeout).
 				WithHint("see %s", filepath.Join(p.home, logName))
 		case <-tick.C:
-			if h, err := a.helloAt(p); err == nil {
+			h, err := a.helloAt(p)
+			if err == nil {
 				return h, nil
+			}
+			if api.CodeOf(err) == api.CodeNotPermitted { // it runs, and will not serve us
+				_ = cmd.Process.Signal(syscall.SIGTERM)
+				<-exited
+				return nil, err
 			}
 		}
 	}
@@ -258,7 +264,9 @@ func clearSocket(p place) error {
 		err = os.Remove(p.socket)
 	}
 	if err != nil {
-		return failed("cannot remove the old socket %s: %v", p.socket, pathCause(err))
+		dir := filepath.Dir(p.socket)
+		return failed("cannot remove the old socket %s: %v", p.socket, pathCause(err)).
+			WithHint("%s", folderHint(err, "its folder must be writable for you: chmod 700 "+api.ShellQuote(dir)+", or name another with --home"))
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fastn-stack/fastnd/internal/testutil"
 	"github.com/fastn-stack/fastnd/service/api"
@@ -58,6 +59,33 @@ func TestStartBesideADyingDaemon(t *testing.T) {
 	<-died
 	if out, err := fastn("stop"); err != nil {
 		t.Errorf("stop: %v\n%s", err, out)
+	}
+}
+
+// A daemon that will not serve who started it is asked once, says why, and is ended.
+func TestStartByNobody(t *testing.T) {
+	home, err := os.MkdirTemp("", "fh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(home)
+	if err := os.WriteFile(filepath.Join(home, "fastn.toml"), []byte("[p2p]\nlisten = [\"127.0.0.1\"]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// Where no user is mapped everybody is the one who stands for nobody.
+	if out, err := exec.Command("unshare", "--user", "true").CombinedOutput(); err != nil {
+		t.Skipf("no user namespace here: %v\n%s", err, out)
+	}
+	began := time.Now()
+	out, err := exec.Command("unshare", "--user", filepath.Join(binaries, "fastn"), "--home", home, "daemon", "start").CombinedOutput()
+	if took := time.Since(began); err == nil || took >= startTimeout {
+		t.Errorf("after %v: %v", took, err)
+	}
+	if !strings.Contains(string(out), "which stands for nobody in particular\nhint: run fastn as a user of its own") {
+		t.Errorf("%s", out)
+	}
+	if _, err := os.Lstat(filepath.Join(home, api.HomeSocket)); err == nil {
+		t.Error("the daemon runs still")
 	}
 }
 

@@ -112,6 +112,13 @@ func (p *Policy) errUnmapped(uid uint32) error {
 				"then: systemctl daemon-reload && systemctl restart fastn.socket fastnd.service",
 		}
 	}
+	if p.PerUser {
+		return &api.Error{
+			Code:    api.CodeNotPermitted,
+			Message: fmt.Sprintf("the daemon sees you as user %d, which stands for nobody in particular", uid),
+			Hint:    "run fastn as a user of its own; inside a container, map your user id into it",
+		}
+	}
 	return &api.Error{
 		Code:    api.CodeNotPermitted,
 		Message: fmt.Sprintf("the daemon sees you as user %d, which stands for nobody in particular", uid),

@@ -88,7 +88,7 @@ func TestNobodysOwnDaemon(t *testing.T) {
 	p := &Policy{PerUser: true, OwnUID: 65534}
 	_, err := p.Check(Cred{UID: 65534})
 	var e *api.Error
-	if !errors.As(err, &e) || !strings.Contains(e.Hint, "PrivateUsers=") {
+	if !errors.As(err, &e) || !strings.Contains(e.Hint, "as a user of its own") {
 		t.Errorf("got %v", err)
 	}
 }
