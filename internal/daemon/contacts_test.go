@@ -7,6 +7,7 @@ import (
 	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/testutil"
 	"github.com/fastn-stack/fastnd/service/api"
+	"github.com/fastn-stack/fastnd/service/client"
 )
 
 func TestTwoDaemonsBecomeContactsAndCall(t *testing.T) {
@@ -60,4 +61,21 @@ func TestTwoIdentitiesOfOneNode(t *testing.T) {
 	}
 	verb[struct{}](t, work, api.VerbContactRemove, api.NameArgs{Name: "home"})
 	wantNoEcho(t, home, "job", api.CodePeerUnreachable)
+}
+
+// The id of what is known to be a node is nobody's, and takes no mail that would wait
+// for it.
+func TestNodeIsNoContact(t *testing.T) {
+	testutil.LeakCheck(t)
+	alice, bob := pair(t)
+	own, other := alice.status().Node, bob.status().Node
+	for _, id := range []string{own.ID, own.PeerID, other.ID, other.PeerID} {
+		e := refused(t, alice.c, api.CodeBadRequest, api.VerbContactAdd, api.ContactAddArgs{Name: "x", ID: id})
+		wantText(t, e.Message, "is the id of a node, not of an identity")
+		_, err := alice.c.Send(limited(t), client.Message{Target: id, Protocol: api.ProtocolText, Data: text("x")})
+		wantText(t, wantCode(t, err, api.CodeBadRequest).Message, "is the id of a node")
+	}
+	bob.stop() // and what was one stays one
+	refused(t, alice.c, api.CodeBadRequest, api.VerbContactAdd, api.ContactAddArgs{Name: "x", ID: other.ID})
+	wantNames(t, "contacts", contactNames(t, alice.c), "bob")
 }

@@ -106,6 +106,9 @@ func (v *Verbs) contactAdd(c call, a api.ContactAddArgs) (any, error) {
 		return nil, api.Errorf(api.CodeBadRequest, "the contact's id: %v", err).
 			WithHint("ask for a ticket: the other side runs fastn invite; or for its id, which it sees with fastn id list")
 	}
+	if err := v.noNode(n.ID); err != nil {
+		return nil, err
+	}
 	if a.Address != "" {
 		if n.Node, n.Address, err = splitAddress(a.Address); err != nil {
 			return nil, err
@@ -118,6 +121,20 @@ func (v *Verbs) contactAdd(c call, a api.ContactAddArgs) (any, error) {
 		return nil, err
 	}
 	return v.contactNamed(own, a.Name)
+}
+
+// noNode refuses the id of what is known to be a node: nobody would ever answer for
+// it as an identity.
+func (v *Verbs) noNode(id identity.ID) error {
+	own := id == v.Host.Node()
+	if !own && !v.Store.NodeKnown(id) && !v.Host.Connected(id) {
+		return nil
+	}
+	e := api.Errorf(api.CodeBadRequest, "%s is the id of a node, not of an identity", id.Short())
+	if own {
+		return e.WithHint(`that is this machine; "fastn id list" shows the ids of your identities`)
+	}
+	return e.WithHint("ask for a ticket: the other side runs fastn invite; or for its id, which it sees with fastn id list")
 }
 
 // contactByTicket redeems first: if the inviter is not reached nothing is kept.

@@ -166,5 +166,8 @@ func (v *Verbs) Target(from identity.ID, target string) (identity.ID, error) {
 	if target == api.TargetSelf {
 		return from, nil
 	}
+	if id, err := identity.ParseID(target); err == nil {
+		return id, v.noNode(id)
+	}
 	return v.contactID(from, target)
 }
