@@ -212,6 +212,18 @@ func TestExportRefusesOtherFiles(t *testing.T) {
 	}
 	defer null.Close()
 	export(null)
+	dir, err := os.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	export(dir)
+	toRead, err := os.Open(newFile(t, nil).Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer toRead.Close()
+	wantText(t, export(toRead).Message, "not open for writing")
 	// What is longer than a key would keep its tail.
 	used := newFile(t, noise(4096))
 	wantText(t, export(used).Message, "empty")

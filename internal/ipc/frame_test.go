@@ -57,6 +57,12 @@ func TestBadLines(t *testing.T) {
 		{"time is no whole number", `{"id":"1","type":"call","target":"self","protocol":"Echo","timeout_ms":1.5}`, "1", "bad_request"},
 		{"unknown type", `{"id":"1","type":"identity.lst"}`, "1", "unsupported"},
 		{"reply with both", `{"id":"1","type":"reply","incoming":"` + uuidA + `","data":1,"error":{"message":"x"}}`, "1", "bad_request"},
+		{"time beyond all numbers", `{"id":"1","type":"call","target":"self","protocol":"Echo","timeout_ms":99999999999999999999,"data":{"message":"x"}}`, "1", "ok"},
+		{"time with an exponent", `{"id":"1","type":"call","target":"self","protocol":"Echo","timeout_ms":1e30}`, "1", "bad_request"},
+		{"time far below 0", `{"id":"1","type":"call","target":"self","protocol":"Echo","timeout_ms":-99999999999999999999}`, "1", "bad_request"},
+		{"no kinds", `{"id":"1","type":"listen","protocol":"P","data":{"kinds":[]}}`, "1", "bad_request"},
+		{"cursor of no event", `{"id":"1","type":"subscribe","data":{"cursor":9007199254740992}}`, "1", "bad_request"},
+		{"cursor far from any", `{"id":"1","type":"subscribe","data":{"cursor":9999999999999999}}`, "1", "bad_request"},
 		{"unknown kind", `{"id":"1","type":"listen","protocol":"P","data":{"kinds":["mail"]}}`, "1", "bad_request"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -69,6 +69,10 @@ func listenKinds(data json.RawMessage) ([]router.Kind, error) {
 	if err := api.DecodeArgs(data, &args); err != nil {
 		return nil, err
 	}
+	if args.Kinds != nil && len(args.Kinds) == 0 {
+		return nil, api.Errorf(api.CodeBadRequest, `"data": "kinds" is empty: nothing would be taken`).
+			WithHint(`leave it out for "call" and "stream"`)
+	}
 	if len(args.Kinds) == 0 {
 		return []router.Kind{router.Call, router.Stream}, nil
 	}

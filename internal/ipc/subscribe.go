@@ -47,6 +47,9 @@ func subscribeArgs(data json.RawMessage) (args api.SubscribeArgs, err error) {
 	if err := api.DecodeArgs(data, &args); err != nil {
 		return args, err
 	}
+	if args.Cursor != nil && *args.Cursor >= api.CursorLimit {
+		return args, api.Errorf(api.CodeBadRequest, `"data": "cursor" must be below 2^53, as each that was told`)
+	}
 	kinds := api.EventKinds()
 	for _, k := range args.Kinds {
 		if slices.Contains(kinds, k) {

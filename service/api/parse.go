@@ -3,7 +3,10 @@ package api
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -87,6 +90,10 @@ func (r *Request) set(f field) error {
 		r.Error = &Error{Code: e.Code, Message: e.Message, Hint: e.Hint}
 		return err
 	}
+	if n, ok := dst.(*int64); ok && beyondInt64(f.value) {
+		*n = math.MaxInt64
+		return nil
+	}
 	if err := decode(f.value, dst); err != nil {
 		want := "a string"
 		switch f.key {
@@ -101,6 +108,16 @@ func (r *Request) set(f field) error {
 		return badRequest("%q must be more than 0", f.key)
 	}
 	return nil
+}
+
+// beyondInt64 tells a whole number, written without an exponent, that is larger than
+// any int64: for times it counts as their bound, as all above it do.
+func beyondInt64(value []byte) bool {
+	if len(value) < 19 || bytes.ContainsFunc(value, func(c rune) bool { return c < '0' || c > '9' }) {
+		return false
+	}
+	_, err := strconv.ParseInt(string(value), 10, 64)
+	return errors.Is(err, strconv.ErrRange)
 }
 
 // decode is json.Unmarshal for text that was scanned; most strings have no escapes.

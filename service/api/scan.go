@@ -35,7 +35,7 @@ func scanObject(b []byte) ([]field, error) {
 	s := scanner{b: b}
 	s.space()
 	if s.i >= len(b) || b[s.i] != '{' {
-		return nil, s.fault("a request is a JSON object")
+		return nil, s.fault("expected the JSON object that a request is")
 	}
 	s.fields = make([]field, 0, 8)
 	if err := s.value(0); err != nil {

@@ -122,6 +122,16 @@ func agree(t *testing.T, b []byte) (accepted bool) {
 	return err == nil
 }
 
+// A line that is no object is told what it should be, and not that it is that.
+func TestWhatIsNoObject(t *testing.T) {
+	for _, line := range []string{`[]`, `1`, ` `, `"x"`} {
+		_, _, ok, err := api.ParseRequest([]byte(line))
+		if ok || api.CodeOf(err) != api.CodeBadRequest || !strings.HasPrefix(err.Error(), "expected the JSON object that a request is at byte ") {
+			t.Errorf("%q: %v", line, err)
+		}
+	}
+}
+
 func FuzzScan(f *testing.F) {
 	for _, s := range []string{`{"a":1,"b":[true,null,"\ud83d\ude00"]}`, `{"a":1,"\u0061":2}`, `"\ud800"`, "\"\xff\"", `[[[[]]]]`, `-0.1e+5`, `{`, ``} {
 		f.Add([]byte(s))

@@ -279,6 +279,9 @@ type SubscribeArgs struct {
 	Cursor *uint64  `json:"cursor,omitempty"` // resume behind this event; only new ones if absent
 }
 
+// CursorLimit is above each cursor: numbers up to it are exact in every JSON reader.
+const CursorLimit = 1 << 53
+
 // Subscribed is the answer to subscribe: events behind Cursor will be told.
 type Subscribed struct {
 	Cursor uint64 `json:"cursor"`

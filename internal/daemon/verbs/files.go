@@ -51,6 +51,9 @@ func onlyOwn(f *os.File, uid uint32, what string) error {
 	if err := fstat(f, &st); err != nil {
 		return err
 	}
+	if err := writable(f, what); err != nil {
+		return err
+	}
 	switch {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
 		return api.Errorf(api.CodeBadRequest, "a %s is written to a regular file only", what)
@@ -62,6 +65,26 @@ func onlyOwn(f *os.File, uid uint32, what string) error {
 	case st.Size != 0: // a tail of what was there would make it unreadable
 		return api.Errorf(api.CodeBadRequest, "the file to write the %s to is not empty", what).
 			WithHint("use a new file of mode 0600")
+	}
+	return nil
+}
+
+// writable refuses a descriptor that was not opened for writing.
+func writable(f *os.File, what string) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return api.Errorf(api.CodeBadRequest, "descriptor: %v", err)
+	}
+	var flags int
+	var flagsErr error
+	if err := raw.Control(func(fd uintptr) { flags, flagsErr = unix.FcntlInt(fd, unix.F_GETFL, 0) }); err != nil {
+		return api.Errorf(api.CodeBadRequest, "descriptor: %v", err)
+	}
+	switch mode := flags & unix.O_ACCMODE; {
+	case flagsErr != nil:
+		return api.Errorf(api.CodeBadRequest, "descriptor: %v", flagsErr)
+	case flags&unix.O_PATH != 0, mode != unix.O_WRONLY && mode != unix.O_RDWR:
+		return api.Errorf(api.CodeBadRequest, "the descriptor to write the %s to is not open for writing", what)
 	}
 	return nil
 }
