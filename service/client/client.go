@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/fastn-stack/fastnd/service/api"
@@ -37,7 +38,8 @@ type Client struct {
 	o    Options
 	turn chan struct{} // held while what follows is looked at or changed
 	link *link
-	old  []*link // retired, with answers still to come
+	old  []*link     // retired, with answers still to come
+	met  atomic.Bool // a daemon was there once
 }
 
 // Dial connects to the daemon at the socket path; see ResolveSocket.
@@ -179,6 +181,7 @@ func (c *Client) connected(ctx context.Context) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.met.Store(true)
 	c.link = newLink(conn, nil)
 	return c.link, nil
 }

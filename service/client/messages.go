@@ -50,7 +50,11 @@ func (c *Client) Send(ctx context.Context, m Message) (api.SendResult, error) {
 func (c *Client) WaitFinal(ctx context.Context, id string) (api.OutboxMessage, error) {
 	var m api.OutboxMessage
 	for there := false; ; {
-		err := c.steadily(ctx, &there, func() error { return c.Verb(ctx, api.VerbOutboxWait, api.OutboxArgs{MessageID: id}, &m) })
+		err := c.steadily(ctx, &there, func() error {
+			err := c.Verb(ctx, api.VerbOutboxWait, api.OutboxArgs{MessageID: id}, &m)
+			there = there || c.met.Load() // a daemon that stops answers who waits with unavailable
+			return err
+		})
 		switch {
 		case ctx.Err() != nil && (err != nil || m.State == api.StateQueued):
 			if err != nil { // the time ended before the answer that told the state
@@ -77,7 +81,9 @@ func (c *Client) Follow(ctx context.Context, args api.InboxListArgs, each func(a
 		var page api.InboxPage
 		err := c.steadily(ctx, &there, func() error {
 			page = api.InboxPage{}
-			return c.Verb(ctx, api.VerbInboxList, args, &page)
+			err := c.Verb(ctx, api.VerbInboxList, args, &page)
+			there = there || c.met.Load() // as in WaitFinal
+			return err
 		})
 		if ctx.Err() != nil {
 			return contextError(ctx)

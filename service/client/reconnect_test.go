@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -328,4 +329,57 @@ func callOn(ctx context.Context, t *testing.T, path string, alone bool) {
 			c = client.New(path, client.Options{})
 		}
 	}
+}
+
+// Who waits when the daemon stops, with the first request of all, goes on waiting at
+// the next daemon.
+func TestWaitingOutlivesTheDaemon(t *testing.T) {
+	testutil.LeakCheck(t)
+	b := ipctest.NewBackend()
+	path := ipctest.Socket(t)
+	_, stop := ipctest.Start(t, path, b, ipc.Options{DrainTimeout: patience})
+	waiting, next := make(chan struct{}, 2), make(chan struct{})
+	wait := func(answer any) ipctest.VerbFunc {
+		return func(ctx context.Context, _ ipc.Caller, _ *api.Request, _ []*os.File) (any, error) {
+			select {
+			case <-next:
+				return answer, nil
+			default:
+			}
+			waiting <- struct{}{}
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+	}
+	b.HandleVerb(api.VerbInboxList, wait(api.InboxPage{Messages: []api.InboxMessage{{MessageID: "1"}}}))
+	b.HandleVerb(api.VerbOutboxWait, wait(api.OutboxMessage{State: api.StateDelivered}))
+	enough := errors.New("enough")
+	failed := make(chan error, 2)
+	go func() {
+		c := client.New(path, client.Options{})
+		defer c.Close()
+		failed <- c.Follow(limited(t), api.InboxListArgs{}, func(api.InboxMessage) error { return enough })
+	}()
+	go func() {
+		c := client.New(path, client.Options{})
+		defer c.Close()
+		_, err := c.WaitFinal(limited(t), "123e4567-e89b-42d3-a456-426614174000")
+		if err == nil {
+			err = enough
+		}
+		failed <- err
+	}()
+	<-waiting
+	<-waiting
+	stop()
+	close(next)
+	ipctest.Start(t, path, b, ipc.Options{})
+	for range 2 {
+		if err := <-failed; err != enough {
+			t.Error(err)
+		}
+	}
+	c := client.New(path+".none", client.Options{})
+	defer c.Close()
+	wantCode(t, c.Follow(limited(t), api.InboxListArgs{}, nil), api.CodeUnavailable)
 }
