@@ -74,7 +74,6 @@ func (c *statusCmd) once(a *app, before string) error {
 	if s.Unread > 0 {
 		b.WriteString(a.here(yesNo(s.Unread == 1, "one new message", strconv.FormatInt(s.Unread, 10)+" new messages")+`, which "fastn inbox read" shows`) + "\n\n")
 	}
-	a.wanted(b, s.Wanted)
 	pairs(b,
 		"node", nodeText(s.Node),
 		"daemon", fmt.Sprintf("fastnd %s, pid %d, since %s", s.Daemon.Version, s.Daemon.PID, clock(s.Daemon.Started))+runtimeText(s.Daemon.Runtime),
@@ -84,6 +83,7 @@ func (c *statusCmd) once(a *app, before string) error {
 		"addresses", cmp.Or(strings.Join(s.Node.Addresses, "\n"), "none"),
 	)
 	b.WriteByte('\n')
+	a.wanted(b, s.Wanted)
 	a.identities(b, s.Identities)
 	b.WriteByte('\n')
 	a.peers(b, s.Peers)
@@ -106,9 +106,12 @@ func (a *app) problems(b *bytes.Buffer, list []api.Problem) {
 	}
 }
 
+// mostWanted bounds what a person is told of at once: a peer chooses how many there are.
+const mostWanted = 5
+
 // wanted tells for which protocols messages wait elsewhere.
 func (a *app) wanted(b *bytes.Buffer, list []api.Wanted) {
-	for _, w := range list {
+	for _, w := range list[:min(len(list), mostWanted)] {
 		fmt.Fprintf(b, "%s has messages for %s, which nobody takes here so far\n", visible(w.Contact), visible(service(w.Protocol, w.Instance)))
 		steps := []string{`"` + api.GrantCommand(w.Contact, w.Protocol, w.Instance) + `" allows them`}
 		if w.Protocol != api.ProtocolText || w.Instance != "" { // else the program would take the inbox, too
@@ -117,6 +120,9 @@ func (a *app) wanted(b *bytes.Buffer, list []api.Wanted) {
 		for _, step := range steps {
 			b.WriteString(foldIndent + visible(a.here(step)) + "\n")
 		}
+	}
+	if more := len(list) - mostWanted; more > 0 {
+		b.WriteString(a.here(fmt.Sprintf(`and %d more of these: "fastn status --json" has all as "wanted"`, more)) + "\n")
 	}
 	if len(list) > 0 {
 		b.WriteByte('\n')

@@ -158,3 +158,22 @@ func isQuoted(arg ast.Expr) bool {
 	}
 	return false
 }
+
+// A peer may want many protocols: the first are told with what to do, of the others how many there are.
+func TestManyWantedProtocols(t *testing.T) {
+	var list []api.Wanted
+	for n := range 9 {
+		list = append(list, api.Wanted{Contact: "bob", Protocol: "P" + strconv.Itoa(n)})
+	}
+	var b bytes.Buffer
+	(&app{flags: globals{Home: "/h"}}).wanted(&b, list)
+	text := b.String()
+	if strings.Count(text, "bob has messages") != mostWanted || !strings.HasSuffix(text, "\nand 4 more of these: \"fastn --home /h status --json\" has all as \"wanted\"\n\n") {
+		t.Errorf("got\n%s", text)
+	}
+	b.Reset()
+	(&app{}).wanted(&b, list[:mostWanted])
+	if strings.Contains(b.String(), "more") {
+		t.Errorf("got\n%s", b.String())
+	}
+}
