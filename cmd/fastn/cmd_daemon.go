@@ -203,7 +203,7 @@ func (c *daemonDisconnectCmd) run(a *app) error {
 	if err := decode(raw, &d); err != nil {
 		return err
 	}
-	if err := a.done(raw, "cut %s connections of %s", strconv.Itoa(d.Connections), c.User); err != nil {
+	if err := a.done(raw, "cut %s of %s", yesNo(d.Connections == 1, "1 connection", strconv.Itoa(d.Connections)+" connections"), c.User); err != nil {
 		return err
 	}
 	if p, err := a.locate(); err != nil || p.socket != api.SystemSocket {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -65,8 +66,16 @@ func (c *idImportCmd) run(a *app) error {
 	}
 	defer f.Close()
 	var i api.Identity
-	if printed, err := a.ask(api.VerbIdentityImport, api.NameArgs{Name: c.Name}, &i, f); printed || err != nil {
+	printed, err := a.ask(api.VerbIdentityImport, api.NameArgs{Name: c.Name}, &i, f)
+	if err != nil {
 		return err
+	}
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
+		a.warn(fmt.Sprintf("%s has mode %04o: others on this machine may have read the key, and can be the identity then", c.File, info.Mode().Perm()),
+			"chmod 600 "+api.ShellQuote(c.File)+" keeps it from them; or remove the file, as the daemon has its own copy")
+	}
+	if printed {
+		return nil
 	}
 	return a.showIdentities(i)
 }

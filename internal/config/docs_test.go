@@ -124,7 +124,7 @@ func manBlock() string {
 }
 
 func restartNote(k KeyDoc) string {
-	if k.Restart {
+	if k.Restart && !strings.HasSuffix(k.Doc, "after a restart.") {
 		return " A change needs a restart."
 	}
 	return ""

@@ -78,7 +78,7 @@ func budgetKeys() []spec {
 		intKey("budgets.stalled_streams", func(c *Config) *int { return &c.Budgets.StalledStreams }, 1, 4096,
 			"Streams of one connection whose readers may have stopped before the oldest of them is reset. Costs up to budgets.stream_window_max of memory each, more if the peer sends in tiny pieces; where all would take more than a quarter of the memory the windows grow less.").needsRestart(),
 		intKey("budgets.node_connections", func(c *Config) *int { return &c.Budgets.NodeConnections }, 16, many,
-			"Connections to the control socket of all local users together, in force after a reload, and as many to other nodes, in force after a restart.").needsRestart(),
+			"Connections to the control socket of all local users together, and as many to other nodes. A change is in force for the first after a reload, for the second after a restart.").needsRestart(),
 		sizeKey("budgets.node_buffered_bytes", func(c *Config) *Size { return &c.Budgets.NodeBufferedBytes }, MiB, TiB,
 			"What budgets.per_uid_buffered_bytes is about, of all local users together."),
 	}

@@ -57,9 +57,9 @@ func (c *conn) check(r *api.Request, a attached) (requestType, error) {
 	case a.over:
 		return t, api.Errorf(api.CodeBadRequest, "more than %d descriptors came with the request, or than the daemon can take", api.MaxFiles)
 	case len(a.files) > 0 && t.files == 0:
-		return t, api.Errorf(api.CodeBadRequest, "%d descriptors came with %q, which takes none", len(a.files), r.Type)
+		return t, api.Errorf(api.CodeBadRequest, "%s came with %q, which takes none", descriptors(len(a.files)), r.Type)
 	case len(a.files) != t.files:
-		return t, api.Errorf(api.CodeBadRequest, "%d descriptors came with %q, which takes %d", len(a.files), r.Type, t.files)
+		return t, api.Errorf(api.CodeBadRequest, "%s came with %q, which takes %d", descriptors(len(a.files)), r.Type, t.files)
 	case c.inUse(r.ID):
 		return t, api.Errorf(api.CodeBadRequest, "a request with this id is in flight on this connection").
 			WithHint("use an id again once it is answered")
@@ -224,4 +224,11 @@ func marshal(v any) (json.RawMessage, error) {
 		return nil, err
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+func descriptors(n int) string {
+	if n == 1 {
+		return "1 descriptor"
+	}
+	return strconv.Itoa(n) + " descriptors"
 }
