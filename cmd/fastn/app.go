@@ -42,8 +42,8 @@ func (a *app) close() {
 // note tells a person what was done or is about to be, on standard error. The
 // commands that it quotes get the flags that the user gave, as those of hints.
 func (a *app) note(format string, args ...any) {
-	if !a.flags.Quiet {
-		fmt.Fprintln(a.std.Err, visible(a.here(fmt.Sprintf(format, args...))))
+	if text := fmt.Sprintf(format, args...); !a.flags.Quiet && text != "" {
+		fmt.Fprintln(a.std.Err, visible(a.here(text)))
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"strings"
 
 	"github.com/fastn-stack/fastnd/service/api"
@@ -159,7 +160,7 @@ func summary(m api.InboxMessage) string {
 	return first
 }
 
-// showMessage prints a message for a person: line breaks stay, whatever else could
+// showMessage prints a message for a person: line breaks and tabs stay, whatever else could
 // move a cursor is made visible.
 func (a *app) showMessage(m api.InboxMessage) error {
 	var b bytes.Buffer
@@ -169,8 +170,12 @@ func (a *app) showMessage(m api.InboxMessage) error {
 	}
 	b.WriteByte('\n')
 	for line := range strings.SplitSeq(strings.TrimSuffix(textOf(m), "\n"), "\n") {
+		shown, room := visibleText(line), a.columns()-len(foldIndent)
+		if room > 0 {
+			shown = expandTabs(shown)
+		}
 		// Wrapped by the terminal it would go on where a sender's name stands.
-		for _, part := range wrap(visible(line), a.columns()-len(foldIndent)) {
+		for _, part := range wrap(shown, room) {
 			b.WriteString(foldIndent + part + "\n")
 		}
 	}
@@ -183,7 +188,8 @@ type inboxShowCmd struct {
 }
 
 func (*inboxShowCmd) Help() string {
-	return `Line breaks are kept; other control characters are made visible.
+	return `Line breaks and tabs are kept; other control characters are made visible, as \x1b, and a backslash
+that could be taken for the beginning of such is doubled.
 
 Example:
   fastn inbox show 3f2a`
@@ -206,12 +212,7 @@ Example:
 
 func (c *inboxReadCmd) run(a *app) error {
 	if len(c.IDs) > 0 {
-		for _, id := range c.IDs {
-			if err := a.inboxVerb(api.VerbInboxRead, id, c.From, true); err != nil {
-				return err
-			}
-		}
-		return nil
+		return a.eachOf(c.IDs, func(id string) error { return a.inboxVerb(api.VerbInboxRead, id, c.From, true) })
 	}
 	var unread []api.InboxMessage
 	waiting := 0
@@ -251,12 +252,7 @@ func (*inboxRemoveCmd) Help() string {
 }
 
 func (c *inboxRemoveCmd) run(a *app) error {
-	for _, id := range c.IDs {
-		if err := a.inboxVerb(api.VerbInboxRemove, id, c.From, false); err != nil {
-			return err
-		}
-	}
-	return nil
+	return a.eachOf(c.IDs, func(id string) error { return a.inboxVerb(api.VerbInboxRemove, id, c.From, false) })
 }
 
 func (a *app) inboxVerb(verb, word, from string, show bool) error {
@@ -267,6 +263,9 @@ func (a *app) inboxVerb(verb, word, from string, show bool) error {
 		return err
 	}
 	raw, err := a.verb(verb, api.InboxArgs{MessageID: id, From: from})
+	if e, ok := errors.AsType[*api.Error](err); ok && e.Code == api.CodeConflict { // it is the verb's only one
+		return answered{e.WithHint("%s", strings.Replace(e.Hint, `"fastn inbox show `, `"fastn `+strings.Replace(verb, ".", " ", 1)+" ", 1))}
+	}
 	if err != nil {
 		return err
 	}

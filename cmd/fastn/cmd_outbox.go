@@ -91,14 +91,20 @@ func (a *app) showOutbox(list ...api.OutboxMessage) error {
 	for _, m := range list {
 		why, short := a.clipped(m)
 		cut = cut || short
-		rows = append(rows, []string{shortID(m.MessageID), shortName(m.Contact, m.To), m.Protocol, clock(m.Created), m.State, nextTry(m), why})
+		rows = append(rows, []string{shortID(m.MessageID), shortName(m.Contact, m.To), service(m.Protocol, m.Instance), clock(m.Created), m.State, nextTry(m), why})
 	}
 	var b bytes.Buffer
 	a.table(&b, []string{"MESSAGE", "TO", "PROTOCOL", "SENT", "STATE", "NEXT TRY", "REASON"}, rows)
 	if err := a.write(&b); err != nil {
 		return err
 	}
-	if cut {
+	pending := slices.ContainsFunc(list, func(m api.OutboxMessage) bool { return m.State == api.StateQueued && m.Code == api.CodePending })
+	switch {
+	case cut && pending:
+		a.note(`"fastn outbox show MESSAGE" shows the whole reason, and what to ask for where one is pending`)
+	case pending:
+		a.note(`"fastn outbox show MESSAGE" shows what to ask for where one is pending`)
+	case cut:
 		a.note(`"fastn outbox show MESSAGE" shows the whole reason`)
 	}
 	return nil
@@ -151,10 +157,37 @@ func wholeID(a *app, what, word string, pages func(each func(id string) bool) er
 		return found[0], nil
 	case len(found) == 0:
 		return "", api.Errorf(api.CodeNotFound, "no message with an id that begins with %s in the %s", word, what).
-			WithHint(`"fastn %s --json" shows the whole ids`, what)
+			WithHint("%s", wholeIDsHint(what))
 	}
 	return "", usage("several messages have ids that begin with %s", word).
-		WithHint(`"fastn %s --json" shows the whole ids`, what)
+		WithHint("%s", wholeIDsHint(what))
+}
+
+func wholeIDsHint(what string) string {
+	if what == "outbox" {
+		return `"fastn outbox list --all --json" shows the whole ids`
+	}
+	return `"fastn inbox --json" shows the whole ids`
+}
+
+// eachOf does it for all words, whatever becomes of the others; the error is the last
+// one, those before are told.
+func (a *app) eachOf(words []string, do func(word string) error) error {
+	var last error
+	for _, word := range words {
+		err := do(word)
+		if err == nil {
+			continue
+		}
+		if last != nil {
+			a.printError(last)
+		}
+		last = err
+		if a.ctx.Err() != nil || exitCode(err) == exitNoDaemon {
+			break
+		}
+	}
+	return last
 }
 
 type outboxCancelCmd struct {

@@ -33,7 +33,10 @@ func (c *outboxShowCmd) run(a *app) error {
 		fields = append(fields, "instance", m.Instance)
 	}
 	fields = append(fields, "size", strconv.FormatInt(m.Size, 10)+" bytes", "sent", clock(m.Created), "expires", clock(m.Expires),
-		"state", m.State, "tries", strconv.Itoa(m.Tries))
+		"state", m.State)
+	if m.Tries > 0 {
+		fields = append(fields, "tries", strconv.Itoa(m.Tries))
+	}
 	if next := nextTry(m); next != "" {
 		fields = append(fields, "next try", next)
 	}
@@ -45,10 +48,32 @@ func (c *outboxShowCmd) run(a *app) error {
 	if err := a.write(&b); err != nil {
 		return err
 	}
-	if m.State == api.StateQueued && m.Code == api.CodePeerUnreachable {
-		a.note("a machine that has moved is found again once it connects here: ask its user to run fastn ping")
-	}
+	a.note("%s", whatHelps(m))
 	return nil
+}
+
+// whatHelps is what its sender can do about a message that waits, or "".
+func whatHelps(m api.OutboxMessage) string {
+	who := shortName(m.Contact, m.To)
+	switch {
+	case m.State != api.StateQueued:
+		return ""
+	case m.Code == api.CodePending && m.Contact == api.TargetSelf:
+		return `"` + api.TakeCommand(m.Protocol, m.Instance) + `" takes it`
+	case m.Code == api.CodePending:
+		return askFor(who, m)
+	case m.Code == api.CodePeerUnreachable && strings.Contains(m.Reason, "no address of"):
+		return "it is found once it connects here: tell " + who + " where this machine is, by a ticket or an address"
+	case m.Code == api.CodePeerUnreachable:
+		return "a machine that has moved is found again once it connects here, as when " + who + " sends you something"
+	}
+	return ""
+}
+
+// askFor tells what the receiver of a message that is pending is to run.
+func askFor(who string, m api.OutboxMessage) string {
+	return "it is delivered once " + who + " runs both: " + api.GrantCommand("YOU", m.Protocol, m.Instance) +
+		", with the name that you have there, and " + api.TakeCommand(m.Protocol, m.Instance)
 }
 
 // clipped is a message's reason in a table, cut to one line of a terminal.

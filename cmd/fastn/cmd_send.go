@@ -100,7 +100,7 @@ func (c *sendCmd) data(a *app) (json.RawMessage, error) {
 		return a.readData(c.Data, true)
 	case c.Data != "":
 		return nil, usage("--data needs --protocol").WithHint(`"fastn send %s TEXT" sends a text`, api.ShellQuote(c.Target))
-	case c.Text == "":
+	case strings.TrimSpace(c.Text) == "":
 		return nil, usage("there is no text").WithHint(`give it as an argument, or - for standard input`)
 	}
 	text := c.Text
@@ -114,7 +114,7 @@ func (c *sendCmd) data(a *app) (json.RawMessage, error) {
 		}
 		text = strings.TrimSuffix(string(b), "\n")
 	}
-	if text == "" {
+	if strings.TrimSpace(text) == "" {
 		return nil, usage("there is no text on standard input").WithHint(`"fastn send --help" shows how to give it`)
 	}
 	if !utf8.ValidString(text) {
@@ -166,7 +166,7 @@ func (c *sendCmd) wait(a *app, d daemon, sent api.SendResult) error {
 func (c *sendCmd) stillQueued(m api.OutboxMessage) error {
 	e := api.Errorf(api.CodeTimeout, "queued, not delivered within %v: %s", time.Duration(c.Timeout), cmp.Or(m.Reason, "no answer so far"))
 	if m.Code == api.CodePending {
-		return e.WithHint(`it is delivered once %s listens for %s and grants it to you; "fastn outbox" shows how it goes`, c.Target, m.Protocol)
+		return e.WithHint(`%s; "fastn outbox" shows how it goes`, whatHelps(m))
 	}
 	return e.WithHint(`it is tried until %s; "fastn outbox" shows how it goes`, clock(m.Expires))
 }
@@ -182,11 +182,14 @@ func messageFailed(m api.OutboxMessage) error {
 	case m.Code == "":
 		e.Code = api.CodeRefused
 	}
-	settled := "when that is settled"
-	if m.Code == api.CodeRefused {
+	settled := "when that is settled, "
+	switch {
+	case m.State == api.StateExpired:
+		settled = ""
+	case m.Code == api.CodeRefused:
 		settled = "the other side may have removed or blocked you: ask there; " + settled
 	}
-	return e.WithHint(`%s, "fastn outbox retry %s" tries it again`, settled, api.ShellQuote(m.MessageID))
+	return e.WithHint(`%s"fastn outbox retry %s" tries it again`, settled, api.ShellQuote(m.MessageID))
 }
 
 // notDelivered is exit code 6.

@@ -52,6 +52,9 @@ func (c *watchCmd) run(a *app) error {
 			return a.printValue(e)
 		}
 		line := fmt.Sprintf("%s  %-18s  %s", clock(e.Time), visible(e.Kind), visible(e.Text))
+		if e.Message != "" {
+			line += "  " + visible(shortID(e.Message))
+		}
 		return a.write(bytes.NewBufferString(line + "\n"))
 	})
 	return endOfWatch(a, a.explain(err))

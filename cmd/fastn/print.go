@@ -42,6 +42,69 @@ func visible(s string) string {
 	return b.String()
 }
 
+// visibleText is visible for texts that people read whole: a tab, which leaves no line,
+// stays, and what was a backslash can be told from an escape: in front of what looks
+// like one, or is one, it is doubled.
+func visibleText(s string) string {
+	var b strings.Builder
+	for len(s) > 0 {
+		i := strings.IndexAny(s, "\\\t")
+		if i < 0 {
+			break
+		}
+		b.WriteString(visible(s[:i]))
+		if s[i] == '\t' {
+			b.WriteByte('\t')
+			s = s[i+1:]
+			continue
+		}
+		n := i
+		for n < len(s) && s[n] == '\\' {
+			n++
+		}
+		b.WriteString(s[i:n])
+		if looksEscaped(s[n:]) {
+			b.WriteString(s[i:n])
+		}
+		s = s[n:]
+	}
+	return b.String() + visible(s)
+}
+
+// looksEscaped tells that s begins as an escape of visible does behind its backslash,
+// or with what becomes one.
+func looksEscaped(s string) bool {
+	if s == "" || s[0] == '\t' {
+		return false
+	}
+	_, n := utf8.DecodeRuneInString(s)
+	if first := visible(s[:n]); first != s[:n] {
+		return true
+	}
+	for mark, digits := range map[byte]int{'x': 2, 'u': 4, 'U': 8} {
+		if s[0] == mark && len(s) > digits && strings.Trim(s[1:1+digits], "0123456789abcdef") == "" {
+			return true
+		}
+	}
+	return false
+}
+
+// expandTabs puts spaces in the place of tabs, for a terminal whose columns are counted.
+func expandTabs(s string) string {
+	const stop = 8
+	var b strings.Builder
+	width := 0
+	for i, part := range strings.Split(s, "\t") {
+		if i > 0 {
+			b.WriteString(strings.Repeat(" ", stop-width%stop))
+			width += stop - width%stop
+		}
+		b.WriteString(part)
+		width += textWidth(part)
+	}
+	return b.String()
+}
+
 func plainText(s string) bool {
 	for i := range len(s) {
 		if s[i] < 0x20 || s[i] >= 0x7f {

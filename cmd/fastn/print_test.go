@@ -28,6 +28,54 @@ func TestVisible(t *testing.T) {
 	}
 }
 
+func TestVisibleText(t *testing.T) {
+	for in, want := range map[string]string{
+		"a\tb":                "a\tb",
+		`a\tb`:                `a\tb`,
+		`C:\Users\x\u00`:      `C:\Users\x\u00`,
+		"\x1b[2J":             `\x1b[2J`,
+		`\x1b[2J`:             `\\x1b[2J`,
+		`\\x1b \u202e`:        `\\\\x1b \\u202e`,
+		"\\\x1b":              `\\\x1b`,
+		"\\\u202e\\":          `\\\u202e\`,
+		`back\`:               `back\`,
+		"\\\t\U000e0041 \xff": "\\\t" + `\U000e0041 \xff`,
+	} {
+		if got := visibleText(in); got != want {
+			t.Errorf("visibleText(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+// No two texts are shown alike.
+func TestVisibleTextIsUnambiguous(t *testing.T) {
+	parts := []string{"\\", "\x1b", "x1b", "\t", "t", "x", "1", "b"}
+	from := map[string]string{}
+	var try func(text string, depth int)
+	try = func(text string, depth int) {
+		shown := visibleText(text)
+		if other, ok := from[shown]; ok && other != text {
+			t.Fatalf("%q and %q are both shown as %q", text, other, shown)
+		}
+		from[shown] = text
+		if depth == 0 {
+			return
+		}
+		for _, p := range parts {
+			try(text+p, depth-1)
+		}
+	}
+	try("", 5)
+}
+
+func TestExpandTabs(t *testing.T) {
+	for in, want := range map[string]string{"\t": "        ", "ab\tc": "ab      c", "12345678\tx": "12345678        x", "日\tx": "日      x", "": ""} {
+		if got := expandTabs(in); got != want {
+			t.Errorf("%q became %q, want %q", in, got, want)
+		}
+	}
+}
+
 // What a terminal is shown means the same JSON value and holds nothing that a
 // terminal acts upon.
 func TestEscapeJSONKeepsTheValue(t *testing.T) {

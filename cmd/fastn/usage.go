@@ -13,17 +13,38 @@ import (
 // usageFrom turns a parser's error into ours: the suggestion becomes the hint.
 func usageFrom(err error) error {
 	path, group := "fastn", true
+	var siblings []string
 	if p, ok := errors.AsType[*kong.ParseError](err); ok && p.Context != nil {
 		if n := p.Context.Selected(); n != nil {
 			path, group = n.FullPath(), len(n.Children) > 0
+			siblings = besides(n)
 		}
 	}
 	text, mean, found := strings.Cut(err.Error(), ", did you mean ")
-	e := api.Errorf(api.CodeBadRequest, "%s", plainUsage(text, group))
+	word, extra := strings.CutPrefix(text, "unexpected argument ")
+	e := api.Errorf(api.CodeBadRequest, "%s", plainUsage(text, group || extra && siblings != nil))
+	switch near := api.Nearest(word, siblings); {
+	case extra && near != "":
+		return e.WithHint(`did you mean "%s"? see "%s --help"`, near, path[:strings.LastIndexByte(path, ' ')])
+	case extra && path == "fastn send":
+		return e.WithHint(`put quotes around a text of several words, as in 'hello there'; see "%s --help"`, path)
+	}
 	if found {
 		return e.WithHint(`did you mean %s see "%s --help"`, mean, path)
 	}
 	return e.WithHint(`see "%s --help"`, path)
+}
+
+// besides are the commands that might have been meant instead of n, which is run if
+// none of them is named; nil if it was named itself, as far as that can be seen.
+func besides(n *kong.Node) (names []string) {
+	if n.Parent == nil || n.Parent.DefaultCmd != n {
+		return nil
+	}
+	for _, other := range n.Parent.Children {
+		names = append(names, other.Name)
+	}
+	return names
 }
 
 // plainUsage says what the parser says without types and types' names. group

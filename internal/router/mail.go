@@ -120,7 +120,14 @@ func (rt *Router) pending(ctx context.Context, m *Mail) error {
 	if !rt.here.Wanted(ctx, m) {
 		return api.Refusal()
 	}
-	return api.Errorf(api.CodePending, "the peer does not take %s from you so far", m.Protocol).
+	what := m.Protocol
+	if m.Instance != api.DefaultInstance {
+		what += " (instance " + m.Instance + ")"
+	}
+	if m.From == m.To {
+		return api.Errorf(api.CodePending, "nobody takes %s here so far", what).WithHint("it is delivered when a program does")
+	}
+	return api.Errorf(api.CodePending, "%s is not taken from you so far", what).
 		WithHint("it is sent when its receiver serves and grants it")
 }
 
