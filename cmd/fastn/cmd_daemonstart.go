@@ -80,6 +80,7 @@ func (a *app) startOwn(p place) error {
 		return err
 	}
 	defer log.Close()
+	_, noKey := os.Lstat(filepath.Join(p.home, "keystore", "node.key"))
 	cmd := exec.Command(program, "--home", p.home)
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = log, log
@@ -94,6 +95,9 @@ func (a *app) startOwn(p place) error {
 	}
 	if err != nil {
 		return err
+	}
+	if errors.Is(noKey, fs.ErrNotExist) { // not what one expects where the disk was not mounted
+		a.note("the keys of a new node were made in %s", filepath.Join(p.home, "keystore"))
 	}
 	return a.running(p, h)
 }
