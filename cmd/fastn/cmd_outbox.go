@@ -71,10 +71,13 @@ func gaveUp(m api.OutboxMessage) bool {
 // reason says why a message waits or failed, and for the refusal that says nothing
 // more, what may be behind it.
 func reason(m api.OutboxMessage) string {
-	if m.State == api.StateRefused && m.Code == api.CodeRefused {
+	switch {
+	case m.State != api.StateRefused || m.Code == "":
+		return m.Reason
+	case m.Code == api.CodeRefused:
 		return m.Reason + ": " + shortName(m.Contact, m.To) + " may have removed or blocked you; ask there"
 	}
-	return m.Reason
+	return shortName(m.Contact, m.To) + " answered: " + m.Reason // only the receiver's word refuses
 }
 
 // outboxPages calls each for the messages of the outbox, until it is false.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -174,6 +175,9 @@ func (c *sendCmd) stillQueued(m api.OutboxMessage) error {
 // messageFailed is the error of a message that will not be delivered.
 func messageFailed(m api.OutboxMessage) error {
 	e := api.Errorf(m.Code, "the message is %s: %s", m.State, m.Reason)
+	if m.Code != api.CodeRefused {
+		e.Message = fmt.Sprintf("the message is %s: %s", m.State, reason(m))
+	}
 	switch {
 	case m.State == api.StateExpired:
 		e = api.Errorf(api.CodeExpired, "the message expired before it could be delivered")

@@ -42,3 +42,18 @@ func TestWhoseWordsAnErrorIs(t *testing.T) {
 		}
 	}
 }
+
+// The reason of a message that was refused is the receiver's.
+func TestWhoseWordsARefusalIs(t *testing.T) {
+	m := api.OutboxMessage{MessageID: "123e4567", Contact: "bob", State: api.StateRefused, Code: api.CodeBadRequest, Reason: "fastn is out of date"}
+	if got, want := messageFailed(m).Error(), "the message is refused: bob answered: fastn is out of date"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got, want := reason(m), "bob answered: fastn is out of date"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	m.Code, m.Reason = api.CodeRefused, api.Refusal().Message
+	if got, want := messageFailed(m).Error(), "the message is refused: refused by the peer"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
