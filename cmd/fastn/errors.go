@@ -50,7 +50,7 @@ func exitCode(err error) int {
 // printError writes the error and its hint, one line each; with --json one line
 // that is an api.Error.
 func (a *app) printError(err error) {
-	if errors.Is(err, context.Canceled) {
+	if errors.Is(err, context.Canceled) || a.ctx.Err() != nil && api.CodeOf(err) == api.CodeCancelled {
 		err = api.Errorf(api.CodeCancelled, "interrupted")
 	}
 	e := api.AsError(err)

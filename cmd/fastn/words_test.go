@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,5 +56,21 @@ func TestWhoseWordsARefusalIs(t *testing.T) {
 	m.Code, m.Reason = api.CodeRefused, api.Refusal().Message
 	if got, want := messageFailed(m).Error(), "the message is refused: refused by the peer"; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// An interruption is told as such, also where it came before the daemon's answer.
+func TestInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	stderr, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	newApp(ctx, stdio{os.Stdin, os.Stdout, stderr}).printError(answered{api.Errorf(api.CodeCancelled, "cancelled")})
+	got, err := os.ReadFile(stderr.Name())
+	_ = stderr.Close()
+	if err != nil || string(got) != "fastn: interrupted\n" {
+		t.Errorf("told %q, %v", got, err)
 	}
 }
