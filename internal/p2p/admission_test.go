@@ -81,7 +81,7 @@ func rawConnectSoon(t *testing.T, raw host.Host, h *p2p.Host) {
 // however much it asks.
 func TestIdleStrangersAreClosed(t *testing.T) {
 	overEach(t, func(t *testing.T, only p2ptest.Option, listen string) {
-		const period = 200 * time.Millisecond
+		const period = time.Second // in which all of them must have asked
 		var c circle
 		g := newGate()
 		serve := p2ptest.ServeFunc(func(ctx context.Context, p p2p.Peer, f *wire.Frame, payload []byte, accept func(*wire.Reply) (router.Conn, error)) (*wire.Reply, []byte) {
@@ -123,7 +123,7 @@ func TestIdleStrangersAreClosed(t *testing.T) {
 				t.Fatal("strangers of no use stay connected")
 			}
 		}
-		for time.Since(began) < 4*period {
+		for time.Since(began) < 5*period/2 {
 			calls.wantAnswer(calls.send(openFrom("a"), []byte("hello")), "")
 			<-time.After(10 * time.Millisecond)
 		}
@@ -143,7 +143,7 @@ func TestIdleStrangersAreClosed(t *testing.T) {
 // not while it is in use.
 func TestIdleConnectionsToStrangersAreClosed(t *testing.T) {
 	testutil.LeakCheck(t)
-	const period = 200 * time.Millisecond
+	const period = 500 * time.Millisecond
 	g := newGate()
 	b := p2ptest.New(t, g)
 	a := knower(t, g, b, nobodyTrusted, func(o *p2p.Options) { o.Timing.Stranger = period })
