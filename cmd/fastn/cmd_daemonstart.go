@@ -80,7 +80,7 @@ func (a *app) startOwn(p place) error {
 		return err
 	}
 	defer log.Close()
-	_, noKey := os.Lstat(filepath.Join(p.home, "keystore", "node.key"))
+	hadKey := p.hasNodeKey()
 	cmd := exec.Command(program, "--home", p.home)
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = log, log
@@ -96,10 +96,16 @@ func (a *app) startOwn(p place) error {
 	if err != nil {
 		return err
 	}
-	if errors.Is(noKey, fs.ErrNotExist) { // not what one expects where the disk was not mounted
+	if !hadKey && p.hasNodeKey() { // not what one expects where the disk was not mounted
 		a.note("the keys of a new node were made in %s", filepath.Join(p.home, "keystore"))
 	}
 	return a.running(p, h)
+}
+
+// hasNodeKey tells whether the folder has the key of a node.
+func (p place) hasNodeKey() bool {
+	_, err := os.Lstat(filepath.Join(p.home, "keystore", "node.key"))
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // running tells that the daemon runs.

@@ -111,7 +111,7 @@ func (d *Daemon) tellStatus() {
 func (d *Daemon) diagnose(err error) (id systemd.MessageID, why, fix string) {
 	if errors.Is(err, sqlite.ErrElsewhere) || d.moved() {
 		return systemd.MsgDiskRefuses, fmt.Sprintf("%s is another folder than fastnd has open: its disk was exchanged or taken away, or the folder was moved", d.place.dir),
-			"put it back, and fastnd goes on by itself; to go on with what is there now: " + d.restartCommand()
+			"put it back, and fastnd goes on by itself; if it does not, or to go on with what is there now: " + d.replaceCommand()
 	}
 	if probe := d.disk.probe(d.place.dir, probeFresh); probe != nil {
 		err = probe

@@ -154,7 +154,7 @@ func TestFolderMovedAway(t *testing.T) {
 		for range 2 {
 			e := refused(t, d.c, api.CodeStorage, api.VerbGrantAdd, api.GrantArgs{Who: api.WhoContacts, Protocol: "Notes"})
 			wantText(t, e.Message, d.home+" is another folder than fastnd has open")
-			wantText(t, e.Hint, "put it back", fmt.Sprintf("kill %d && fastn --home %s daemon start", os.Getpid(), d.home))
+			wantText(t, e.Hint, "put it back", fmt.Sprintf("kill %[1]d; tail --pid=%[1]d -f /dev/null; fastn --home %[2]s daemon start", os.Getpid(), d.home))
 			e = wantCode(t, mail(), api.CodeStorage)
 			wantText(t, e.Message+e.Hint, "another folder")
 			d.tryDisk(t.Context())

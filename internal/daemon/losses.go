@@ -235,6 +235,12 @@ func (n *node) forgetLosses(ctx context.Context) ([]string, error) {
 	gone := n.losses.lines
 	n.losses.lines, n.losses.unkept = nil, true
 	n.losses.mu.Unlock()
+	if err := n.keepLosses(ctx); err != nil { // nobody is told of them now
+		n.losses.mu.Lock()
+		n.losses.lines = append(gone, n.losses.lines...)
+		n.losses.mu.Unlock()
+		return nil, err
+	}
 	if n.mail != nil {
 		if aside := n.mail.store.AsideCount(); aside > 0 {
 			last := n.mail.store.AsideLast()
@@ -245,7 +251,7 @@ func (n *node) forgetLosses(ctx context.Context) ([]string, error) {
 			gone = append(gone, asideLine(aside))
 		}
 	}
-	return gone, n.keepLosses(ctx)
+	return gone, nil
 }
 
 // asideSeen gives up to which messages that were set aside were acknowledged.

@@ -292,10 +292,9 @@ func (n *node) announce(log *slog.Logger) {
 	log.Info("serving", "node", n.host.Node().String(), "addresses", n.host.Addrs(), "ports", n.host.Ports(), "identities", len(n.roster.All()))
 }
 
-// reload puts what the keystore holds now, and what cfg says of the node, in
-// force; with an error nothing changes.
-// reload puts in force what needs no restart, and tells in r what it did beside the
-// configuration.
+// reload puts in force what the keystore holds now, and what of cfg needs no restart,
+// and tells in r what it did beside the configuration. An error of the disk may come
+// after that.
 func (n *node) reload(ctx context.Context, cfg config.Config, r *api.ReloadResult) error {
 	static, err := staticPeers(cfg)
 	if err != nil {

@@ -96,12 +96,19 @@ func (d *Daemon) reloadCommand() string {
 	return "systemctl reload fastnd"
 }
 
-// restartCommand works also where nobody reaches the socket any more.
 func (d *Daemon) restartCommand() string {
 	if d.o.perUser() {
-		return fmt.Sprintf("kill %d && fastn --home %s daemon start", os.Getpid(), api.ShellQuote(d.place.dir))
+		return fmt.Sprintf("fastn --home %[1]s daemon stop && fastn --home %[1]s daemon start", api.ShellQuote(d.place.dir))
 	}
 	return "systemctl restart fastnd.service"
+}
+
+// replaceCommand is restartCommand where nobody reaches the socket any more.
+func (d *Daemon) replaceCommand() string {
+	if d.o.perUser() {
+		return fmt.Sprintf("kill %[1]d; tail --pid=%[1]d -f /dev/null; fastn --home %[2]s daemon start", os.Getpid(), api.ShellQuote(d.place.dir))
+	}
+	return d.restartCommand()
 }
 
 // restoreCommand puts a backup in the place of all that is stored.

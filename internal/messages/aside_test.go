@@ -37,6 +37,14 @@ func TestAsideThatWasSeen(t *testing.T) {
 	if s.AsideCount() != 0 {
 		t.Errorf("%d count that were seen", s.AsideCount())
 	}
+	last := s.AsideLast()
+	put(now.Add(-100 * day))
+	for range 2 {
+		if err := s.Prune(t.Context()); err != nil || s.AsideLast() != last+1 {
+			t.Errorf("the last is %d after %d, %v", s.AsideLast(), last, err)
+		}
+	}
+	s.AsideSeen(s.AsideLast())
 	put(now.Add(-10 * time.Minute)) // the clock was ahead before
 	if err := s.Prune(t.Context()); err != nil || s.AsideCount() != 1 {
 		t.Errorf("a later one: %d, %v", s.AsideCount(), err)

@@ -57,6 +57,12 @@ func (c *Courier) doubtful() bool {
 }
 
 func (s *Store) leaveDoubt(is bool) error {
+	s.mu.RLock()
+	last := s.last
+	s.mu.RUnlock()
+	if last.InPlace() != nil { // what is there now is not ours
+		return nil
+	}
 	path := s.path + doubtSuffix
 	if !is {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -92,7 +92,8 @@ func (s *Store) deleteRows(tx *sqlite.Tx, query string, args ...any) (n int, err
 
 func (s *Store) pruneAside(ctx context.Context, before int64) error {
 	err := s.write(ctx, func(tx *sqlite.Tx) error {
-		_, err := tx.Exec("DELETE FROM aside WHERE found < ?", before)
+		// The last one stays: its number is not given again, which somebody has seen.
+		_, err := tx.Exec("DELETE FROM aside WHERE found < ? AND rowid < (SELECT max(rowid) FROM aside)", before)
 		return err
 	})
 	if err == nil {

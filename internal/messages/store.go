@@ -233,7 +233,7 @@ func (s *Store) AsideLast() int64 {
 	return s.asideLast
 }
 
-// AsideSeen has rows up to that number count no more. It does not read the disk.
+// AsideSeen has rows up to that number count no more. It waits for no repair.
 func (s *Store) AsideSeen(last int64) {
 	s.asideMu.Lock()
 	defer s.asideMu.Unlock()
@@ -250,7 +250,7 @@ func (s *Store) countAside(ctx context.Context, tx *sql.Tx) error {
 	if err := tx.QueryRowContext(ctx, "SELECT coalesce(max(rowid), 0) FROM aside").Scan(&s.asideLast); err != nil {
 		return err
 	}
-	if s.asideLast < s.asideSeen { // all were pruned, and numbers begin anew
+	if s.asideLast < s.asideSeen { // the last ones were lost: rather too many are told
 		s.asideSeen = 0
 	}
 	var n int64

@@ -73,8 +73,8 @@ type DB struct {
 	stmts    sync.Map // of Read, *sql.Stmt by text
 	recovery *Recovery
 	batch    *Batch   // nil unless one was made
-	mark     *logMark // nil until it is open, as is the next
-	place    *place   // as mark
+	mark     *logMark // nil until it is open
+	place    *place
 
 	closeOnce sync.Once
 	closeErr  error
@@ -137,7 +137,7 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 	if err := at.opened(); err != nil {
 		return nil, errors.Join(classify(err), db.Close())
 	}
-	db.mark, db.place = newLogMark(path), at
+	db.mark = newLogMark(path)
 	return db, nil
 }
 
@@ -167,7 +167,7 @@ func open(at *place, o Options) *DB {
 	if readers == 0 {
 		readers = 4
 	}
-	db := &DB{path: at.path}
+	db := &DB{path: at.path, place: at}
 	db.writer = openPool(dsn(at.path, "rw", "journal_mode(WAL)", synchronous, logPages), at.here)
 	db.writer.SetMaxOpenConns(1)
 	for _, pool := range []**sql.DB{&db.readers, &db.lookers} {
@@ -402,7 +402,7 @@ func classify(err error) error {
 // leaveLog has SQLite not remove the log, which it does by its name, if the folder is
 // another one by now.
 func (db *DB) leaveLog() error {
-	if db.place == nil || !errors.Is(db.place.here(), ErrElsewhere) {
+	if !errors.Is(db.place.here(), ErrElsewhere) {
 		return nil
 	}
 	conn, err := db.writer.Conn(context.Background())

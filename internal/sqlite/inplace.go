@@ -40,6 +40,10 @@ func (p *place) here() error {
 	return fmt.Errorf("%w: %w: that of %s", ErrDisk, ErrElsewhere, p.path)
 }
 
+// InPlace gives an error that wraps ErrElsewhere if the folder of the database is
+// another one than when it was opened. It may be closed.
+func (db *DB) InPlace() error { return db.place.here() }
+
 // opened is for once it is open.
 func (p *place) opened() error {
 	if err := p.here(); err != nil {

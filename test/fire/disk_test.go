@@ -93,7 +93,7 @@ func TestDiskFails(t *testing.T) {
 			if e.Code != api.CodeStorage || !strings.Contains(e.Message, "is another folder than fastnd has open") {
 				t.Errorf("stored elsewhere: %s", full(err))
 			}
-			if hint := fmt.Sprintf("kill %d && fastn --home %s daemon start", d.PID(), d.Home); !strings.HasSuffix(e.Hint, hint) {
+			if hint := fmt.Sprintf("kill %[1]d; tail --pid=%[1]d -f /dev/null; fastn --home %[2]s daemon start", d.PID(), d.Home); !strings.HasSuffix(e.Hint, hint) {
 				t.Errorf("the hint is %q", e.Hint)
 			}
 		}

@@ -123,18 +123,15 @@ func (v *Verbs) contactAdd(c call, a api.ContactAddArgs) (any, error) {
 	return v.contactNamed(own, a.Name)
 }
 
-// noNode refuses the id of what is known to be a node: nobody would ever answer for
-// it as an identity.
+// noNode refuses the id of this node: nobody would ever answer for it as an identity.
+// Those of other nodes are not refused: which are known is told to nobody who does not
+// know them himself, and anybody may name one in an address.
 func (v *Verbs) noNode(id identity.ID) error {
-	own := id == v.Host.Node()
-	if !own && !v.Store.NodeKnown(id) && !v.Host.Connected(id) {
+	if id != v.Host.Node() {
 		return nil
 	}
-	e := api.Errorf(api.CodeBadRequest, "%s is the id of a node, not of an identity", id.Short())
-	if own {
-		return e.WithHint(`that is this machine; "fastn id list" shows the ids of your identities`)
-	}
-	return e.WithHint("ask for a ticket: the other side runs fastn invite; or for its id, which it sees with fastn id list")
+	return api.Errorf(api.CodeBadRequest, "%s is the id of a node, not of an identity", id.Short()).
+		WithHint(`that is this machine; "fastn id list" shows the ids of your identities`)
 }
 
 // contactByTicket redeems first: if the inviter is not reached nothing is kept.
