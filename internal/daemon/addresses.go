@@ -41,11 +41,15 @@ func (n *node) keepAddresses(ctx context.Context) error {
 	if slices.Equal(kept, now) {
 		return nil
 	}
+	// Else peers find this node where they did before. Who is to be told is kept first:
+	// at an end in between it is found out once more.
+	if slices.ContainsFunc(kept, func(a string) bool { return !slices.Contains(now, a) }) {
+		if err := n.reach.moved(ctx); err != nil {
+			return err
+		}
+	}
 	if err := n.store.SetMeta(ctx, addressesKey, strings.Join(now, " ")); err != nil {
 		return fmt.Errorf("keep the addresses: %w", err)
 	}
-	if !slices.ContainsFunc(kept, func(a string) bool { return !slices.Contains(now, a) }) {
-		return nil // peers find this node where they did before
-	}
-	return n.reach.moved(ctx)
+	return nil
 }
