@@ -23,7 +23,7 @@ func fullDisk(t *testing.T, m *nspawn.Machine) {
 	acknowledged := []string{"Notes"}
 
 	all := [][]string{{"grant", "add", "bob", "Refused"}, {"grant", "remove", "bob", "Notes"},
-		{"contact", "add", "carol", status(t, m).Node.ID}, {"contact", "rename", "bob", "robert"}, {"contact", "block", "bob"},
+		{"contact", "add", "carol", "4mf2447p3d77edp9ba1ts71j7gcpc8l80hsvba032jc0r6d0aea0"}, {"contact", "rename", "bob", "robert"}, {"contact", "block", "bob"},
 		{"contact", "remove", "bob"}, {"id", "new", "work"}, {"id", "offline", "alice"}, {"invite"}}
 	for _, c := range []struct {
 		name, fill, problem, looks, room string
