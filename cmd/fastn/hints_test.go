@@ -18,6 +18,22 @@ import (
 // that the reader used, and quotes none that somebody else is to run.
 func TestHintsQuoteTheReadersCommands(t *testing.T) {
 	found := 0
+	eachSource(t, func(path string, file *ast.File) {
+		for _, hint := range hintLiterals(file) {
+			found++
+			for _, fault := range hintFaults(t, hint) {
+				t.Errorf("%s: %q: %s", path, hint, fault)
+			}
+		}
+	})
+	if found < 50 {
+		t.Errorf("only %d hints were found", found)
+	}
+}
+
+// eachSource goes through the sources of the programs, but for tests.
+func eachSource(t *testing.T, do func(path string, file *ast.File)) {
+	t.Helper()
 	for _, root := range []string{"../../internal", "../../cmd", "../../service"} {
 		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
@@ -27,20 +43,12 @@ func TestHintsQuoteTheReadersCommands(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			for _, hint := range hintLiterals(file) {
-				found++
-				for _, fault := range hintFaults(t, hint) {
-					t.Errorf("%s: %q: %s", path, hint, fault)
-				}
-			}
+			do(path, file)
 			return nil
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	if found < 50 {
-		t.Errorf("only %d hints were found", found)
 	}
 }
 

@@ -3,9 +3,7 @@ package main
 import (
 	"bytes"
 	"go/ast"
-	"go/parser"
 	"go/token"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -85,31 +83,18 @@ var quotes = []string{"ShellQuote", "GrantCommand", "ListenCommand", "TakeComman
 // most come from files or peers.
 func TestCommandsQuoteWhatTheyName(t *testing.T) {
 	found := 0
-	for _, root := range []string{"../../internal", "../../cmd", "../../service"} {
-		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
-				return err
-			}
-			file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
-			if err != nil {
-				return err
-			}
-			ast.Inspect(file, func(n ast.Node) bool {
-				if call, ok := n.(*ast.CallExpr); ok {
-					n, faults := unquoted(call)
-					found += n
-					for _, fault := range faults {
-						t.Errorf("%s: %s", path, fault)
-					}
+	eachSource(t, func(path string, file *ast.File) {
+		ast.Inspect(file, func(n ast.Node) bool {
+			if call, ok := n.(*ast.CallExpr); ok {
+				n, faults := unquoted(call)
+				found += n
+				for _, fault := range faults {
+					t.Errorf("%s: %s", path, fault)
 				}
-				return true
-			})
-			return nil
+			}
+			return true
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	})
 	if found < 10 {
 		t.Errorf("only %d names in commands were found", found)
 	}

@@ -231,6 +231,16 @@ func (n *node) lossProblems() []api.Problem {
 
 // forgetLosses is done by a reload. It gives the lines that are not told any more.
 func (n *node) forgetLosses(ctx context.Context) ([]string, error) {
+	var aside, last int64
+	if n.mail != nil {
+		// In this order: one that comes in between is told once more, not never.
+		last, aside = n.mail.store.AsideLast(), n.mail.store.AsideCount()
+	}
+	if aside > 0 {
+		if err := n.store.SetMeta(ctx, asideKey, strconv.FormatInt(last, 10)); err != nil {
+			return nil, err
+		}
+	}
 	n.losses.mu.Lock()
 	gone := n.losses.lines
 	n.losses.lines, n.losses.unkept = nil, true
@@ -241,15 +251,9 @@ func (n *node) forgetLosses(ctx context.Context) ([]string, error) {
 		n.losses.mu.Unlock()
 		return nil, err
 	}
-	if n.mail != nil {
-		if aside := n.mail.store.AsideCount(); aside > 0 {
-			last := n.mail.store.AsideLast()
-			if err := n.store.SetMeta(ctx, asideKey, strconv.FormatInt(last, 10)); err != nil {
-				return gone, err
-			}
-			n.mail.store.AsideSeen(last)
-			gone = append(gone, asideLine(aside))
-		}
+	if aside > 0 {
+		n.mail.store.AsideSeen(last)
+		gone = append(gone, asideLine(aside))
 	}
 	return gone, nil
 }

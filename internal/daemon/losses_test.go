@@ -269,6 +269,31 @@ func TestSpareConnections(t *testing.T) {
 	}
 }
 
+// What a reload could not forget on the disk is told on.
+func TestLossesOfARefusedReload(t *testing.T) {
+	testutil.LeakCheck(t)
+	d := start(t, opts{})
+	n := d.node.Load()
+	n.lost("something was lost", "", nil)
+	if err := n.keepLosses(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	away := d.home + ".away"
+	if err := os.Rename(d.home, away); err != nil {
+		t.Fatal(err)
+	}
+	gone, err := n.forgetLosses(t.Context())
+	if err := os.Rename(away, d.home); err != nil {
+		t.Fatal(err)
+	}
+	if err == nil || gone != nil || len(n.lossProblems()) != 1 {
+		t.Errorf("told %q, %v, left %+v", gone, err, n.lossProblems())
+	}
+	if gone, err = n.forgetLosses(t.Context()); err != nil || len(gone) != 1 || len(n.lossProblems()) != 0 {
+		t.Errorf("the next one told %q, %v, left %+v", gone, err, n.lossProblems())
+	}
+}
+
 // That the file was removed in use is told as the loss that it is.
 func TestMessagesRemovedInUse(t *testing.T) {
 	testutil.LeakCheck(t)

@@ -303,7 +303,7 @@ func clockProblem(by time.Duration) api.Problem {
 	if by < 0 {
 		where = "behind"
 	}
-	return api.Problem{Text: fmt.Sprintf("the clock is %d hours %s where it should be: for an hour no message expires and none is forgotten", int(by.Abs().Hours()), where),
+	return api.Problem{Text: fmt.Sprintf("the clock is %d hours %s where it should be: for an hour no message expires and none is forgotten; one that has expired by it waits, with those behind it", int(by.Abs().Hours()), where),
 		Fix: "look at the clock with date; if it is right, nothing is to be done: the machine was off for long, or the clock was wrong before"}
 }
 

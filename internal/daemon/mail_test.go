@@ -210,7 +210,6 @@ func TestMessagesOfOneOffline(t *testing.T) {
 	if m := alice.final(sent.MessageID); m.State != api.StateDelivered {
 		t.Errorf("%+v", m)
 	}
-	_ = bob
 }
 
 // Who comes online here gets at once what waits here.
@@ -316,7 +315,7 @@ func TestSendsOfOneConnectionKeepTheirOrder(t *testing.T) {
 // waits on, says why, and goes when that ends.
 func TestMessagesToOneBlocked(t *testing.T) {
 	testutil.LeakCheck(t)
-	alice, bob := pair(t)
+	alice, _ := pair(t)
 	known := alice.send(client.Message{Target: "bob", Data: text("before")})
 	alice.final(known.MessageID)
 	sent := alice.send(client.Message{Target: "bob", Protocol: "orders/1", Data: text("hello")})
@@ -351,5 +350,4 @@ func TestMessagesToOneBlocked(t *testing.T) {
 	if err != nil || len(told) != 1 || told[0].Kind != api.EventContactUnblocked {
 		t.Errorf("alice was told %+v, %v", told, err)
 	}
-	_ = bob
 }

@@ -83,8 +83,8 @@ type DB struct {
 // Open opens or creates the database at path and brings its schema up to date.
 // A damaged file is moved aside and what can be read of it is kept; Recovery
 // then tells what became of it. Errors: ErrUnsafeFile, ErrNewer; ErrDisk,
-// ErrElsewhere; ErrDamaged only if the repair itself failed otherwise: then the file is where it
-// was.
+// ErrElsewhere; ErrDamaged only if the repair itself failed otherwise: then the file
+// is where it was.
 func Open(ctx context.Context, path string, o Options) (*DB, error) {
 	defer o.Progress.begin()()
 	path, err := filepath.Abs(path)
