@@ -1,8 +1,6 @@
 package daemon
 
 import (
-	"context"
-
 	"github.com/fastn-stack/fastnd/internal/p2p"
 	"github.com/fastn-stack/fastnd/internal/store"
 	"github.com/fastn-stack/fastnd/service/api"
@@ -78,18 +76,14 @@ func (n *node) peerEvent(e p2p.Event) {
 	default:
 		return // so early that nobody subscribed yet
 	}
-	if e.Kind == p2p.EventConnected {
-		if err := n.reach.connected(context.Background(), e.Node); err != nil {
-			n.d.log.Warn("cannot note that a node knows our port", "peer", e.Node.String(), "error", err)
-		}
-	}
 	n.mail.saw(e.Node)
-	if e.Kind == p2p.EventConnected {
-		n.mail.connected(e.Node)
-	}
 	kind, text := api.EventPeerConnected, "connected, "+e.Path
 	if e.Kind == p2p.EventDisconnected {
 		kind, text = api.EventPeerDisconnected, "disconnected"
+		n.reach.disconnected(e.Node)
+	} else {
+		n.reach.connected(e.Node)
+		n.mail.connected(e.Node)
 	}
 	n.d.log.Debug("peer "+e.Kind, "peer", e.Node.String(), "path", e.Path, "address", e.Addr)
 	for _, own := range n.roster.All() {

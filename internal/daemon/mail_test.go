@@ -202,7 +202,7 @@ func TestMessagesOfOneOffline(t *testing.T) {
 	bob.stop()
 	sent := alice.send(client.Message{Target: "bob", Data: text("hello")})
 	verb[api.Identity](t, alice.c, api.VerbIdentityOffline, api.IdentityArgs{Identity: name})
-	bob = bob.again(t, opts{})
+	bob.again(t, opts{})
 	if m := verb[api.OutboxMessage](t, alice.as(name), api.VerbOutboxShow, api.OutboxArgs{MessageID: sent.MessageID}); m.State != api.StateQueued {
 		t.Errorf("sent by one offline: %+v", m)
 	}

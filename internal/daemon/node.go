@@ -256,6 +256,7 @@ func (n *node) listen(ctx context.Context, key identity.Key) error {
 		}
 	}
 	n.reach.resume()
+	n.goOn(n.reach.work)
 	return n.keepAddresses(ctx)
 }
 

@@ -18,6 +18,9 @@ const (
 	untoldKey = "p2p.untold"
 	// tellWithin is how long a node is looked for that is to be told.
 	tellWithin = 30 * 24 * time.Hour
+	// tellFor is how long a node is connected before it counts as told: Identify has
+	// no acknowledgement, and what it told is to be on the other side's disk.
+	tellFor = 10 * time.Second
 )
 
 // reach is which nodes are kept connected, and why: programs that serve a
@@ -26,9 +29,18 @@ const (
 type reach struct {
 	n *node
 
+	tellFor time.Duration
+	wake    chan struct{} // of work
+
 	mu     sync.Mutex
-	served map[string]*registration  // by tag
-	untold map[identity.ID]time.Time // until when they are looked for
+	served map[string]*registration // by tag
+	untold map[identity.ID]untold
+}
+
+// untold is a node that is to be told of other addresses.
+type untold struct {
+	until     time.Time // it is looked for
+	connected time.Time // since when, to these addresses; zero if it is away
 }
 
 // registration is a protocol that a program serves.
@@ -38,7 +50,8 @@ type registration struct {
 }
 
 func newReach(n *node) *reach {
-	return &reach{n: n, served: make(map[string]*registration), untold: make(map[identity.ID]time.Time)}
+	return &reach{n: n, tellFor: tellFor, wake: make(chan struct{}, 1),
+		served: make(map[string]*registration), untold: make(map[identity.ID]untold)}
 }
 
 // serve keeps the nodes of owner's contacts connected until release is called.
@@ -98,15 +111,14 @@ func (r *reach) refresh(tag string, s *registration) {
 }
 
 // moved has every node where a contact lives told of this node's addresses, by
-// Identify as soon as it is connected; those that are away, at a later start.
+// Identify while it is connected; those that are away, at a later start.
 func (r *reach) moved(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	until := time.Now().Add(tellWithin)
 	for _, id := range r.n.store.KnownNodes() {
 		if id != r.n.host.Node() {
-			r.untold[id] = until
-			r.n.host.Seek(id, movedTag, until)
+			r.tell(id, until)
 		}
 	}
 	return r.keepUntold(ctx)
@@ -119,9 +131,17 @@ func (r *reach) resume() {
 	kept, _ := r.n.store.Meta(untoldKey)
 	for id, until := range parseUntold(kept, time.Now()) {
 		if r.n.store.NodeKnown(id) {
-			r.untold[id] = until
-			r.n.host.Seek(id, movedTag, until)
+			r.tell(id, until)
 		}
+	}
+}
+
+// tell looks for a node until it was told; r.mu is held.
+func (r *reach) tell(id identity.ID, until time.Time) {
+	r.untold[id] = untold{until: until}
+	r.n.host.Seek(id, movedTag, until)
+	if r.n.host.Connected(id) {
+		r.connectedLocked(id)
 	}
 }
 
@@ -141,22 +161,85 @@ func parseUntold(kept string, now time.Time) map[identity.ID]time.Time {
 	return out
 }
 
-// connected notes that a node was told.
-func (r *reach) connected(ctx context.Context, id identity.ID) error {
+// connected notes that a node hears now where this one is.
+func (r *reach) connected(id identity.ID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, ok := r.untold[id]; !ok {
-		return nil
+	r.connectedLocked(id)
+}
+
+func (r *reach) connectedLocked(id identity.ID) {
+	u, ok := r.untold[id]
+	if !ok {
+		return
 	}
-	r.n.host.Unprotect(id, movedTag)
-	delete(r.untold, id)
-	return r.keepUntold(ctx)
+	u.connected = time.Now()
+	r.untold[id] = u
+	select {
+	case r.wake <- struct{}{}:
+	default: // it is to look already
+	}
+}
+
+// disconnected notes that a node may have ended before it kept what it heard.
+func (r *reach) disconnected(id identity.ID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if u, ok := r.untold[id]; ok {
+		u.connected = time.Time{}
+		r.untold[id] = u
+	}
+}
+
+// work lets go, until ctx ends, of those that were told.
+func (r *reach) work(ctx context.Context) {
+	for {
+		next, err := r.settle(ctx)
+		if err != nil {
+			r.n.d.log.Warn("cannot note that a node knows our addresses", "error", err)
+		}
+		var due <-chan time.Time
+		if next > 0 {
+			due = time.After(next)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.wake:
+		case <-due:
+		}
+	}
+}
+
+// settle forgets those that have been connected for long enough, and tells when the
+// next has; zero if none is connected.
+func (r *reach) settle(ctx context.Context) (next time.Duration, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before := len(r.untold)
+	for id, u := range r.untold {
+		if u.connected.IsZero() {
+			continue
+		}
+		if left := r.tellFor - time.Since(u.connected); left > 0 {
+			if next == 0 || left < next {
+				next = left
+			}
+			continue
+		}
+		r.n.host.Unprotect(id, movedTag)
+		delete(r.untold, id)
+	}
+	if len(r.untold) != before {
+		err = r.keepUntold(ctx)
+	}
+	return next, err
 }
 
 func (r *reach) keepUntold(ctx context.Context) error {
 	var ids []string
-	for id, until := range r.untold {
-		ids = append(ids, fmt.Sprintf("%s@%d", id, until.Unix()))
+	for id, u := range r.untold {
+		ids = append(ids, fmt.Sprintf("%s@%d", id, u.until.Unix()))
 	}
 	return r.n.store.SetMeta(ctx, untoldKey, strings.Join(ids, " "))
 }

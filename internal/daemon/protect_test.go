@@ -64,25 +64,65 @@ func TestUntoldNodesAreGivenUp(t *testing.T) {
 	}
 }
 
-// What is noted is found at the next start, and goes when the node was told.
+// Who is to be told of other addresses is noted until it was connected for long enough
+// to keep them: one that ends before that finds this node no more.
 func TestUntoldNodesAreKept(t *testing.T) {
 	testutil.LeakCheck(t)
 	alice, bob := start(t, opts{}), start(t, opts{})
 	meet(t, alice, bob)
 	n, bobs := alice.node.Load(), nodeOf(t, bob)
+	noted := func() bool {
+		kept, _ := n.store.Meta(untoldKey)
+		until, ok := parseUntold(kept, time.Now())[bobs]
+		if ok && (time.Until(until) > tellWithin || time.Until(until) < tellWithin-time.Hour) {
+			t.Errorf("kept %q", kept)
+		}
+		return ok
+	}
+	settle := func(after time.Duration) (next time.Duration) {
+		t.Helper()
+		n.reach.mu.Lock()
+		n.reach.tellFor = after
+		n.reach.mu.Unlock()
+		next, err := n.reach.settle(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return next
+	}
 	if err := n.reach.moved(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	kept, _ := n.store.Meta(untoldKey)
-	if until, ok := parseUntold(kept, time.Now())[bobs]; !ok || time.Until(until) > tellWithin || time.Until(until) < tellWithin-time.Hour {
-		t.Errorf("kept %q", kept)
+	if next := settle(time.Hour); next <= 0 || !noted() {
+		t.Errorf("connected just now: next look in %v, noted %v", next, noted())
 	}
-	if err := n.reach.connected(t.Context(), bobs); err != nil {
+	n.reach.disconnected(bobs)
+	if next := settle(time.Nanosecond); next != 0 || !noted() {
+		t.Errorf("ended too early: next look in %v, noted %v", next, noted())
+	}
+	n.reach.connected(bobs)
+	if settle(time.Nanosecond); noted() {
+		t.Error("one that was told is still noted")
+	}
+}
+
+// A node that is connected for long enough is let go of, with nobody asking.
+func TestToldNodesAreLetGo(t *testing.T) {
+	testutil.LeakCheck(t)
+	alice, bob := start(t, opts{}), start(t, opts{})
+	meet(t, alice, bob)
+	n := alice.node.Load()
+	if err := n.reach.moved(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if kept, _ := n.store.Meta(untoldKey); kept != "" {
-		t.Errorf("kept %q", kept)
-	}
+	n.reach.mu.Lock()
+	n.reach.tellFor = time.Millisecond
+	n.reach.mu.Unlock()
+	n.reach.connected(nodeOf(t, bob))
+	eventually(t, "the node that was told is let go of", func() bool {
+		kept, _ := n.store.Meta(untoldKey)
+		return kept == ""
+	})
 }
 
 func nodeOf(t *testing.T, d *testDaemon) identity.ID {
