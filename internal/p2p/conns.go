@@ -121,13 +121,14 @@ func (t *connTable) connected(c network.Conn) {
 	t.shown[c] = true
 	t.counts[s.peer.Node]++
 	first := t.counts[s.peer.Node] == 1
+	if first { // in the order of what is told: another connection may come or go at once
+		t.h.events.add(eventOf(EventConnected, s))
+	}
 	t.mu.Unlock()
 	if victim != nil {
 		_ = victim.conn.CloseWithError(network.ConnResourceLimitExceeded)
 	}
-	if first {
-		t.h.events.add(eventOf(EventConnected, s))
-	} else {
+	if !first {
 		t.suspectOlder(s)
 	}
 	t.h.nodes.connected(s.peer.Node)
@@ -141,6 +142,7 @@ func (t *connTable) disconnected(c network.Conn) {
 		t.counts[s.peer.Node]--
 		if last = t.counts[s.peer.Node] == 0; last {
 			delete(t.counts, s.peer.Node)
+			t.h.events.add(eventOf(EventDisconnected, s))
 		}
 	}
 	delete(t.conns, c)
@@ -154,7 +156,6 @@ func (t *connTable) disconnected(c network.Conn) {
 	}
 	s.end()
 	if last {
-		t.h.events.add(eventOf(EventDisconnected, s))
 		t.h.nodes.disconnected(s.peer.Node)
 	}
 }
