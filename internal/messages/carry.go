@@ -121,6 +121,9 @@ func (c *Courier) settle(ctx context.Context, l *liveLane, list []Message, outco
 	if why != nil {
 		e := api.AsError(why)
 		wait = &Wait{Code: e.Code, Reason: e.Message, NextTry: c.o.Now().Add(c.pause(l, why))}
+		if e.Peer != "" { // or it would pass for what this daemon says
+			wait.Reason = "the receiver answered: " + e.Message
+		}
 	}
 	if wait == nil && !more && allDelivered(outcomes) {
 		c.records.add(settled{l.Lane, list, outcomes})

@@ -73,6 +73,20 @@ func TestRefusedMessageBlocksNobody(t *testing.T) {
 	}
 }
 
+// What a receiver says may be anything, and is told as its words.
+func TestReceiversWordsAreMarked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.is(func(m *router.Mail) ([]error, error) {
+			return nil, &api.Error{Code: api.CodeUnavailable, Message: "fastn is out of date", Peer: m.To.String()}
+		})
+		r.send(lane, "1")
+		if m := r.state("1"); m.State != Queued || m.Reason != "the receiver answered: fastn is out of date" {
+			t.Errorf("%+v", m)
+		}
+	})
+}
+
 // What waits for something keeps those behind it waiting; a full receiver is such
 // a thing.
 func TestWaitKeepsOrder(t *testing.T) {
