@@ -26,11 +26,8 @@ func (o Options) Defaults() (Options, error) { return o.withDefaults() }
 // Nodes counts the nodes that are remembered.
 func (h *Host) Nodes() int { return len(h.nodes.list()) }
 
-// Protected tells whether a node has a tag.
-func (h *Host) Protected(id identity.ID) bool {
-	n := h.nodes.peek(id)
-	return n != nil && n.protected()
-}
+// Trusts tells whether a node is no stranger.
+func (h *Host) Trusts(node identity.ID) bool { return h.trusted(node) }
 
 // CloseNode closes all connections to a node.
 func (h *Host) CloseNode(node identity.ID) { _ = h.sw.ClosePeer(node.PeerID()) }

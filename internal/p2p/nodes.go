@@ -133,7 +133,20 @@ func (t *nodeTable) connected(id identity.ID) {
 	}
 }
 
-// protected tells whether somebody here wants the node to stay connected.
+// kept tells whether somebody here wants the node to stay connected, more than that
+// it is looked for.
+func (n *node) kept() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, until := range n.tags {
+		if until.IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
+// protected tells whether a tag is left.
 func (n *node) protected() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()

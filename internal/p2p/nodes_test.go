@@ -37,7 +37,7 @@ func TestNodesThatNeverConnectAreForgotten(t *testing.T) {
 	if p := a.Peers(); len(p) != 1 || !p[0].Since.Equal(since) {
 		t.Error("a node in use was forgotten")
 	}
-	if !a.Protected(kept) {
+	if !a.Sought(kept) {
 		t.Error("a protected node was forgotten")
 	}
 }

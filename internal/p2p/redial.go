@@ -41,6 +41,12 @@ func (h *Host) keep(id identity.ID, tag string, until time.Time) {
 	}
 }
 
+// Sought tells whether a node has a tag of Protect or Seek.
+func (h *Host) Sought(id identity.ID) bool {
+	n := h.nodes.peek(id)
+	return n != nil && n.protected()
+}
+
 // Unprotect takes a tag away. The connection, if any, stays.
 func (h *Host) Unprotect(id identity.ID, tag string) {
 	n := h.nodes.peek(id)
@@ -123,12 +129,8 @@ func (n *node) wanted() bool {
 
 // longestPause is between dials, if the node is only sought or is to be kept.
 func (n *node) longestPause() time.Duration {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, until := range n.tags {
-		if until.IsZero() {
-			return n.h.o.Timing.RedialMax
-		}
+	if n.kept() {
+		return n.h.o.Timing.RedialMax
 	}
 	return n.h.o.Timing.SeekMax
 }

@@ -55,6 +55,23 @@ func TestSoughtNodeIsToBeKept(t *testing.T) {
 	recv(t, book, "dial")
 }
 
+// That a node is sought makes it no friend: nobody here may want it by now.
+func TestSoughtNodeIsAStranger(t *testing.T) {
+	testutil.LeakCheck(t)
+	a := p2ptest.New(t, p2ptest.ServeFunc(p2ptest.Echo), p2ptest.TCPOnly, func(o *p2p.Options) {
+		o.Trusted = func(identity.ID) bool { return false }
+	})
+	node := p2ptest.Key(t).ID()
+	a.Seek(node, "moved", time.Now().Add(time.Hour))
+	if !a.Sought(node) || a.Trusts(node) {
+		t.Errorf("sought %v, trusted %v", a.Sought(node), a.Trusts(node))
+	}
+	a.Protect(node, "kept")
+	if !a.Trusts(node) {
+		t.Error("one that is to be kept is a stranger")
+	}
+}
+
 // A node that was sought in vain is let go at the end of its time.
 func TestSeekingEnds(t *testing.T) {
 	testutil.LeakCheck(t)
@@ -65,7 +82,7 @@ func TestSeekingEnds(t *testing.T) {
 	gone := p2ptest.Key(t).ID()
 	a.Seek(gone, "moved", time.Now().Add(100*time.Millisecond))
 	recv(t, book, "dial")
-	for deadline := time.After(20 * time.Second); a.Protected(gone); {
+	for deadline := time.After(20 * time.Second); a.Sought(gone); {
 		select {
 		case <-book:
 		case <-time.After(10 * time.Millisecond):

@@ -139,7 +139,7 @@ func (h *Host) trusted(node identity.ID) bool {
 		return true
 	}
 	n := h.nodes.peek(node)
-	return n != nil && n.protected()
+	return n != nil && n.kept() // one that is only looked for may have been let go by all
 }
 
 // guard is libp2p's resource manager with our limits of strangers' streams.

@@ -71,58 +71,69 @@ func TestUntoldNodesAreKept(t *testing.T) {
 	alice, bob := start(t, opts{}), start(t, opts{})
 	meet(t, alice, bob)
 	n, bobs := alice.node.Load(), nodeOf(t, bob)
-	noted := func() bool {
-		kept, _ := n.store.Meta(untoldKey)
-		until, ok := parseUntold(kept, time.Now())[bobs]
-		if ok && (time.Until(until) > tellWithin || time.Until(until) < tellWithin-time.Hour) {
-			t.Errorf("kept %q", kept)
-		}
-		return ok
-	}
-	settle := func(after time.Duration) (next time.Duration) {
-		t.Helper()
-		n.reach.mu.Lock()
-		n.reach.tellFor = after
-		n.reach.mu.Unlock()
-		next, err := n.reach.settle(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return next
-	}
-	if err := n.reach.moved(t.Context()); err != nil {
+	r := n.reach
+	if err := r.moved(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if next := settle(time.Hour); next <= 0 || !noted() {
-		t.Errorf("connected just now: next look in %v, noted %v", next, noted())
+	kept, _ := n.store.Meta(untoldKey)
+	if until, ok := parseUntold(kept, time.Now())[bobs]; !ok || time.Until(until) > tellWithin || time.Until(until) < tellWithin-time.Hour {
+		t.Errorf("kept %q", kept)
 	}
-	n.reach.disconnected(bobs)
-	if next := settle(time.Nanosecond); next != 0 || !noted() {
-		t.Errorf("ended too early: next look in %v, noted %v", next, noted())
+	now := time.Now()
+	if fewer, next := r.settle(now.Add(tellFor / 2)); fewer || next <= 0 || next > tellFor {
+		t.Errorf("connected just now: let go %v, next look in %v", fewer, next)
 	}
-	n.reach.connected(bobs)
-	if settle(time.Nanosecond); noted() {
-		t.Error("one that was told is still noted")
+	r.disconnected(bobs)
+	if fewer, next := r.settle(now.Add(time.Hour)); fewer || next != 0 {
+		t.Errorf("ended too early: let go %v, next look in %v", fewer, next)
+	}
+	r.connected(bobs)
+	if fewer, _ := r.settle(now.Add(time.Hour)); !fewer {
+		t.Error("one that was told is not let go of")
+	}
+	// One that never comes is looked for until its time is over.
+	if err := r.moved(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.disconnected(bobs)
+	if fewer, _ := r.settle(now.Add(tellWithin - time.Minute)); fewer {
+		t.Error("let go of too early")
+	}
+	if fewer, _ := r.settle(now.Add(tellWithin + time.Minute)); !fewer {
+		t.Error("looked for without an end")
 	}
 }
 
-// A node that is connected for long enough is let go of, with nobody asking.
-func TestToldNodesAreLetGo(t *testing.T) {
+// A node is let go of when it was told, and when no contact lives there any more.
+func TestNodesThatNeedNotBeToldAreLetGo(t *testing.T) {
 	testutil.LeakCheck(t)
-	alice, bob := start(t, opts{}), start(t, opts{})
-	meet(t, alice, bob)
-	n := alice.node.Load()
-	if err := n.reach.moved(t.Context()); err != nil {
-		t.Fatal(err)
+	for name, end := range map[string]func(r *reach, alice *testDaemon, bobs identity.ID){
+		"told": func(r *reach, _ *testDaemon, bobs identity.ID) {
+			r.mu.Lock()
+			r.tellFor = time.Millisecond
+			r.mu.Unlock()
+			r.connected(bobs)
+		},
+		"removed": func(_ *reach, alice *testDaemon, _ identity.ID) {
+			verb[struct{}](t, alice.c, api.VerbContactRemove, api.NameArgs{Name: alice.contacts()[0]})
+		},
+	} {
+		alice, bob := start(t, opts{}), start(t, opts{})
+		meet(t, alice, bob)
+		n, bobs := alice.node.Load(), nodeOf(t, bob)
+		if err := n.reach.moved(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if !n.host.Sought(bobs) {
+			t.Fatal("a node that is to be told is not looked for")
+		}
+		n.reach.disconnected(bobs)
+		end(n.reach, alice, bobs)
+		eventually(t, name+": the node is let go of", func() bool {
+			kept, _ := n.store.Meta(untoldKey)
+			return kept == "" && !n.host.Sought(bobs)
+		})
 	}
-	n.reach.mu.Lock()
-	n.reach.tellFor = time.Millisecond
-	n.reach.mu.Unlock()
-	n.reach.connected(nodeOf(t, bob))
-	eventually(t, "the node that was told is let go of", func() bool {
-		kept, _ := n.store.Meta(untoldKey)
-		return kept == ""
-	})
 }
 
 func nodeOf(t *testing.T, d *testDaemon) identity.ID {

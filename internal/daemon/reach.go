@@ -19,8 +19,9 @@ const (
 	// tellWithin is how long a node is looked for that is to be told.
 	tellWithin = 30 * 24 * time.Hour
 	// tellFor is how long a node is connected before it counts as told: Identify has
-	// no acknowledgement, and what it told is to be on the other side's disk.
-	tellFor = 10 * time.Second
+	// no acknowledgement, and what it told is to be on the other side's disk. It is
+	// longer than the 30 s for which one that was killed may seem connected.
+	tellFor = 45 * time.Second
 )
 
 // reach is which nodes are kept connected, and why: programs that serve a
@@ -31,6 +32,8 @@ type reach struct {
 
 	tellFor time.Duration
 	wake    chan struct{} // of work
+
+	keeping sync.Mutex // of keepUntold, which waits for the disk
 
 	mu     sync.Mutex
 	served map[string]*registration // by tag
@@ -78,6 +81,7 @@ func (r *reach) serve(owner identity.ID, service string) (release func()) {
 func (r *reach) changed(owner identity.ID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.look() // some may be contacts' no more
 	for tag, s := range r.served {
 		if s.owner == owner {
 			r.refresh(tag, s)
@@ -113,12 +117,10 @@ func (r *reach) refresh(tag string, s *registration) {
 // moved has every node where a contact lives told of this node's addresses, by
 // Identify while it is connected; those that are away, at a later start.
 func (r *reach) moved(ctx context.Context) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	until := time.Now().Add(tellWithin)
 	for _, id := range r.n.store.KnownNodes() {
 		if id != r.n.host.Node() {
-			r.tell(id, until)
+			r.seek(id, until)
 		}
 	}
 	return r.keepUntold(ctx)
@@ -126,22 +128,20 @@ func (r *reach) moved(ctx context.Context) error {
 
 // resume goes on with what an earlier start left to be told.
 func (r *reach) resume() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	kept, _ := r.n.store.Meta(untoldKey)
 	for id, until := range parseUntold(kept, time.Now()) {
-		if r.n.store.NodeKnown(id) {
-			r.tell(id, until)
-		}
+		r.seek(id, until)
 	}
 }
 
-// tell looks for a node until it was told; r.mu is held.
-func (r *reach) tell(id identity.ID, until time.Time) {
+// seek looks for a node until it was told.
+func (r *reach) seek(id identity.ID, until time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.untold[id] = untold{until: until}
 	r.n.host.Seek(id, movedTag, until)
 	if r.n.host.Connected(id) {
-		r.connectedLocked(id)
+		r.hears(id)
 	}
 }
 
@@ -165,19 +165,15 @@ func parseUntold(kept string, now time.Time) map[identity.ID]time.Time {
 func (r *reach) connected(id identity.ID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.connectedLocked(id)
+	r.hears(id)
 }
 
-func (r *reach) connectedLocked(id identity.ID) {
-	u, ok := r.untold[id]
-	if !ok {
-		return
-	}
-	u.connected = time.Now()
-	r.untold[id] = u
-	select {
-	case r.wake <- struct{}{}:
-	default: // it is to look already
+// hears is connected; r.mu is held.
+func (r *reach) hears(id identity.ID) {
+	if u, ok := r.untold[id]; ok {
+		u.connected = time.Now()
+		r.untold[id] = u
+		r.look()
 	}
 }
 
@@ -191,12 +187,22 @@ func (r *reach) disconnected(id identity.ID) {
 	}
 }
 
-// work lets go, until ctx ends, of those that were told.
+// look has work look again.
+func (r *reach) look() {
+	select {
+	case r.wake <- struct{}{}:
+	default: // it is to look already
+	}
+}
+
+// work lets go, until ctx ends, of those that need not be told any more.
 func (r *reach) work(ctx context.Context) {
 	for {
-		next, err := r.settle(ctx)
-		if err != nil {
-			r.n.d.log.Warn("cannot note that a node knows our addresses", "error", err)
+		fewer, next := r.settle(time.Now())
+		if fewer {
+			if err := r.keepUntold(ctx); err != nil && ctx.Err() == nil {
+				r.n.d.log.Warn("cannot note which nodes know our addresses", "error", err)
+			}
 		}
 		var due <-chan time.Time
 		if next > 0 {
@@ -211,35 +217,36 @@ func (r *reach) work(ctx context.Context) {
 	}
 }
 
-// settle forgets those that have been connected for long enough, and tells when the
-// next has; zero if none is connected.
-func (r *reach) settle(ctx context.Context) (next time.Duration, err error) {
+// settle forgets those that were told, or are not to be told any more, and tells when
+// the next will have been; zero if none is connected.
+func (r *reach) settle(now time.Time) (fewer bool, next time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	before := len(r.untold)
 	for id, u := range r.untold {
-		if u.connected.IsZero() {
-			continue
+		left := r.tellFor
+		if !u.connected.IsZero() {
+			left -= now.Sub(u.connected)
 		}
-		if left := r.tellFor - time.Since(u.connected); left > 0 {
-			if next == 0 || left < next {
-				next = left
-			}
-			continue
+		switch {
+		case left <= 0 || !now.Before(u.until) || !r.n.store.NodeKnown(id):
+			r.n.host.Unprotect(id, movedTag)
+			delete(r.untold, id)
+			fewer = true
+		case !u.connected.IsZero() && (next == 0 || left < next):
+			next = left
 		}
-		r.n.host.Unprotect(id, movedTag)
-		delete(r.untold, id)
 	}
-	if len(r.untold) != before {
-		err = r.keepUntold(ctx)
-	}
-	return next, err
+	return fewer, next
 }
 
 func (r *reach) keepUntold(ctx context.Context) error {
+	r.keeping.Lock()
+	defer r.keeping.Unlock()
 	var ids []string
+	r.mu.Lock()
 	for id, u := range r.untold {
 		ids = append(ids, fmt.Sprintf("%s@%d", id, u.until.Unix()))
 	}
+	r.mu.Unlock()
 	return r.n.store.SetMeta(ctx, untoldKey, strings.Join(ids, " "))
 }
