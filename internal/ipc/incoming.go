@@ -183,7 +183,10 @@ func (l *listener) offer(ctx context.Context, r *router.Request) (*opening, erro
 // splice joins the caller's stream to the connection that o makes raw.
 func (l *listener) splice(ctx context.Context, r *router.Request, o *opening) (err error) {
 	defer func() { o.over <- err }()
+	// A caller who has gone need not wait until the program reads its answers.
+	stop := context.AfterFunc(ctx, func() { o.reset(router.Ended(ctx)) })
 	theirs, err := o.accept()
+	stop()
 	if err != nil {
 		return api.Errorf(api.CodeProtocolUnavailable, "the program that serves %s did not take the stream", l.protocol)
 	}

@@ -85,14 +85,7 @@ func (o *opening) accept() (router.Conn, error) {
 	o.wanted = false
 	o.c.setReadDeadline(time.Time{})
 	o.c.mu.Unlock()
-	mustFlush, err := o.c.out.line(answer, o.r.ID, api.StatusStreaming, nil)
-	if mustFlush {
-		o.c.out.flush()
-	}
-	if err == nil {
-		err = o.c.out.idle()
-	}
-	if err != nil {
+	if err := o.c.out.last(o.r.ID, api.StatusStreaming); err != nil {
 		sc.Reset(api.CodeCancelled)
 		return nil, errClientGone()
 	}

@@ -5,7 +5,7 @@ import "time"
 // Options are the limits of the socket. The zero value of a field is its default.
 type Options struct {
 	// WriteTimeout is how long a client may leave its full queue of answers
-	// unread before it is cut off. 10 s.
+	// unread before it is cut off, and any that are queued before "streaming". 10 s.
 	WriteTimeout time.Duration
 	// WriteQueue is how many bytes of answers may wait for a client before those
 	// who answer it wait too. 256 KiB.

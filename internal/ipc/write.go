@@ -54,7 +54,7 @@ type writer struct {
 	spare    []byte
 	flushing bool
 	armed    bool // the write deadline is set
-	heavy    bool // an answer in pending alone goes beyond limit
+	pressing bool // pending is to be read in time though nobody waits for room
 	err      error
 }
 
@@ -126,8 +126,24 @@ func (w *writer) line(u urgency, id, status string, data []byte) (mustFlush bool
 	}
 	w.counted += counted
 	w.pending = api.AppendAnswer(w.pending, id, status, data)
-	w.heavy = w.heavy || u == answer && len(w.pending) > w.limit
+	w.pressing = w.pressing || u == answer && len(w.pending) > w.limit
 	return w.end(), nil
+}
+
+// last queues an answer that no other line follows, and returns when it is written.
+// A client that leaves it unread, or what is queued before it, is cut off, however
+// little that is.
+func (w *writer) last(id, status string) error {
+	if err := w.begin(answer, 0); err != nil {
+		return err
+	}
+	w.pending = api.AppendAnswer(w.pending, id, status, nil)
+	w.pressing = true
+	w.arm() // what is being written too
+	if w.end() {
+		w.flush()
+	}
+	return w.idle()
 }
 
 // fail queues the answer of an error.
@@ -144,8 +160,8 @@ func (w *writer) flush() {
 	for len(w.pending) > 0 && w.err == nil {
 		buf, counted := w.pending, w.counted
 		w.pending, w.spare, w.counted = w.spare, nil, 0
-		if w.heavy { // nobody may come who waits for room
-			w.heavy = false
+		if w.pressing {
+			w.pressing = false
 			w.arm()
 		}
 		w.changed.Broadcast()

@@ -106,6 +106,53 @@ func TestWriteDeadlineOfLargeAnswer(t *testing.T) {
 	}
 }
 
+// The last line, and what is written before it, is to be read in time however little
+// it is; then there is no limit any more.
+func TestWriteDeadlineOfLastLine(t *testing.T) {
+	for _, before := range []int{0, 1, 2} { // lines: none, one being written, one more queued
+		for reads := range before + 2 {
+			synctest.Test(t, func(t *testing.T) {
+				w, far, wasCut := pipe(t, Options{})
+				var wg sync.WaitGroup
+				for range before {
+					wg.Go(func() {
+						if mustFlush, err := w.line(answer, "id", api.StatusOK, nil); err == nil && mustFlush {
+							w.flush()
+						}
+					})
+					synctest.Wait()
+				}
+				time.Sleep(time.Hour)
+				last := errors.New("it waits")
+				wg.Go(func() { last = w.last("id", api.StatusStreaming) })
+				writes := min(before+1, 2) // what is queued is written at once
+				for range min(reads, writes) {
+					time.Sleep(9 * time.Second)
+					if _, err := far.Read(make([]byte, 1000)); err != nil {
+						t.Fatal(err)
+					}
+					synctest.Wait()
+				}
+				time.Sleep(10*time.Second + time.Millisecond)
+				synctest.Wait()
+				all := reads >= writes
+				if wasCut.Load() == all || (last == nil) != all {
+					t.Errorf("%d lines before, %d of %d writes read: cut off is %v, error %v", before, reads, writes, wasCut.Load(), last)
+				}
+				if all {
+					wg.Go(func() { _, _ = w.conn.Write([]byte("raw")) })
+					time.Sleep(time.Hour)
+					if n, err := far.Read(make([]byte, 1000)); n != 3 || err != nil {
+						t.Errorf("of the stream %d bytes came: %v", n, err)
+					}
+				}
+				far.Close()
+				wg.Wait()
+			})
+		}
+	}
+}
+
 func TestWriteUrgency(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, far, wasCut := pipe(t, Options{WriteQueue: 10})
