@@ -15,6 +15,9 @@ func (n *node) changed(c store.Change) {
 	switch c.Kind {
 	case store.ContactAdded, store.ContactRemoved, store.ContactBlocked, store.ContactUnblocked:
 		n.reach.changed(c.Owner)
+		n.reach.judge()
+	case store.IdentityRemoved:
+		n.reach.judge()
 	}
 	switch c.Kind {
 	case store.ContactAdded, store.ContactUnblocked, store.GrantAdded, store.IdentityOnline:
@@ -69,7 +72,8 @@ var eventTexts = map[store.ChangeKind]string{
 	store.GrantAdded:       "granted to ", store.GrantRemoved: "grant removed from ",
 }
 
-// peerEvent tells those who have a contact at a node that it came or went.
+// peerEvent tells those who have a contact at a node that it came or went, but for
+// those they blocked.
 func (n *node) peerEvent(e p2p.Event) {
 	select {
 	case <-n.ready:
@@ -88,6 +92,9 @@ func (n *node) peerEvent(e p2p.Event) {
 	n.d.log.Debug("peer "+e.Kind, "peer", e.Node.String(), "path", e.Path, "address", e.Addr)
 	for _, own := range n.roster.All() {
 		for _, c := range n.store.ContactsAt(own.ID, e.Node) {
+			if c.Blocked {
+				continue
+			}
 			n.d.hub.Publish(api.Event{Kind: kind, Identity: own.ID.String(), Contact: c.Name, Node: e.Node.String(),
 				Text: c.Name + " " + text}, own.UID)
 		}

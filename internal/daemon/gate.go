@@ -70,9 +70,10 @@ func (g *gate) MayWhois(owner, from identity.ID) bool {
 }
 
 // Limited implements remote.Gate. Contacts, and nodes where one lives, are
-// never held up for what strangers do, be it from the same address.
+// never held up for what strangers do, be it from the same address. One whom all
+// have blocked that had it as a contact is a stranger.
 func (g *gate) Limited(from, node identity.ID, ip netip.Addr) bool {
-	if g.store.NodeKnown(node) || g.store.IsContact(from) {
+	if g.store.NodeTrusted(node) || g.store.Trusted(from) {
 		return false
 	}
 	if from.IsZero() {
@@ -87,7 +88,7 @@ func (g *gate) Limited(from, node identity.ID, ip netip.Addr) bool {
 
 // Refused implements remote.Gate.
 func (g *gate) Refused(from, node identity.ID, ip netip.Addr) {
-	if g.store.IsContact(from) {
+	if g.store.Trusted(from) {
 		return
 	}
 	g.refused.Add(1)

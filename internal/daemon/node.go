@@ -45,7 +45,7 @@ type node struct {
 	verbs    *verbs.Verbs
 	folder   os.FileInfo // the one it was started in
 
-	refused     atomic.Uint64 // opens of strangers, since the start
+	refused     atomic.Uint64 // opens of strangers and of the blocked, since the start
 	losses      losses
 	keyProblems atomic.Pointer[[]keyProblem] // replaced by each reload
 	// ready is closed when host and remote know each other: peers can be there
@@ -105,7 +105,7 @@ func newNode(ctx context.Context, d *Daemon) (_ *node, err error) {
 	n.remote = remote.New(remote.Parts{
 		Node: key.ID(), Delegator: n.roster, Book: n.book, Gate: (*gate)(n),
 		Verifier: identity.NewVerifier(n.store), Now: d.o.clock(),
-		Known: n.store.NodeKnown, OnSkew: n.skewed,
+		Known: n.store.NodeTrusted, OnSkew: n.skewed,
 	})
 	handlers := builtin.Handlers()
 	n.router = router.New(router.Parts{Residence: n.roster, Access: (*gate)(n), Budget: (*gate)(n), Builtin: handlers, Remote: n.remote})
@@ -221,7 +221,7 @@ func (n *node) listen(ctx context.Context, key identity.Key) error {
 		StalledStreams: cfg.Budgets.StalledStreams,
 		WindowInitial:  int64(cfg.Budgets.StreamWindowInitial), WindowMax: int64(cfg.Budgets.StreamWindowMax),
 		MaxConnections: cfg.Budgets.NodeConnections,
-		Trusted:        n.store.NodeKnown,
+		Trusted:        n.store.NodeTrusted,
 		Book:           n.book, OnEvent: n.peerEvent, OnAddresses: n.addressesChanged, Log: n.d.log,
 	}
 	if limit, ok := systemd.CgroupMemoryLimit(); ok {

@@ -115,7 +115,8 @@ func (r *reach) refresh(tag string, s *registration) {
 }
 
 // moved has every node where a contact lives told of this node's addresses, by
-// Identify while it is connected; those that are away, at a later start.
+// Identify while it is connected; those that are away, at a later start; those whose
+// contacts are all blocked, when one is no longer.
 func (r *reach) moved(ctx context.Context) error {
 	until := time.Now().Add(tellWithin)
 	for _, id := range r.n.store.KnownNodes() {
@@ -134,14 +135,34 @@ func (r *reach) resume() {
 	}
 }
 
-// seek looks for a node until it was told.
+// seek looks for a node until it was told; see aim.
 func (r *reach) seek(id identity.ID, until time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.untold[id] = untold{until: until}
-	r.n.host.Seek(id, movedTag, until)
+	r.aim(id)
 	if r.n.host.Connected(id) {
 		r.hears(id)
+	}
+}
+
+// judge follows a change of whose contacts are blocked, or of who is one: nodes are
+// looked for again, or no longer.
+func (r *reach) judge() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id := range r.untold {
+		r.aim(id)
+	}
+}
+
+// aim has an untold node looked for, but not while all who live there are blocked:
+// one that is sought may hold more than a stranger. r.mu is held.
+func (r *reach) aim(id identity.ID) {
+	if r.n.store.NodeTrusted(id) {
+		r.n.host.Seek(id, movedTag, r.untold[id].until)
+	} else {
+		r.n.host.Unprotect(id, movedTag)
 	}
 }
 

@@ -92,6 +92,17 @@ func (t *connTable) promote(s *connState) {
 	s.place.stranger = false
 }
 
+// demote makes s count as a stranger's: of a contact that was blocked, or is none
+// any more. What is over a bound by that goes when places are needed.
+func (t *connTable) demote(s *connState) {
+	if !s.place.has || s.place.stranger || s.conn.Stat().Direction != network.DirInbound {
+		return
+	}
+	s.place.stranger, s.place.from = true, sourcePrefix(s.peer.IP)
+	t.admission.strangers++
+	t.admission.from[s.place.from]++
+}
+
 // idlest finds the connection of a stranger, from an address if that is given,
 // which is missed least: without recent use, then the oldest. One with something
 // under way is chosen only if busy.
@@ -135,7 +146,7 @@ func (s *connState) use() {
 }
 
 // watchIdle closes the connection when it was a stranger's and of no use for
-// the time that Timing.Stranger says. table.mu is held.
+// the time that Timing.Stranger says; as often it looks whose it is. table.mu is held.
 func (s *connState) watchIdle() {
 	h := s.table.h
 	if h.o.Trusted == nil {
@@ -151,6 +162,8 @@ func (s *connState) watchIdle() {
 		defer s.table.mu.Unlock()
 		if trusted {
 			s.table.promote(s)
+		} else {
+			s.table.demote(s)
 		}
 		switch {
 		case s.ctx.Err() != nil:

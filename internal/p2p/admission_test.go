@@ -176,6 +176,35 @@ func TestIdleConnectionsToStrangersAreClosed(t *testing.T) {
 	}
 }
 
+// Who is trusted no more has a stranger's place, which a contact takes, however busy
+// it is.
+func TestTrustThatEnds(t *testing.T) {
+	overEach(t, func(t *testing.T, only p2ptest.Option, listen string) {
+		var c circle
+		g := newGate()
+		h := p2ptest.New(t, g, only, c.trusts, func(o *p2p.Options) {
+			o.MaxConnections, o.Timing.Stranger = 1, 20*time.Millisecond
+		})
+		raw := rawHost(t, listen)
+		c.add(rawID(t, raw))
+		rawConnect(t, raw, h)
+		newRawRequests(t, raw, h).send(openFrom("a"), []byte("hold x"))
+		recv(t, g.entered, "call")
+		friend := knower(t, p2ptest.ServeFunc(p2ptest.Echo), h, only)
+		c.add(friend.Node())
+		if _, _, err := friend.Request(t.Context(), h.Node(), p2ptest.Open(wire.Kind_KIND_CALL), []byte("hello")); err == nil || !isConnected(raw, h) {
+			t.Fatalf("one who is trusted lost its place: %v", err)
+		}
+		c.remove(rawID(t, raw))
+		eventually(t, "the friend to be served", func() bool {
+			_, _, err := friend.Request(t.Context(), h.Node(), p2ptest.Open(wire.Kind_KIND_CALL), []byte("hello"))
+			return err == nil
+		})
+		eventually(t, "the other one to be sent away", func() bool { return !isConnected(raw, h) })
+		g.release("x")
+	})
+}
+
 // One stranger has at most two connections.
 func TestStrangersHaveFewConnections(t *testing.T) {
 	testutil.LeakCheck(t)

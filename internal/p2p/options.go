@@ -51,9 +51,9 @@ type Options struct {
 	// three quarters of them.
 	MaxConnections int
 
-	// Trusted tells whether a contact of somebody here lives at a node; what
-	// others may hold is little. It is asked often, must not block nor call the
-	// Host. nil trusts every node; static and protected ones are trusted anyway.
+	// Trusted tells whether a contact of somebody here, who has not blocked it, lives
+	// at a node; what others may hold is little. It is asked often, must not block nor
+	// call the Host. nil trusts every node; static and protected ones are trusted anyway.
 	Trusted func(node identity.ID) bool
 
 	Book    AddressBook // where nodes live; may be nil

@@ -27,6 +27,7 @@ import (
 type circle struct{ nodes sync.Map }
 
 func (c *circle) add(id identity.ID)      { c.nodes.Store(id, true) }
+func (c *circle) remove(id identity.ID)   { c.nodes.Delete(id) }
 func (c *circle) trusts(o *p2p.Options)   { o.Trusted = c.has }
 func (c *circle) has(id identity.ID) bool { _, ok := c.nodes.Load(id); return ok }
 func nobodyTrusted(o *p2p.Options)        { o.Trusted = func(identity.ID) bool { return false } }

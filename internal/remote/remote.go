@@ -69,8 +69,8 @@ type Parts struct {
 	Gate      Gate
 	Verifier  *identity.Verifier
 	Now       func() time.Time
-	// Known tells whether a contact of anybody here lives at node; such a node's
-	// wrong clock does not count as a refused open. Nil knows none.
+	// Known tells whether a contact of anybody here, who has not blocked it, lives at
+	// node; such a node's wrong clock does not count as a refused open. Nil knows none.
 	Known func(node identity.ID) bool
 	// OnSkew is told, for each frame that fails by it, that the clock of a node and
 	// ours disagree: it is a known node, or one that was asked. theirs is what its

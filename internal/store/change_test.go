@@ -35,7 +35,7 @@ func TestChanges(t *testing.T) {
 		{"rename", func() error { return s.SetIdentity(ctx, me, 7, "el", true) }, nil, []Change{{Owner: me, Kind: IdentityRenamed, Name: "el"}}},
 		{"other uid", func() error { return s.SetIdentity(ctx, me, 8, "el", true) }, nil, []Change{{Owner: me, Kind: IdentityOffline, Name: "el"}}},
 		{"contact", func() error { return s.AddContact(ctx, NewContact{Owner: me, ID: bob, Name: "bob"}) },
-			func() bool { return s.IsContact(bob) }, []Change{as(contact, ContactAdded)}},
+			func() bool { return s.Trusted(bob) }, []Change{as(contact, ContactAdded)}},
 		{"contact again", func() error { _ = s.AddContact(ctx, NewContact{Owner: me, ID: bob, Name: "bob"}); return nil }, nil, nil},
 		{"grant", func() error { return addGrant(WhoContact(bob)) },
 			func() bool { return s.GrantedAny(me, bob) }, []Change{as(grant, GrantAdded)}},
@@ -52,12 +52,12 @@ func TestChanges(t *testing.T) {
 		{"unblock", func() error { return s.Unblock(ctx, me, bob) }, nil, []Change{as(contact, ContactUnblocked)}},
 		{"what is no rule", func() error { return s.PutDelegation(ctx, me, delegation(bob, id(20), 1)) }, nil, nil},
 		{"removal", func() error { return s.RemoveContact(ctx, me, "bob") },
-			func() bool { return !s.IsContact(bob) }, []Change{as(contact, ContactRemoved)}},
+			func() bool { return !s.Trusted(bob) }, []Change{as(contact, ContactRemoved)}},
 		{"invite", func() error { return s.AddInvite(ctx, me, hashOf(secret(1)), "bob", far) }, nil, nil},
 		{"redeem", func() error { _, _, err := s.Redeem(ctx, me, secret(1), bob, soon); return err },
-			func() bool { return s.IsContact(bob) }, []Change{as(contact, ContactAdded)}},
+			func() bool { return s.Trusted(bob) }, []Change{as(contact, ContactAdded)}},
 		{"no identity", func() error { return s.RemoveIdentity(ctx, me) },
-			func() bool { return !s.IsContact(bob) }, []Change{{Owner: me, Kind: IdentityRemoved, Name: "el"}}},
+			func() bool { return !s.Trusted(bob) }, []Change{{Owner: me, Kind: IdentityRemoved, Name: "el"}}},
 	} {
 		got = nil
 		check = func() {

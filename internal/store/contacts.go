@@ -149,13 +149,6 @@ func (s *Store) ContactInfo(owner, who identity.ID) (c Contact, ok bool) {
 	return Contact{}, false
 }
 
-// IsContact tells whether id is a contact of anybody here.
-func (s *Store) IsContact(id identity.ID) bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return len(s.state.contactOf[id]) > 0
-}
-
 // RenameContact gives a contact another name. CodeNotFound, CodeConflict or
 // CodeBadRequest.
 func (s *Store) RenameContact(ctx context.Context, owner identity.ID, name, to string) error {
@@ -223,11 +216,7 @@ func (s *Store) Block(ctx context.Context, owner, who identity.ID) error {
 		now := s.now()
 		p.exec("INSERT INTO blocks (owner, id, added) VALUES (?, ?, ?)", owner, who, now)
 		p.exec("UPDATE invites SET void = 1 WHERE owner = ? AND used_by = ?", owner, who)
-		p.then(func(st *state) {
-			o := st.make(owner)
-			o.blocks[who] = now
-			o.voidTickets(who)
-		})
+		p.then(func(st *state) { st.putBlock(owner, who, now) })
 		p.changes = append(p.changes, Change{Owner: owner, Who: who, Kind: ContactBlocked, Name: o.nameOf(who)})
 		return nil
 	})
@@ -242,7 +231,7 @@ func (s *Store) Unblock(ctx context.Context, owner, who identity.ID) error {
 				WithHint(`"fastn contact list" shows who is`)
 		}
 		p.exec("DELETE FROM blocks WHERE owner = ? AND id = ?", owner, who)
-		p.then(func(st *state) { delete(st.of(owner).blocks, who) })
+		p.then(func(st *state) { st.dropBlock(owner, who) })
 		p.changes = append(p.changes, Change{Owner: owner, Who: who, Kind: ContactUnblocked, Name: o.nameOf(who)})
 		return nil
 	})

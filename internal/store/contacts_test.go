@@ -120,8 +120,8 @@ func TestContacts(t *testing.T) {
 
 	must(t, s.RemoveContact(ctx, me, "rob"))
 	wantCode(t, s.RemoveContact(ctx, me, "rob"), api.CodeNotFound)
-	if s.IsContact(id(10)) || !s.IsContact(id(11)) {
-		t.Error("IsContact is wrong")
+	if s.Trusted(id(10)) || !s.Trusted(id(11)) {
+		t.Error("Trusted is wrong")
 	}
 }
 
@@ -158,7 +158,7 @@ func TestAddContactConflicts(t *testing.T) {
 	wantCode(t, s.AddContact(ctx, NewContact{Owner: me, ID: me, Name: "me"}), api.CodeBadRequest)
 	// A bad address keeps nothing of the contact either.
 	wantCode(t, s.AddContact(ctx, NewContact{Owner: me, ID: id(12), Name: "dave", Node: id(20), Address: "a\nb"}), api.CodeBadRequest)
-	if s.IsContact(id(12)) {
+	if s.Trusted(id(12)) {
 		t.Error("half a contact was kept")
 	}
 }

@@ -94,7 +94,7 @@ func (l *loader) blocks() {
 			added     int64
 		)
 		scan(&owner, &id, &added)
-		l.st.make(toID(owner)).blocks[toID(id)] = time.UnixMicro(added)
+		l.st.putBlock(toID(owner), toID(id), time.UnixMicro(added))
 	})
 }
 

@@ -227,7 +227,7 @@ func TestChangedRow(t *testing.T) {
 	if r == nil || !r.Lost() {
 		t.Fatalf("recovery %+v", r)
 	}
-	if s.IsContact(forged) || s.GrantedAny(id(1), forged) {
+	if s.Trusted(forged) || s.GrantedAny(id(1), forged) {
 		t.Error("who was written into the file is a contact now")
 	}
 	if n := len(s.Contacts(id(1))); n != 19 {

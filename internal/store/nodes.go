@@ -278,14 +278,15 @@ func (s *Store) Nodes(owner, id identity.ID) []identity.ID {
 	})
 }
 
-// NodeKnown tells whether a contact of anybody here is known to live at node.
+// NodeKnown tells whether a contact of anybody here is known to live at node, be it
+// blocked: what is known of the node is kept. See NodeTrusted.
 func (s *Store) NodeKnown(node identity.ID) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return len(s.state.nodeOf[node]) > 0
 }
 
-// KnownNodes lists all nodes at which a contact is known to live, in no order.
+// KnownNodes lists all nodes that are NodeKnown, in no order.
 func (s *Store) KnownNodes() []identity.ID {
 	return read(s, func(st *state) []identity.ID {
 		list := make([]identity.ID, 0, len(st.nodeOf))

@@ -19,8 +19,11 @@ type state struct {
 	byName     map[userName]identity.ID
 	owners     map[identity.ID]*owned // every owner of anything
 	none       *owned                 // what others have: read only
-	// contactOf tells whose contact an identity is.
-	contactOf map[identity.ID]set[identity.ID]
+	contactOf  index                  // whose contact an identity is
+	// welcome tells whose contact an identity is that those have not blocked, homes
+	// at which nodes it is known to live, and trusted which of those who are welcome
+	// to anybody live at a node. They follow from the rest: see judge.
+	welcome, homes, trusted index
 	// delegations are the newest of each identity and node, whoever brought them:
 	// so a revocation counts for everybody. Which of them an owner is told of is
 	// its own: see owned.seen.
@@ -70,7 +73,10 @@ func newState() *state {
 		byName:      make(map[userName]identity.ID),
 		owners:      make(map[identity.ID]*owned),
 		none:        newOwned(),
-		contactOf:   make(map[identity.ID]set[identity.ID]),
+		contactOf:   make(index),
+		welcome:     make(index),
+		homes:       make(index),
+		trusted:     make(index),
 		delegations: make(map[identity.ID]map[identity.ID]*identity.Delegation),
 		addresses:   make(map[identity.ID][]string),
 		nodeOf:      make(map[identity.ID]map[identity.ID]int),
@@ -123,10 +129,20 @@ func (st *state) putContact(c Contact) {
 	}
 	o.contacts[c.ID] = &c
 	o.byName[c.Name] = c.ID
-	if st.contactOf[c.ID] == nil {
-		st.contactOf[c.ID] = make(set[identity.ID])
-	}
-	st.contactOf[c.ID][c.Owner] = struct{}{}
+	st.contactOf.put(c.ID, c.Owner, true)
+	st.judge(c.Owner, c.ID)
+}
+
+func (st *state) putBlock(owner, id identity.ID, added time.Time) {
+	o := st.make(owner)
+	o.blocks[id] = added
+	o.voidTickets(id)
+	st.judge(owner, id)
+}
+
+func (st *state) dropBlock(owner, id identity.ID) {
+	delete(st.of(owner).blocks, id)
+	st.judge(owner, id)
 }
 
 // dropContact forgets a contact with its grants, hints and tickets, and what is
@@ -148,11 +164,11 @@ func (st *state) dropContact(owner, id identity.ID) {
 	}
 	delete(o.hints, id)
 	delete(o.seen, id)
-	delete(st.contactOf[id], owner)
+	st.contactOf.put(id, owner, false)
+	st.judge(owner, id)
 	if len(st.contactOf[id]) > 0 {
 		return
 	}
-	delete(st.contactOf, id)
 	for node := range st.delegations[id] {
 		st.unlink(node, id)
 	}
@@ -225,6 +241,7 @@ func (st *state) link(node, id identity.ID) {
 		st.nodeOf[node] = make(map[identity.ID]int)
 	}
 	st.nodeOf[node][id]++
+	st.judgeHome(node, id)
 }
 
 // unlink forgets a node's addresses when nobody is known to live there any more.
@@ -232,6 +249,7 @@ func (st *state) unlink(node, id identity.ID) {
 	if st.nodeOf[node][id]--; st.nodeOf[node][id] <= 0 {
 		delete(st.nodeOf[node], id)
 	}
+	st.judgeHome(node, id)
 	if len(st.nodeOf[node]) == 0 {
 		delete(st.nodeOf, node)
 		delete(st.addresses, node)

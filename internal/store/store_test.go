@@ -101,6 +101,7 @@ func TestReopenKeepsEverything(t *testing.T) {
 			clock := time.UnixMicro(1_700_000_000_000_000)
 			s.now = func() time.Time { clock = clock.Add(4 * time.Hour); return clock }
 			scribble(t, s, rand.New(rand.NewPCG(seed, 1)))
+			checkTrust(t, s)
 		})
 	}
 }

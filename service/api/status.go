@@ -36,8 +36,8 @@ type NodeStatus struct {
 	Addresses []string `json:"addresses"` // multiaddrs with /p2p/NODEID, no wildcards
 	Locked    bool     `json:"locked"`
 	Ports     []string `json:"ports"` // to open in a firewall, as "4100/udp"
-	// RefusedOpens counts what strangers asked for since the daemon started; for
-	// administrators, else 0.
+	// RefusedOpens counts what strangers, and contacts whom everybody has blocked,
+	// asked for since the daemon started; for administrators, else 0.
 	RefusedOpens uint64 `json:"refused_opens"`
 }
 
