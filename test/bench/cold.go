@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -11,8 +10,6 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
-
-	"github.com/fastn-stack/fastnd/service/api"
 )
 
 // benchCold: from the first client's connect to its answer, with the socket made
@@ -58,7 +55,7 @@ func coldStart(ctx context.Context, b *bench, dir, config string) (err error) {
 		return err
 	}
 	defer file.Close()
-	conn, err := net.Dial("unix", path)
+	conn, err := dialLine(ctx, path)
 	if err != nil {
 		return err
 	}
@@ -81,10 +78,5 @@ func coldStart(ctx context.Context, b *bench, dir, config string) (err error) {
 	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		return err
 	}
-	r := &api.Request{ID: "1", Type: api.TypeCall, Target: api.TargetSelf, Protocol: api.ProtocolEcho, Data: hello}
-	if _, err := conn.Write(api.AppendRequest(nil, r)); err != nil {
-		return err
-	}
-	_, err = bufio.NewReader(conn).ReadBytes('\n')
-	return err
+	return conn.ask(echoSelf())
 }

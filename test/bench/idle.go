@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"github.com/fastn-stack/fastnd/service/api"
@@ -53,26 +52,10 @@ func idleClients(ctx context.Context, b *bench, d *process.Daemon, n int) error 
 	if err != nil {
 		return err
 	}
-	conns := make([]net.Conn, 0, n)
-	defer func() {
-		for _, c := range conns {
-			_ = c.Close()
-		}
-	}()
-	line := api.AppendRequest(nil, &api.Request{ID: "1", Type: api.TypeHello})
-	answer := make([]byte, 4096)
-	for range n {
-		c, err := (&net.Dialer{}).DialContext(ctx, "unix", d.Socket)
-		if err != nil {
-			return err
-		}
-		conns = append(conns, c)
-		if _, err := c.Write(line); err != nil {
-			return err
-		}
-		if _, err := c.Read(answer); err != nil {
-			return err
-		}
+	conns, err := greeted(ctx, d.Socket, n)
+	defer func() { hangUp(conns) }()
+	if err != nil {
+		return err
 	}
 	if err := pause(ctx, settle); err != nil {
 		return err
@@ -83,4 +66,20 @@ func idleClients(ctx context.Context, b *bench, d *process.Daemon, n int) error 
 	}
 	b.add(under(fmt.Sprintf("memory of an idle client (%d)", n), (after-before)/float64(n), "KiB", 20))
 	return nil
+}
+
+// greeted makes n connections that are known to be served. The caller closes those
+// it returns, also with an error.
+func greeted(ctx context.Context, socket string, n int) (conns []*lineConn, err error) {
+	for range n {
+		c, err := dialLine(ctx, socket)
+		if err != nil {
+			return conns, err
+		}
+		conns = append(conns, c)
+		if err := c.ask(&api.Request{ID: "1", Type: api.TypeHello}); err != nil {
+			return conns, fmt.Errorf("client %d: %w", len(conns), err)
+		}
+	}
+	return conns, nil
 }
