@@ -50,7 +50,7 @@ func server(args []string) func() error {
 func run(ctx context.Context) error {
 	b := &bench{}
 	flag.StringVar(&b.bin, "bin", "bin", "folder of fastn and fastnd")
-	only := flag.String("only", "", "the one part to measure: calls, rates, command, streams, idle, peers, cold or messages")
+	only := flag.String("only", "", "the one part to measure: calls, rates, command, streams, idle, users, peers, cold or messages")
 	out := flag.String("json", "", "write the rows to this file too")
 	strict := flag.Bool("check", false, "fail if a budget is not met")
 	flag.Parse()
@@ -60,7 +60,7 @@ func run(ctx context.Context) error {
 		name string
 		run  func(context.Context, *bench) error
 	}{
-		{"calls", benchCalls}, {"rates", benchRates}, {"command", benchCommand}, {"streams", benchStreams}, {"idle", benchIdle}, {"peers", benchPeers}, {"cold", benchCold}, {"messages", benchMessages},
+		{"calls", benchCalls}, {"rates", benchRates}, {"command", benchCommand}, {"streams", benchStreams}, {"idle", benchIdle}, {"users", benchUsers}, {"peers", benchPeers}, {"cold", benchCold}, {"messages", benchMessages},
 	} {
 		if *only != "" && *only != part.name {
 			continue

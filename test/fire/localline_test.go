@@ -29,6 +29,10 @@ func dialLine(socket string) (*lineConn, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newLine(c)
+}
+
+func newLine(c *net.UnixConn) (*lineConn, error) {
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}

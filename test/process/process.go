@@ -43,6 +43,7 @@ type Options struct {
 	Listen string            // the list in p2p.listen, default `"127.0.0.1"`
 	Env    map[string]string // besides this process's
 	Prefix []string          // a command that runs the daemon: ip netns exec x
+	Dir    string            // where its home is made, by default where temporary files are
 }
 
 // Daemon is a fastnd of ours in a temporary home.
@@ -59,7 +60,7 @@ type Daemon struct {
 // Start runs the fastnd in the folder bin in a new home and waits until it
 // answers. It ends with Close, or is killed when ctx ends.
 func Start(ctx context.Context, bin string, o Options) (*Daemon, error) {
-	home, err := os.MkdirTemp("", "fastn") // short: it holds a socket
+	home, err := os.MkdirTemp(o.Dir, "fastn") // short: it holds a socket
 	if err != nil {
 		return nil, err
 	}

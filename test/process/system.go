@@ -19,7 +19,7 @@ const Group = 54000
 // it: root and all members of Group may use it. Only root can start one. The
 // daemon finds the group in a file that covers /etc/group for it alone.
 func StartSystem(ctx context.Context, bin string, o Options) (*Daemon, error) {
-	home, err := os.MkdirTemp("", "fastn")
+	home, err := os.MkdirTemp(o.Dir, "fastn")
 	if err != nil {
 		return nil, err
 	}
