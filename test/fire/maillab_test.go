@@ -98,7 +98,7 @@ func (l *line) try(ctx context.Context, n int, text string) error {
 
 // send sends one message until it is acknowledged, or is left in doubt: some of
 // those of which nothing is known after a daemon was killed.
-func (l *line) send(ctx context.Context, t *testing.T, size int, doubts bool) {
+func (l *line) send(ctx context.Context, t *testing.T, size int, doubts bool, wrong func(string, ...any)) {
 	l.mu.Lock()
 	n := len(l.sizes)
 	l.sizes, l.acked, l.told = append(l.sizes, size), append(l.acked, false), append(l.told, false)
@@ -147,10 +147,10 @@ func (l *line) send(ctx context.Context, t *testing.T, size int, doubts bool) {
 		return
 	}
 	if err := l.try(ctx, n, text+"!"); api.CodeOf(err) != api.CodeConflict && !passingCode(err) {
-		t.Errorf("%s: message %d with other content: %v", l.name, n, err)
+		wrong("%s: message %d with other content: %v", l.name, n, err)
 	}
 	if err := l.try(ctx, n, text); err != nil && !passingCode(err) {
-		t.Errorf("%s: message %d again: %v", l.name, n, err)
+		wrong("%s: message %d again: %v", l.name, n, err)
 	}
 }
 
@@ -181,7 +181,8 @@ type office struct {
 	lines []*line
 	heard *hearing // what a program at y was told
 	told  int      // messages of which the sender heard that they were delivered
-	// wrong is told of what arrived and should not have, or not like this.
+	// wrong is told of what arrived and should not have, or not like this, and of what
+	// was acknowledged and is not known any more.
 	wrong func(format string, args ...any)
 
 	stop func() // ends the senders
@@ -229,7 +230,7 @@ func (o *office) work(t *testing.T, doubts bool) {
 				if rand.N(150) == 0 {
 					size = 100_000 + rand.N(800_000)
 				}
-				l.send(ctx, t, size, doubts)
+				l.send(ctx, t, size, doubts, o.wrong)
 			}
 		})
 	}
