@@ -90,7 +90,7 @@ func (c *listenCmd) run(a *app) error {
 
 // emptiesInbox tells that what people read goes to the program.
 func (c *listenCmd) emptiesInbox() bool {
-	return c.Messages && c.Protocol == api.ProtocolText && (c.Instance == "" || c.Instance == api.DefaultInstance)
+	return c.Messages && c.Protocol == api.ProtocolText && api.Instance(c.Instance) == api.DefaultInstance
 }
 
 // lostListener is the end of a registration with the connection that held it.

@@ -94,7 +94,7 @@ func (a *app) showOutbox(list ...api.OutboxMessage) error {
 	for _, m := range list {
 		why, short := a.clipped(m)
 		cut = cut || short
-		rows = append(rows, []string{shortID(m.MessageID), shortName(m.Contact, m.To), service(m.Protocol, m.Instance), clock(m.Created), m.State, nextTry(m), why})
+		rows = append(rows, []string{shortID(m.MessageID), shortName(m.Contact, m.To), api.ServiceName(m.Protocol, m.Instance), clock(m.Created), m.State, nextTry(m), why})
 	}
 	var b bytes.Buffer
 	a.table(&b, []string{"MESSAGE", "TO", "PROTOCOL", "SENT", "STATE", "NEXT TRY", "REASON"}, rows)

@@ -121,13 +121,10 @@ func (c *sendCmd) data(a *app) (json.RawMessage, error) {
 	if !utf8.ValidString(text) {
 		return nil, usage("the text is not UTF-8").WithHint(`send bytes over a stream: "fastn stream --help"`)
 	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(map[string]string{"text": text}); err != nil {
+	data, err := api.Marshal(map[string]string{"text": text})
+	if err != nil {
 		return nil, err
 	}
-	data := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 	if len(data) > api.MaxPayload {
 		return nil, usage("the text has %d bytes as JSON, the limit is %d", len(data), api.MaxPayload).
 			WithHint(longText)

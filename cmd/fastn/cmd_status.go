@@ -112,7 +112,7 @@ const mostWanted = 5
 // wanted tells for which protocols messages wait elsewhere.
 func (a *app) wanted(b *bytes.Buffer, list []api.Wanted) {
 	for _, w := range list[:min(len(list), mostWanted)] {
-		fmt.Fprintf(b, "%s has messages for %s, which nobody takes here so far\n", visible(w.Contact), visible(service(w.Protocol, w.Instance)))
+		fmt.Fprintf(b, "%s has messages for %s, which nobody takes here so far\n", visible(w.Contact), visible(api.ServiceName(w.Protocol, w.Instance)))
 		steps := []string{`"` + api.GrantCommand(w.Contact, w.Protocol, w.Instance) + `" allows them`}
 		if w.Protocol != api.ProtocolText || w.Instance != "" { // else the program would take the inbox, too
 			steps = append(steps, `"`+api.TakeCommand(w.Protocol, w.Instance)+`" takes them`)
@@ -127,14 +127,6 @@ func (a *app) wanted(b *bytes.Buffer, list []api.Wanted) {
 	if len(list) > 0 {
 		b.WriteByte('\n')
 	}
-}
-
-// service is what is served under a name, as a person calls it.
-func service(protocol, instance string) string {
-	if instance == "" || instance == api.DefaultInstance {
-		return protocol
-	}
-	return protocol + " (instance " + instance + ")"
 }
 
 func nodeText(n api.NodeStatus) string {

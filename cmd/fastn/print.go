@@ -9,6 +9,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/fastn-stack/fastnd/service/api"
 )
 
 // visible makes every character seen that could move a cursor, change the
@@ -149,13 +151,11 @@ func escapeJSON(b *bytes.Buffer, raw []byte) {
 }
 
 func (a *app) printValue(v any) error {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
+	text, err := api.Marshal(v)
+	if err != nil {
 		return err
 	}
-	return a.printJSON(bytes.TrimSpace(b.Bytes()))
+	return a.printJSON(text)
 }
 
 // style wraps text in an SGR sequence, on a terminal only.

@@ -92,9 +92,7 @@ func decide(r Rules, owner, from identity.ID, protocol, instance string) verdict
 	if from == owner {
 		return verdict{allowed: true, rule: RuleOwner}
 	}
-	if instance == "" {
-		instance = api.DefaultInstance
-	}
+	instance = api.Instance(instance)
 	name, contact := r.Contact(owner, from)
 	if r.Blocked(owner, from) {
 		return verdict{rule: RuleBlock, name: name}
@@ -114,10 +112,7 @@ func decide(r Rules, owner, from identity.ID, protocol, instance string) verdict
 }
 
 func (v verdict) detail(from identity.ID, protocol, instance string) string {
-	what := protocol
-	if instance != "" && instance != api.DefaultInstance {
-		what = fmt.Sprintf("%s (instance %s)", protocol, instance)
-	}
+	what := api.ServiceName(protocol, instance)
 	who := v.name
 	if who == "" {
 		who = from.Short()

@@ -26,11 +26,7 @@ func (g *gate) Incoming(owner, from identity.ID, protocol, instance string) erro
 		return api.Refusal()
 	}
 	g.d.log.Debug("refused a contact", "identity", owner.String(), "peer", from.String(), "protocol", protocol, "instance", instance)
-	what := protocol
-	if instance != api.DefaultInstance {
-		what += " (instance " + instance + ")"
-	}
-	return api.Errorf(api.CodeRefused, "%s is not granted to you", what).
+	return api.Errorf(api.CodeRefused, "%s is not granted to you", api.ServiceName(protocol, instance)).
 		WithHint("ask its owner for it, who runs %s", api.GrantCommand("YOU", protocol, instance))
 }
 

@@ -116,7 +116,6 @@ func messageLimits(c config.Config) *messages.Limits {
 
 // connected has the mail of those who live at node tried at once.
 func (m *mail) connected(node identity.ID) {
-	m.saw(node)
 	told := make(map[identity.ID]bool)
 	for _, own := range m.n.roster.All() {
 		for _, c := range m.n.store.ContactsAt(own.ID, node) {
@@ -138,6 +137,7 @@ func (m *mail) announce(ctx context.Context, owner, to identity.ID, protocol, in
 	return m.n.remote.Announce(ctx, owner, to, protocol, instance)
 }
 
+// saw notes that node is connected, or was until now.
 func (m *mail) saw(node identity.ID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -98,7 +98,7 @@ func (c *conn) listen(r *api.Request, kinds []router.Kind, release func()) error
 	if err != nil {
 		return err
 	}
-	l := &listener{c: c, id: r.ID, owner: owner, protocol: r.Protocol, instance: instanceOf(r), release: release,
+	l := &listener{c: c, id: r.ID, owner: owner, protocol: r.Protocol, instance: api.Instance(r.Instance), release: release,
 		ready: make(chan struct{}), stopping: make(chan struct{}), done: make(chan struct{}),
 		callers: make(map[identity.ID]int), calls: make(map[string]chan outcome)}
 	l.unregister, err = c.s.backend.Listen(c.caller, owner, l.protocol, l.instance, kinds, l)
@@ -175,10 +175,10 @@ func (c *conn) serveUnlisten(r *api.Request, _ []*os.File) {
 			return nil, err
 		}
 		l := c.findListener(func(l *listener) bool {
-			return l.owner == owner && l.protocol == r.Protocol && l.instance == instanceOf(r)
+			return l.owner == owner && l.protocol == r.Protocol && l.instance == api.Instance(r.Instance)
 		})
 		if l == nil {
-			return nil, api.Errorf(api.CodeNotFound, "this connection does not listen for %s, instance %s", r.Protocol, instanceOf(r))
+			return nil, api.Errorf(api.CodeNotFound, "this connection does not listen for %s, instance %s", r.Protocol, api.Instance(r.Instance))
 		}
 		l.end()
 		return json.RawMessage("{}"), nil

@@ -110,15 +110,8 @@ func (c *conn) routerRequest(ctx context.Context, r *api.Request, kind router.Ki
 	if err != nil {
 		return nil, err
 	}
-	return &router.Request{From: from, To: to, Protocol: r.Protocol, Instance: instanceOf(r), Kind: kind,
+	return &router.Request{From: from, To: to, Protocol: r.Protocol, Instance: api.Instance(r.Instance), Kind: kind,
 		Payload: r.Data, Timeout: r.Timeout(), Trace: strconv.FormatUint(rand.Uint64(), 36)}, nil
-}
-
-func instanceOf(r *api.Request) string {
-	if r.Instance == "" {
-		return api.DefaultInstance
-	}
-	return r.Instance
 }
 
 // own resolves the identity that r speaks for.
@@ -212,18 +205,12 @@ func (c *conn) afterDismissing() {
 	c.cut(why)
 }
 
-// marshal is json.Marshal that leaves HTML as it is; nil becomes {}.
+// marshal makes the data of an answer; nil becomes {}.
 func marshal(v any) (json.RawMessage, error) {
 	if v == nil {
 		return json.RawMessage("{}"), nil
 	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return nil, err
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+	return api.Marshal(v)
 }
 
 func descriptors(n int) string {

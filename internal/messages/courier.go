@@ -289,10 +289,7 @@ func (c *Courier) Reachable(to identity.ID) { c.lanes.reachable(to) }
 
 // Available implements remote.Post: from takes to's mail for protocol.
 func (c *Courier) Available(from, to identity.ID, protocol, instance string) {
-	if instance == "" {
-		instance = api.DefaultInstance
-	}
-	c.lanes.available(Lane{From: to, To: from, Protocol: protocol, Instance: instance})
+	c.lanes.available(Lane{From: to, To: from, Protocol: protocol, Instance: api.Instance(instance)})
 }
 
 // Latest is m as it is known, which may be more than is recorded so far.

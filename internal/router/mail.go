@@ -82,9 +82,7 @@ func (rt *Router) Post(here Inbox, remote Mailbox) {
 // CodePending says that a contact's mail may be sent again when the protocol is
 // served and granted.
 func (rt *Router) Deliver(ctx context.Context, m *Mail) ([]error, error) {
-	if m.Instance == "" {
-		m.Instance = api.DefaultInstance
-	}
+	m.Instance = api.Instance(m.Instance)
 	if rt.here == nil {
 		return nil, api.Errorf(api.CodeUnsupported, "messages are not taken here")
 	}
@@ -120,10 +118,7 @@ func (rt *Router) pending(ctx context.Context, m *Mail) error {
 	if !rt.here.Wanted(ctx, m) {
 		return api.Refusal()
 	}
-	what := m.Protocol
-	if m.Instance != api.DefaultInstance {
-		what += " (instance " + m.Instance + ")"
-	}
+	what := api.ServiceName(m.Protocol, m.Instance)
 	if m.From == m.To {
 		return api.Errorf(api.CodePending, "nobody takes %s here so far", what).WithHint("it is delivered when a program does")
 	}

@@ -86,9 +86,7 @@ func New(parts Parts) *Router {
 // Route passes r through access and to its handler, and returns when r is
 // over. Errors are *api.Error.
 func (rt *Router) Route(ctx context.Context, r *Request) (json.RawMessage, error) {
-	if r.Instance == "" {
-		r.Instance = api.DefaultInstance
-	}
+	r.Instance = api.Instance(r.Instance)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	// Entered before access is asked: a Recheck that does not find it yet was
@@ -156,10 +154,7 @@ func (rt *Router) handler(r *Request) (Handler, error) {
 	} else if h := rt.parts.Builtin[r.Protocol]; h != nil && r.Instance == api.DefaultInstance {
 		return h, nil
 	}
-	what := r.Protocol
-	if r.Instance != api.DefaultInstance {
-		what = fmt.Sprintf("%s (instance %s)", r.Protocol, r.Instance)
-	}
+	what := api.ServiceName(r.Protocol, r.Instance)
 	if l != nil {
 		what = fmt.Sprintf("%s as a %s", what, r.Kind)
 	}
@@ -277,9 +272,7 @@ func NoAnswer() *api.Error {
 // unregister is called. It is a conflict if another program serves it already,
 // or if every node does.
 func (rt *Router) Listen(uid uint32, owner identity.ID, protocol, instance string, kinds []Kind, h Handler) (unregister func(), err error) {
-	if instance == "" {
-		instance = api.DefaultInstance
-	}
+	instance = api.Instance(instance)
 	if rt.parts.Builtin[protocol] != nil && instance == api.DefaultInstance {
 		return nil, api.Errorf(api.CodeConflict, "%s is built in", protocol).
 			WithHint("choose another name for the protocol, or listen with an instance")

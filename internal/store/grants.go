@@ -70,7 +70,7 @@ type Grant struct {
 // CodeBadRequest if protocol or instance may not have that name, CodeOverBudget
 // if the owner has too many grants.
 func (s *Store) AddGrant(ctx context.Context, owner identity.ID, who Who, protocol, instance string) (Grant, error) {
-	instance = cmp.Or(instance, api.DefaultInstance)
+	instance = api.Instance(instance)
 	g := Grant{Owner: owner, Who: who, Protocol: protocol, Instance: instance}
 	if err := cmp.Or(api.ValidProtocol(protocol), api.ValidName("the instance's name", instance)); err != nil {
 		return g, err
@@ -113,17 +113,13 @@ func (p *plan) grantChange(kind ChangeKind, g Grant) {
 
 // RemoveGrant takes a grant back. CodeNotFound.
 func (s *Store) RemoveGrant(ctx context.Context, owner identity.ID, who Who, protocol, instance string) error {
-	instance = cmp.Or(instance, api.DefaultInstance)
+	instance = api.Instance(instance)
 	return s.write(ctx, func(st *state, p *plan) error {
 		o := st.of(owner)
 		k := grantKey{who, protocol, instance}
 		name := o.grantName(who)
 		if _, ok := o.grants[k]; !ok {
-			what := protocol
-			if instance != api.DefaultInstance {
-				what += " (instance " + instance + ")"
-			}
-			return api.Errorf(api.CodeNotFound, "there is no grant of %s to %s", what, name).
+			return api.Errorf(api.CodeNotFound, "there is no grant of %s to %s", api.ServiceName(protocol, instance), name).
 				WithHint(`"fastn grant list" shows yours; what contacts may use without a grant can only be blocked`)
 		}
 		p.exec("DELETE FROM grants WHERE owner = ? AND who = ? AND protocol = ? AND instance = ?",

@@ -23,6 +23,23 @@ func needsQuotes(r rune) bool {
 	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_./:@%+,-", r))
 }
 
+// Instance is the instance that s names: an empty one is the default.
+func Instance(s string) string {
+	if s == "" {
+		return DefaultInstance
+	}
+	return s
+}
+
+// ServiceName is what users call a protocol by: with its instance unless that is
+// the default one.
+func ServiceName(protocol, instance string) string {
+	if Instance(instance) == DefaultInstance {
+		return protocol
+	}
+	return protocol + " (instance " + instance + ")"
+}
+
 // GrantCommand is what the owner of protocol runs for who to use it, for hints: a
 // peer may have chosen the names. instance may be empty.
 func GrantCommand(who, protocol, instance string) string {
@@ -46,7 +63,7 @@ func TakeCommand(protocol, instance string) string {
 }
 
 func instanceFlag(instance string) string {
-	if instance == "" || instance == DefaultInstance {
+	if Instance(instance) == DefaultInstance {
 		return ""
 	}
 	return "--instance " + ShellQuote(instance) + " "

@@ -34,3 +34,25 @@ func TestCommandsOfHints(t *testing.T) {
 		}
 	}
 }
+
+func TestServiceName(t *testing.T) {
+	for instance, want := range map[string]string{"": "Echo", api.DefaultInstance: "Echo", "two": "Echo (instance two)"} {
+		if got := api.ServiceName("Echo", instance); got != want {
+			t.Errorf("%q: %q, want %q", instance, got, want)
+		}
+	}
+	if api.Instance("") != api.DefaultInstance || api.Instance("two") != "two" {
+		t.Error("only an empty instance is the default one")
+	}
+}
+
+// What people wrote is shown as they wrote it.
+func TestMarshalLeavesHTML(t *testing.T) {
+	got, err := api.Marshal(map[string]string{"text": "a < b && c > d"})
+	if err != nil || string(got) != `{"text":"a < b && c > d"}` {
+		t.Errorf("%s, %v", got, err)
+	}
+	if _, err := api.Marshal(func() {}); err == nil {
+		t.Error("a function became JSON")
+	}
+}

@@ -133,13 +133,23 @@ func AppendString(b []byte, s string) []byte {
 	if plain {
 		return append(append(append(b, '"'), s...), '"')
 	}
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	if enc.Encode(s) != nil { // cannot fail for a string
+	text, err := Marshal(s)
+	if err != nil { // cannot be for a string
 		return strconv.AppendQuoteToASCII(b, s)
 	}
-	return append(b, bytes.TrimRight(buf.Bytes(), "\n")...)
+	return append(b, text...)
+}
+
+// Marshal is json.Marshal that leaves HTML as it is: nobody puts these texts into a
+// page, and people read them.
+func Marshal(v any) (json.RawMessage, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
 // AppendRequest appends r as one line with its newline.

@@ -9,7 +9,6 @@
 package client
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"os"
@@ -113,7 +112,7 @@ func (c *Client) Hello(ctx context.Context) (api.Hello, error) {
 func (c *Client) Verb(ctx context.Context, name string, args, out any, files ...*os.File) error {
 	r := &api.Request{Type: name}
 	if args != nil {
-		data, err := marshal(args)
+		data, err := api.Marshal(args)
 		if err != nil {
 			return api.Errorf(api.CodeBadRequest, "arguments of %s: %v", name, err)
 		}
@@ -192,14 +191,4 @@ func contextError(ctx context.Context) *api.Error {
 		return api.Errorf(api.CodeTimeout, "no answer within the time allowed")
 	}
 	return api.Errorf(api.CodeCancelled, "cancelled")
-}
-
-func marshal(v any) (json.RawMessage, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return nil, err
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }

@@ -35,7 +35,7 @@ type Listener struct {
 // Listen registers this program as the server of a protocol. conflict if
 // somebody serves it already.
 func (c *Client) Listen(ctx context.Context, o ListenOptions) (*Listener, error) {
-	data, err := marshal(api.ListenArgs{Kinds: o.Kinds})
+	data, err := api.Marshal(api.ListenArgs{Kinds: o.Kinds})
 	if err != nil {
 		return nil, api.AsError(err)
 	}

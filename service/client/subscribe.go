@@ -29,7 +29,7 @@ func (c *Client) Subscribe(ctx context.Context, args api.SubscribeArgs) (*Subscr
 
 // connect subscribes behind the last event told, if any was.
 func (s *Subscription) connect(ctx context.Context) error {
-	data, err := marshal(s.args)
+	data, err := api.Marshal(s.args)
 	if err != nil {
 		return api.AsError(err)
 	}

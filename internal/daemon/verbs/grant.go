@@ -13,7 +13,7 @@ func (v *Verbs) grantAdd(c call, a api.GrantArgs) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	g, err := v.Store.AddGrant(c.ctx, own.ID, who, a.Protocol, instance(a.Instance))
+	g, err := v.Store.AddGrant(c.ctx, own.ID, who, a.Protocol, api.Instance(a.Instance))
 	if err != nil {
 		return nil, err
 	}
@@ -25,7 +25,7 @@ func (v *Verbs) grantRemove(c call, a api.GrantArgs) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, v.Store.RemoveGrant(c.ctx, own.ID, who, a.Protocol, instance(a.Instance))
+	return nil, v.Store.RemoveGrant(c.ctx, own.ID, who, a.Protocol, api.Instance(a.Instance))
 }
 
 func (v *Verbs) grantList(c call) (any, error) {
@@ -63,13 +63,6 @@ func (v *Verbs) grantWho(c call, a api.GrantArgs) (roster.Resident, store.Who, e
 	return own, store.WhoContact(id), nil
 }
 
-func instance(s string) string {
-	if s == "" {
-		return api.DefaultInstance
-	}
-	return s
-}
-
 func grant(g store.Grant) api.Grant {
 	out := api.Grant{Identity: g.Owner.String(), Who: g.Name, Protocol: g.Protocol, Instance: g.Instance, Added: g.Added}
 	if id, ok := g.Who.Contact(); ok {
@@ -88,7 +81,7 @@ func (v *Verbs) accessWhy(c call, a api.GrantArgs) (any, error) {
 	if err := api.ValidProtocol(a.Protocol); err != nil {
 		return nil, err
 	}
-	a.Instance = instance(a.Instance)
+	a.Instance = api.Instance(a.Instance)
 	out := api.Decision{Who: a.Who, Protocol: a.Protocol, Instance: a.Instance}
 	var d access.Decision
 	switch a.Who {

@@ -42,15 +42,12 @@ func (v *Verbs) send(c call, r *api.Request) (any, error) {
 	if err := own.Usable(); err != nil {
 		return nil, err
 	}
-	m := messages.Message{ID: r.MessageID, From: own.ID, Protocol: r.Protocol, Instance: r.Instance, Data: r.Data, Created: v.Now()}
+	m := messages.Message{ID: r.MessageID, From: own.ID, Protocol: r.Protocol, Instance: api.Instance(r.Instance), Data: r.Data, Created: v.Now()}
 	if m.To, err = v.Target(own.ID, r.Target); err != nil {
 		return nil, err
 	}
 	if m.ID == "" {
 		m.ID = api.NewUUID()
-	}
-	if m.Instance == "" {
-		m.Instance = api.DefaultInstance
 	}
 	life := api.DefaultMessageLife
 	if r.ExpiresS > 0 {
