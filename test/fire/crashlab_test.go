@@ -13,20 +13,16 @@ import (
 // lab is two machines, network namespaces, and a cable between them.
 type lab struct{ x, y *machine }
 
-// machine is a network namespace with one link to the other one.
+// machine is a network namespace with one link to the other one; without a name, that
+// of this process.
 type machine struct{ ns, link, addr string }
 
 var labs atomic.Int64
 
 func newLab(t *testing.T, over cable) *lab {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root, for network namespaces")
-	}
-	if _, err := exec.LookPath("ip"); err != nil {
-		t.Skip("needs ip(8)")
-	}
-	id := fmt.Sprintf("ff%x-%d", os.Getpid(), labs.Add(1))
+	needsNetns(t)
+	id := labName()
 	l := &lab{
 		x: &machine{ns: id + "x", link: "eth0", addr: "2.1.0.1"},
 		y: &machine{ns: id + "y", link: "eth0", addr: "2.1.0.2"},
@@ -34,24 +30,55 @@ func newLab(t *testing.T, over cable) *lab {
 	if over == ipv6 {
 		l.x.addr, l.y.addr = "2001:db9::1", "2001:db9::2"
 	}
-	for _, m := range []*machine{l.x, l.y} {
-		sh(t, "netns", "add", m.ns)
-		t.Cleanup(func() { sh(t, "netns", "del", m.ns) })
-		m.ip(t, "link", "set", "lo", "up")
-	}
+	l.x.make(t)
+	l.y.make(t)
 	sh(t, "link", "add", l.x.link, "netns", l.x.ns, "type", "veth", "peer", "name", l.y.link, "netns", l.y.ns)
+	l.up(t)
+	return l
+}
+
+func needsNetns(t *testing.T) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root, for network namespaces")
+	}
+	if _, err := exec.LookPath("ip"); err != nil {
+		t.Skip("needs ip(8)")
+	}
+}
+
+func labName() string { return fmt.Sprintf("ff%x-%d", os.Getpid(), labs.Add(1)) }
+
+// make makes the machine, without a link.
+func (m *machine) make(t *testing.T) {
+	t.Helper()
+	sh(t, "netns", "add", m.ns)
+	t.Cleanup(func() { sh(t, "netns", "del", m.ns) })
+	m.ip(t, "link", "set", "lo", "up")
+}
+
+// up puts both ends of the cable in use.
+func (l *lab) up(t *testing.T) {
+	t.Helper()
 	for _, m := range []*machine{l.x, l.y} {
 		m.ip(t, "link", "set", m.link, "up")
 		m.address(t)
 	}
-	return l
 }
 
-func (m *machine) prefix() []string { return []string{"ip", "netns", "exec", m.ns} }
+func (m *machine) prefix() []string {
+	if m.ns == "" {
+		return nil
+	}
+	return []string{"ip", "netns", "exec", m.ns}
+}
 
 func (m *machine) ip(t *testing.T, args ...string) {
 	t.Helper()
-	sh(t, append([]string{"-n", m.ns}, args...)...)
+	if m.ns != "" {
+		args = append([]string{"-n", m.ns}, args...)
+	}
+	sh(t, args...)
 }
 
 func (m *machine) six() bool { return strings.Contains(m.addr, ":") }

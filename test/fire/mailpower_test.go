@@ -125,27 +125,8 @@ func ownMounts(t *testing.T) bool {
 	if os.Geteuid() != 0 {
 		t.Skip("mounting needs root")
 	}
-	if os.Getenv(mountsOf) == t.Name() {
-		return true
-	}
-	args := []string{"--mount", "--propagation", "private", os.Args[0], "-test.v", "-test.run", "^" + t.Name() + "$"}
-	if deadline, ok := t.Deadline(); ok {
-		args = append(args, "-test.timeout", time.Until(deadline).String())
-	}
-	cmd := exec.CommandContext(t.Context(), "unshare", args...)
-	cmd.Env = append(os.Environ(), mountsOf+"="+t.Name(), binOf+"="+bin)
-	out, err := cmd.CombinedOutput()
-	t.Logf("%s", out)
-	if err != nil {
-		t.Error(err)
-	}
-	return false
+	return apart(t, "--mount", "--propagation", "private")
 }
-
-const (
-	mountsOf = "FASTN_FIRE_MOUNTS" // the test that has mounts of its own
-	binOf    = "FASTN_FIRE_BIN"    // where its programs are
-)
 
 // disk is an ext4 of its own below a daemon's home.
 type disk struct{ device, dir string }

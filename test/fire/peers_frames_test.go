@@ -16,6 +16,7 @@ import (
 	"github.com/fastn-stack/fastnd/internal/testutil"
 	"github.com/fastn-stack/fastnd/internal/wire"
 	"github.com/fastn-stack/fastnd/service/api"
+	"github.com/fastn-stack/fastnd/test/process"
 )
 
 // lies are the beginnings of streams that are no frames, or not whole ones.
@@ -153,49 +154,56 @@ func dribble(t *testing.T, a *attacker, to peer.ID, owner identity.ID) {
 	}
 }
 
+// What internal/p2p and the budgets let one node hold of streams.
+const (
+	strangersStreams = 32   // that it opened, of whatever kind
+	openingStreams   = 1024 // whose first frame is not whole
+	acceptedStreams  = 64   // of one identity
+	// passing are streams that are about to be refused or have ended just now, and
+	// those that are not the attack's.
+	passing = 400
+)
+
 // A node that opens 10,000 streams without pause, of each kind, is not followed:
-// a stranger gets its few, a contact's node what it may have, and when it is gone
-// all is as before.
+// a stranger and one who is blocked get their few, a contact's node what it may have,
+// and when it is gone all is as before.
 func TestPeersOpen10000Streams(t *testing.T) {
 	over(t, func(t *testing.T, config []string, listen string) {
 		x, y := victims(t, config...)
-		to := idOf(t, y)
 		most := 10000
 		if listen == tcpLoopback {
 			most = 2500
 		}
-		for _, who := range []string{"stranger", "friend"} {
+		most = testutil.Rounds(most, 10000)
+		for who, c := range map[string]struct {
+			code api.Code
+			held int
+		}{
+			"stranger": {api.CodeRefused, strangersStreams + 8}, // identify's
+			"blocked":  {api.CodeRefused, strangersStreams + 8},
+			// Those that say nothing at all are libp2p's, for 10 s; it lets a node have 10,000.
+			"friend": {"", most/4 + min(most/4, openingStreams) + acceptedStreams + passing},
+		} {
 			t.Run(who, func(t *testing.T) {
 				a := newAttacker(t, listen)
-				if who == "friend" {
+				if who != "stranger" {
 					a.befriend(y, who)
 				}
-				open := bytesOf(t, a.open(wire.Kind_KIND_STREAM, to, api.ProtocolEcho), nil)
+				if who == "blocked" {
+					block(t, y, who)
+					a.leave(y)
+				}
 				unharmed(t, x, y, func(look func()) {
-					id := a.connect(y)
-					opened := 0
-					for i := range testutil.Rounds(most, 10000) {
-						s, err := a.tryStream(t.Context(), id)
-						if err != nil {
-							if a.host.Network().Connectedness(id) != network.Connected {
-								id = a.connect(y)
-							}
-							continue
-						}
-						opened++
-						switch i % 4 {
-						case 0: // nothing is sent: also not the protocol's name
-						case 1:
-							_, _ = s.Write(open[:len(open)/2])
-						default:
-							_, _ = s.Write(open)
-						}
-						if i%1000 == 0 {
-							echo(t, x)
-						}
-					}
+					o := opener{attacker: a, x: x, y: y}
+					o.open(t, most, c.code)
 					look()
-					t.Logf("%d streams were opened", opened)
+					t.Logf("%d streams were opened, of which %d were there at once", o.opened, o.held)
+					if o.opened == 0 {
+						t.Error("no stream was opened")
+					}
+					if o.held > c.held {
+						t.Errorf("%d streams of a %s were there at once, want at most %d", o.held, who, c.held)
+					}
 					for range 20 {
 						echo(t, x)
 					}
@@ -204,4 +212,59 @@ func TestPeersOpen10000Streams(t *testing.T) {
 			})
 		}
 	})
+}
+
+// opener opens streams to y, of which x is a contact.
+type opener struct {
+	*attacker
+	x, y   *process.Daemon
+	opened int
+	held   int // the most that there were at once
+}
+
+// open opens streams without pause: a quarter says nothing, a quarter half of what it
+// would, the rest is whole. The first of these is answered with code.
+func (o *opener) open(t *testing.T, most int, code api.Code) {
+	t.Helper()
+	id := o.connect(o.y)
+	f := o.attacker.open(wire.Kind_KIND_STREAM, idOf(t, o.y), api.ProtocolEcho)
+	s := o.stream(id)
+	if reply, _ := s.ask(f, nil); api.Code(reply.Code) != code {
+		t.Fatalf("a stream is answered %v, want %q", reply, code)
+	}
+	s.close()
+	whole := bytesOf(t, f, nil)
+	for i := range most {
+		s, err := o.tryStream(t.Context(), id)
+		if err != nil {
+			if o.host.Network().Connectedness(id) != network.Connected {
+				id = o.connect(o.y)
+			}
+			continue
+		}
+		o.opened++
+		switch i % 4 {
+		case 0: // nothing is sent: also not the protocol's name
+		case 1:
+			_, _ = s.Write(whole[:len(whole)/2])
+		default:
+			_, _ = s.Write(whole)
+		}
+		if i%500 == 499 {
+			echo(t, o.x)
+			o.held = max(o.held, streamsOf(t, o.y, o.node.ID()))
+		}
+	}
+	o.held = max(o.held, streamsOf(t, o.y, o.node.ID()))
+}
+
+// streamsOf is how many streams there are with a node.
+func streamsOf(t testing.TB, d *process.Daemon, node identity.ID) int {
+	t.Helper()
+	for _, p := range status(t, d).Peers {
+		if p.Node == node.String() {
+			return p.Streams
+		}
+	}
+	return 0
 }
