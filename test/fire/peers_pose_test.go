@@ -68,7 +68,7 @@ func (p *poser) note(f *wire.Frame) []byte {
 
 // calledAs makes a daemon call an identity whose contact says that it lives at
 // the poser's node, which answers with a delegation. It tells how often the poser
-// was sent more than a Whois.
+// was sent more than a Whois. The contact is removed.
 func (p *poser) calledAs(d *process.Daemon, name string, id identity.ID, answer []byte) (data json.RawMessage, sent int, err error) {
 	p.t.Helper()
 	p.mu.Lock()
@@ -80,6 +80,11 @@ func (p *poser) calledAs(d *process.Daemon, name string, id identity.ID, answer 
 	if err := d.Client.Verb(p.t.Context(), api.VerbContactAdd, args, nil); err != nil {
 		p.t.Fatal(err)
 	}
+	defer func() {
+		if err := d.Client.Verb(p.t.Context(), api.VerbContactRemove, api.NameArgs{Name: name}, nil); err != nil {
+			p.t.Fatal(err)
+		}
+	}()
 	data, err = d.Client.Call(p.t.Context(), client.Request{Target: name, Protocol: api.ProtocolEcho, Data: json.RawMessage(`{"message":"secret"}`)})
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -100,6 +105,22 @@ func (p *poser) calledAs(d *process.Daemon, name string, id identity.ID, answer 
 func TestPeersThatPose(t *testing.T) {
 	x, y := victims(t, unhurried...)
 	p, other := newPoser(t), p2ptest.Key(t)
+	unharmed(t, y, x, func(look func()) {
+		pose(t, x, p, other)
+		look()
+		p.leave(x)
+	})
+	if len(p.asked) == 0 {
+		t.Fatal("nobody asked")
+	}
+	wantRefused(t, p.attacker, y, map[string][]byte{"the delegation of a contact who asked it": last(p.asked)})
+	echo(t, x)
+}
+
+// pose answers the questions of a daemon that looks for somebody in each way that is
+// not true, then as it is. other is not the poser's node.
+func pose(t *testing.T, x *process.Daemon, p *poser, other identity.Key) {
+	t.Helper()
 	node := p.node.ID()
 	delegate := func(key identity.Key, node identity.ID, issued time.Time, ttl time.Duration) []byte {
 		d, err := identity.Delegate(key, node, issued, ttl)
@@ -139,11 +160,6 @@ func TestPeersThatPose(t *testing.T) {
 	if data, sent, err := p.calledAs(x, "honest", bob.ID(), delegate(bob, node, now, time.Hour)); err != nil || sent != 1 || string(data) != `"posed"` {
 		t.Errorf("a node that may speak for bob: answered %s, %v; %d frames", data, err, sent)
 	}
-	if len(p.asked) == 0 {
-		t.Fatal("nobody asked")
-	}
-	wantRefused(t, p.attacker, y, map[string][]byte{"the delegation of a contact who asked it": last(p.asked)})
-	echo(t, x)
 }
 
 // Delegations that are true, of one who is a contact, count only from the node
@@ -152,6 +168,17 @@ func TestPeersReplayedDelegations(t *testing.T) {
 	x, y := victims(t, unhurried...)
 	friend, thief := newAttacker(t, tcpLoopback), newAttacker(t, tcpLoopback)
 	friend.befriend(y, "friend")
+	unharmed(t, x, y, func(look func()) {
+		replay(t, y, friend, thief)
+		look()
+		friend.leave(y)
+		thief.leave(y)
+	})
+}
+
+// replay shows a daemon delegations of its contact friend that must not count.
+func replay(t *testing.T, y *process.Daemon, friend, thief *attacker) {
+	t.Helper()
 	to := idOf(t, y)
 	delegate := func(ttl time.Duration) []byte {
 		d, err := identity.Delegate(friend.id, friend.node.ID(), time.Now(), ttl)
@@ -187,7 +214,6 @@ func TestPeersReplayedDelegations(t *testing.T) {
 	if code := says(older); code != string(api.CodeRefused) {
 		t.Errorf("an older delegation that was revoked is answered %q", code)
 	}
-	echo(t, x)
 }
 
 // wantRefused asks a daemon in each way with delegations, and wants the constant

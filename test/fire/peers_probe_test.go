@@ -3,6 +3,7 @@ package fire
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,11 +25,13 @@ type question struct {
 	name    string
 	frame   func(a *attacker) *wire.Frame
 	payload string
+	stream  bool // it has one of its own
+	times   []time.Duration
 }
 
 // questions are about an identity that is here, with a program that listens and
 // grants to others, and about one that is not.
-func questions(here, absent identity.ID) []question {
+func questions(here, absent identity.ID) []*question {
 	open := func(kind wire.Kind, to identity.ID, protocol, instance string) func(*attacker) *wire.Frame {
 		return func(a *attacker) *wire.Frame {
 			f := a.open(kind, to, protocol)
@@ -36,43 +39,75 @@ func questions(here, absent identity.ID) []question {
 			return f
 		}
 	}
-	var list []question
+	var list []*question
 	add := func(name, payload string, frame func(to identity.ID) func(*attacker) *wire.Frame) {
-		list = append(list, question{name + " of nobody", frame(absent), payload}, question{name, frame(here), payload})
+		for who, to := range map[string]identity.ID{" of nobody": absent, "": here} {
+			list = append(list, &question{name: name + who, frame: frame(to), payload: payload, stream: strings.HasPrefix(name, "stream")})
+		}
 	}
-	for _, p := range [][2]string{{api.ProtocolEcho, ""}, {"absent/1", ""}, {"Shop", ""}, {"Shop", "other"}} {
-		add("call "+p[0]+" "+p[1], `{"message":"x"}`, func(to identity.ID) func(*attacker) *wire.Frame {
-			return open(wire.Kind_KIND_CALL, to, p[0], p[1])
-		})
+	for kind, what := range map[wire.Kind]string{wire.Kind_KIND_CALL: "call", wire.Kind_KIND_STREAM: "stream"} {
+		for _, p := range [][2]string{{api.ProtocolEcho, ""}, {absentProtocol, ""}, {"Shop", ""}, {"Shop", "other"}} {
+			add(strings.TrimSpace(what+" "+p[0]+" "+p[1]), `{"message":"x"}`, func(to identity.ID) func(*attacker) *wire.Frame {
+				return open(kind, to, p[0], p[1])
+			})
+		}
 	}
 	add("whois", "", func(to identity.ID) func(*attacker) *wire.Frame {
 		return func(a *attacker) *wire.Frame {
-			return &wire.Frame{Body: &wire.Frame_Whois{Whois: &wire.Whois{From: a.delegation(a.node.ID()), To: to[:]}}}
+			return &wire.Frame{Body: &wire.Frame_Whois{Whois: &wire.Whois{From: a.own(), To: to[:]}}}
 		}
 	})
 	add("redeem", "", func(to identity.ID) func(*attacker) *wire.Frame {
 		return func(a *attacker) *wire.Frame {
 			secret := identity.NewSecret()
-			return &wire.Frame{Body: &wire.Frame_Redeem{Redeem: &wire.Redeem{From: a.delegation(a.node.ID()), To: to[:], Secret: secret[:]}}}
+			return &wire.Frame{Body: &wire.Frame_Redeem{Redeem: &wire.Redeem{From: a.own(), To: to[:], Secret: secret[:]}}}
 		}
 	})
 	add("letter", `{"text":"x"}`, func(to identity.ID) func(*attacker) *wire.Frame {
 		return func(a *attacker) *wire.Frame {
-			return &wire.Frame{Body: &wire.Frame_Deliver{Deliver: &wire.Deliver{From: a.delegation(a.node.ID()), To: to[:], Protocol: api.ProtocolText,
+			return &wire.Frame{Body: &wire.Frame_Deliver{Deliver: &wire.Deliver{From: a.own(), To: to[:], Protocol: api.ProtocolText,
 				Letters: []*wire.Letter{{Id: "6f9619ff-8b86-4d01-b42d-00c04fc964ff", Size: 12, CreatedUs: time.Now().UnixMicro()}}}}}
 		}
 	})
 	add("available", "", func(to identity.ID) func(*attacker) *wire.Frame {
 		return func(a *attacker) *wire.Frame {
-			return &wire.Frame{Body: &wire.Frame_Available{Available: &wire.Available{From: a.delegation(a.node.ID()), To: to[:], Protocol: "Shop"}}}
+			return &wire.Frame{Body: &wire.Frame_Available{Available: &wire.Available{From: a.own(), To: to[:], Protocol: "Shop"}}}
 		}
 	})
 	return list
 }
 
+// absentProtocol is one that nobody serves, with a name as long as of one that is not
+// granted.
+const absentProtocol = "Nope"
+
+// alike are questions that must not be told apart: the same of nobody and of one who
+// is here, and what is not there and what is not granted.
+func alike(list []*question) (pairs [][2]*question) {
+	by := make(map[string]*question)
+	for _, q := range list {
+		by[q.name] = q
+	}
+	for _, q := range list {
+		if nobody := by[q.name+" of nobody"]; nobody != nil {
+			pairs = append(pairs, [2]*question{nobody, q})
+		}
+	}
+	for _, kind := range []string{"call ", "stream "} {
+		absent := by[kind+absentProtocol]
+		pairs = append(pairs, [2]*question{absent, by[kind+"Shop"]}, [2]*question{absent, by[kind+"Shop other"]}, [2]*question{absent, by[kind+api.ProtocolEcho]})
+	}
+	return pairs
+}
+
+// rememberedOf is what a daemon remembers of an identity that asked, in bytes: that its
+// signature was good, its newest delegation and how often it was refused.
+const rememberedOf = 3 << 9
+
 // Whatever a stranger, or one who is blocked, asks for: it reads the same bytes,
-// after the same time, whether the identity is here or not, with an identity of
-// one's own for each question or always the same.
+// after the same time, whether the identity is here or not, and whether the protocol
+// is, with an identity of one's own for each question or always the same; and all
+// that is left of it is what is remembered of those identities.
 func TestPeersProbingStrangersLearnNothing(t *testing.T) {
 	x, y := victims(t, unhurried...)
 	here := idOf(t, y)
@@ -81,9 +116,8 @@ func TestPeersProbingStrangersLearnNothing(t *testing.T) {
 	populate(t, y, 200)
 	blocked := newAttacker(t, tcpLoopback)
 	blocked.befriend(y, "blocked")
-	if err := y.Client.Verb(t.Context(), api.VerbContactBlock, api.NameArgs{Name: "blocked"}, nil); err != nil {
-		t.Fatal(err)
-	}
+	block(t, y, "blocked")
+	blocked.leave(y)
 	for name, a := range map[string]*attacker{"stranger": newAttacker(t, tcpLoopback), "blocked": blocked} {
 		for _, fresh := range []bool{false, true} {
 			if fresh && name == "blocked" {
@@ -91,7 +125,19 @@ func TestPeersProbingStrangersLearnNothing(t *testing.T) {
 			}
 			t.Run(fmt.Sprintf("%s, new identities %v", name, fresh), func(t *testing.T) {
 				a.t = t
-				probe(t, a, y, questions(here, p2ptest.Key(t).ID()), fresh)
+				list := questions(here, p2ptest.Key(t).ID())
+				rounds, remembers := testutil.Rounds(120, 800), 0
+				if fresh {
+					remembers = rounds * len(list) * rememberedOf
+				}
+				unharmedBut(t, x, y, int64(remembers), func(look func()) {
+					probe(t, a, y, list, rounds, fresh)
+					look()
+					a.leave(y)
+				})
+				for _, p := range alike(list) {
+					compare(t, p[0], p[1])
+				}
 			})
 		}
 	}
@@ -110,59 +156,72 @@ func populate(t *testing.T, d *process.Daemon, n int) {
 	}
 }
 
-// probe asks all questions in turn, in an order that changes, and compares what
-// comes and when with what comes for the same of nobody.
-func probe(t *testing.T, a *attacker, d *process.Daemon, list []question, fresh bool) {
-	refusal, err := proto.MarshalOptions{Deterministic: true}.Marshal(wire.ReplyError(api.Refusal()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := a.stream(a.connect(d))
+// probe asks all questions in turn, in an order that changes, and notes how long each
+// answer takes, which must be the constant refusal.
+func probe(t *testing.T, a *attacker, d *process.Daemon, list []*question, rounds int, fresh bool) {
+	t.Helper()
+	id := a.connect(d)
+	s, since := a.stream(id), time.Now()
 	defer func() { s.close() }()
-	since := time.Now()
 	frames := make([]*wire.Frame, len(list))
 	for i, q := range list {
 		frames[i] = q.frame(a)
 	}
-	times := make([][]time.Duration, len(list))
-	for round := range testutil.Rounds(150, 4000) {
+	for round := range rounds {
 		if time.Since(since) > 5*time.Second { // strangers that are of no use are sent away
 			a.leave(d)
-			s, since = a.stream(a.connect(d)), time.Now()
+			id = a.connect(d)
+			s, since = a.stream(id), time.Now()
 		}
 		for _, i := range rand.Perm(len(list)) {
 			if fresh { // its signature is the attacker's time, not the victim's
-				a.id = p2ptest.Key(t)
+				a.become(p2ptest.Key(t))
 				frames[i] = list[i].frame(a)
 			}
+			on := s
 			begin := time.Now()
-			reply, data := s.ask(frames[i], []byte(list[i].payload))
-			if round >= 20 { // the first warm up
-				times[i] = append(times[i], time.Since(begin))
+			if list[i].stream {
+				on = a.stream(id)
 			}
-			got, err := proto.MarshalOptions{Deterministic: true}.Marshal(reply)
-			if err != nil || string(got) != string(refusal) || data != nil {
+			reply, data := on.ask(frames[i], []byte(list[i].payload))
+			if round >= 20 { // the first warm up
+				list[i].times = append(list[i].times, time.Since(begin))
+			}
+			if on != s {
+				on.close()
+			}
+			if !isRefusal(t, reply) || data != nil {
 				t.Fatalf("%s: answered %v %s", list[i].name, reply, data)
 			}
 		}
 	}
-	for i := 1; i < len(list); i += 2 {
-		compare(t, list[i].name, times[i-1], times[i])
+}
+
+// isRefusal tells whether a reply is the constant refusal, byte for byte.
+func isRefusal(t *testing.T, reply *wire.Reply) bool {
+	t.Helper()
+	marshal := func(r *wire.Reply) string {
+		b, err := proto.MarshalOptions{Deterministic: true}.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
 	}
+	return marshal(reply) == marshal(wire.ReplyError(api.Refusal()))
 }
 
 // compare fails if two lists of times tell the cases apart: in the short form
 // only if they are of another class.
-func compare(t *testing.T, what string, nobody, here []time.Duration) {
+func compare(t *testing.T, a, b *question) {
 	t.Helper()
-	p := func(list []time.Duration, q float64) float64 { return float64(percentile(list, q)) / 1e3 }
-	t.Logf("%-18s of nobody: p25 %6.1f, p50 %6.1f, p75 %6.1f µs; of one who is here: p25 %6.1f, p50 %6.1f, p75 %6.1f µs", what,
-		p(nobody, .25), p(nobody, .5), p(nobody, .75), p(here, .25), p(here, .5), p(here, .75))
+	p := func(q *question, at float64) float64 { return float64(percentile(q.times, at)) / 1e3 }
+	t.Logf("%-24s p25 %6.1f, p50 %6.1f, p75 %6.1f µs; %-18s p25 %6.1f, p50 %6.1f, p75 %6.1f µs",
+		a.name, p(a, .25), p(a, .5), p(a, .75), b.name, p(b, .25), p(b, .5), p(b, .75))
 	most := 3.0
 	if testutil.Torture() {
 		most = 1.1
 	}
-	if r := p(here, .5) / p(nobody, .5); r > most || r < 1/most {
-		t.Errorf("%s takes %.2f times as long where the identity is here", what, r)
+	if r := p(b, .5) / p(a, .5); r > most || r < 1/most {
+		t.Errorf("%s takes %.2f times as long as %s", b.name, r, a.name)
 	}
 }

@@ -41,10 +41,8 @@ type attacker struct {
 // that only dials from there.
 func newAttacker(t testing.TB, listen string) *attacker {
 	t.Helper()
-	a := &attacker{t: t, node: p2ptest.Key(t), id: p2ptest.Key(t)}
-	// One, as a node has it: each is remembered, up to thousands, so that new ones
-	// look like a leak.
-	a.own = sync.OnceValue(func() []byte { return a.delegation(a.node.ID()) })
+	a := &attacker{t: t, node: p2ptest.Key(t)}
+	a.become(p2ptest.Key(t))
 	var done func() error
 	var err error
 	if ip := net.ParseIP(listen); ip != nil {
@@ -57,6 +55,14 @@ func newAttacker(t testing.TB, listen string) *attacker {
 	}
 	t.Cleanup(func() { _ = done() })
 	return a
+}
+
+// become gives the attacker another identity.
+func (a *attacker) become(id identity.Key) {
+	a.id = id
+	// One, as a node has it: each is remembered, up to thousands, so that new ones
+	// look like a leak.
+	a.own = sync.OnceValue(func() []byte { return a.delegation(a.node.ID()) })
 }
 
 // infoOf is where a daemon's node is.
@@ -273,6 +279,13 @@ const goroutineRest = 640
 // and what is left may not be more each time. It calls look while it is at its worst.
 func unharmed(t *testing.T, x, y *process.Daemon, attack func(look func())) {
 	t.Helper()
+	unharmedBut(t, x, y, 0, attack)
+}
+
+// unharmedBut is unharmed where y remembers something on purpose, of at most so many
+// bytes.
+func unharmedBut(t *testing.T, x, y *process.Daemon, remembers int64, attack func(look func())) {
+	t.Helper()
 	// All that a daemon has only once it had much to do.
 	var crowd sync.WaitGroup
 	for range 200 {
@@ -288,7 +301,7 @@ func unharmed(t *testing.T, x, y *process.Daemon, attack func(look func())) {
 		most := before
 		// Looks are too few to see all goroutines that there were at a time; that
 		// nothing is left each time is the long form's to show.
-		most.HeapBytes += 2 * int64(peak.Goroutines-before.Goroutines) * goroutineRest
+		most.HeapBytes += 2*int64(peak.Goroutines-before.Goroutines)*goroutineRest + remembers
 		after := rest(t, y, most)
 		t.Logf("goroutines at work %d, under attack %d in all, then %d; files %d, %d, %d; heap %d, %d, %d KiB; rss %.0f, %.0f, %.0f KiB",
 			before.busy(), peak.Goroutines, after.busy(), before.OpenFiles, peak.OpenFiles, after.OpenFiles,
