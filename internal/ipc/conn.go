@@ -48,6 +48,7 @@ type conn struct {
 	finished   bool              // nothing new may be counted by wg
 	flights    map[string]flight // ids in use; made for the first
 	answers    int               // requests not answered yet
+	queued     sync.Cond         // answers became 0
 	longs      int               // listeners and subscriptions
 	opening    *opening          // the stream or accept under way
 	dismissing int               // daemon.disconnect requests in flight
@@ -78,6 +79,7 @@ const (
 
 func newConn(s *Server, uc *net.UnixConn) *conn {
 	c := &conn{s: s, uc: uc, done: make(chan struct{})}
+	c.queued.L = &c.mu
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.in.conn, c.in.arrived = uc, c.bytesArrived
 	c.in.bytes = c

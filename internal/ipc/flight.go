@@ -62,7 +62,9 @@ func (c *conn) forget(id string) {
 func (c *conn) answered() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.answers--
+	if c.answers--; c.answers == 0 {
+		c.queued.Broadcast()
+	}
 	c.settled()
 }
 

@@ -37,6 +37,10 @@ type opening struct {
 func (c *conn) open(r *api.Request) (*opening, error) {
 	c.mu.Lock()
 	busy := len(c.flights) > 0 || c.opening != nil
+	// An id is free before its answer is queued, which is no line of the stream's.
+	for !busy && c.answers > 0 {
+		c.queued.Wait()
+	}
 	c.mu.Unlock()
 	if busy {
 		return nil, api.Errorf(api.CodeBadRequest, "%q needs a connection with nothing else in flight", r.Type).

@@ -3,9 +3,11 @@ package ipc_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"github.com/fastn-stack/fastnd/internal/ipc"
 	"github.com/fastn-stack/fastnd/internal/ipc/ipctest"
 	"github.com/fastn-stack/fastnd/internal/router"
+	"github.com/fastn-stack/fastnd/internal/testutil"
 )
 
 // leaveUnread has c ask for more than its socket holds, and read none of it: all is
@@ -113,4 +116,58 @@ func TestStreamBehindAnswersReadInTime(t *testing.T) {
 	a.write("still here")
 	a.CloseWrite()
 	a.readAll("still here")
+}
+
+// gatedBytes holds the answer that takes bytes next until open is closed.
+type gatedBytes struct {
+	*ipctest.Backend
+	armed   atomic.Bool
+	entered chan struct{}
+	open    chan struct{}
+}
+
+func (g *gatedBytes) TakeBytes(c ipc.Caller, n int) error {
+	if g.armed.CompareAndSwap(true, false) {
+		close(g.entered)
+		<-g.open
+	}
+	return g.Backend.TakeBytes(c, n)
+}
+
+// A stream that is asked for while the last answer is being queued is opened behind
+// it: no line comes between the stream's bytes.
+func TestStreamBehindLateAnswer(t *testing.T) {
+	testutil.LeakCheck(t)
+	g := &gatedBytes{Backend: ipctest.NewBackend(), entered: make(chan struct{}), open: make(chan struct{})}
+	release := sync.OnceFunc(func() { close(g.open) })
+	path, _ := serveBackend(t, g, ipc.Options{})
+	defer release()
+	answer := json.RawMessage(`"` + strings.Repeat("x", 3<<10) + `"`) // is counted
+	g.Handle("Large", router.HandlerFunc(func(context.Context, *router.Request) (json.RawMessage, error) {
+		g.armed.Store(true)
+		return answer, nil
+	}))
+	accepted := make(chan struct{})
+	g.Handle("Test", router.HandlerFunc(func(_ context.Context, r *router.Request) (json.RawMessage, error) {
+		c, err := r.Accept()
+		close(accepted)
+		if err != nil {
+			return nil, err
+		}
+		_, err = io.WriteString(c, "stream")
+		return nil, errors.Join(err, c.CloseWrite())
+	}))
+	c := dial(t, path)
+	c.send(`{"id":"1","type":"call","target":"self","protocol":"Large"}`)
+	<-g.entered
+	c.send(`{"id":"2","type":"stream","target":"self","protocol":"Test"}`)
+	select {
+	case <-accepted:
+		t.Error("a stream was opened before the last answer")
+	case <-time.After(100 * time.Millisecond): // long enough to see it mostly
+	}
+	release()
+	c.want(c.answer(), "1", "ok")
+	c.want(c.answer(), "2", "streaming")
+	c.readAll("stream")
 }
