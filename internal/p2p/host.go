@@ -198,7 +198,7 @@ func (h *Host) addTransports() error {
 		if err != nil {
 			return err
 		}
-		if err := h.sw.AddTransport(quicDialer{t}); err != nil {
+		if err := h.sw.AddTransport(quicDialer{quicTransport{t}}); err != nil {
 			return err
 		}
 	}

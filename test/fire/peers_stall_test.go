@@ -63,6 +63,28 @@ func TestPeersStalledReadersSlowNobody(t *testing.T) {
 	})
 }
 
+// What stalled readers made a daemon hold is given back when they are gone, though the
+// connection of some of them stays.
+func TestPeersStalledReadersLeaveNothing(t *testing.T) {
+	over(t, func(t *testing.T, config []string, listen string) {
+		if listen == tcpLoopback && !testutil.Torture() {
+			t.Skip("in the long form")
+		}
+		x, y := victims(t, config...)
+		friend := newAttacker(t, listen)
+		friend.befriend(y, "friend")
+		to, second := idOf(t, y), secondIdentity(t, x, y)
+		each := testutil.Rounds(16, stalledEach)
+		unharmed(t, x, y, func(look func()) {
+			stop := stall(t, second, each)
+			fill(t, friend, friend.connect(y), to, each, 64<<10)
+			look()
+			stop()
+			friend.leave(y)
+		})
+	})
+}
+
 // secondIdentity gives a client of x's that speaks for another identity, which is
 // a contact of y's as well.
 func secondIdentity(t *testing.T, x, y *process.Daemon) *client.Client {

@@ -245,7 +245,7 @@ var eager = map[string]string{"GOGC": "10"}
 // more, and returns what it holds then.
 func rest(t testing.TB, d *process.Daemon, most footprint) footprint {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(40 * time.Second)
 	for {
 		now := measure(t, d)
 		if now.within(most) || time.Now().After(deadline) {
