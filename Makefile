@@ -39,13 +39,7 @@ demo: deps-demo build ## two daemons, a ticket, a call and a stream across
 FUZZTIME ?= 1m
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME each; what they find is kept in testdata/fuzz
-	@# The default is a minute for each input that is new, which one that waits uses up.
-	@git grep -l '^func Fuzz' -- '*_test.go' | while read -r file; do \
-		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\)(.*/\1/p' "$$file"); do \
-			echo "$$(dirname "$$file") $$target"; \
-			$(GO) test "./$$(dirname "$$file")" -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x $(FUZZFLAGS) || exit 1; \
-		done; \
-	done
+	@GO='$(GO)' test/fuzz.sh $(FUZZTIME) $(FUZZFLAGS)
 
 .PHONY: bench
 bench: deps-bench build ## fastn beside its baselines, in one run: a table, and build/bench.json; fails if a budget is not met
