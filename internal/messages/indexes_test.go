@@ -193,7 +193,7 @@ func forEachIndex(t *testing.T, x *indexed, do func(t *testing.T, index string, 
 	seed := uint64(testutil.Rounds(1, int(time.Now().UnixNano())))
 	random := rand.New(rand.NewPCG(1, seed))
 	for _, index := range slices.Sorted(maps.Keys(x.root)) {
-		for range testutil.Rounds(3, 30) {
+		for range testutil.Rounds(3, 10) {
 			synctest.Test(t, func(t *testing.T) { do(t, index, random) })
 		}
 		if t.Failed() {

@@ -147,12 +147,11 @@ func (b *Batch) serve(jobs []*job) {
 		err = conn.Raw(func(c any) error { return b.run(c, jobs) })
 		err = errors.Join(err, conn.Close())
 	}
-	if err != nil {
-		for _, j := range jobs {
-			if j.err == nil {
-				j.err = err
-			}
+	for _, j := range jobs {
+		if j.err == nil {
+			j.err = err
 		}
+		j.err = b.db.fault(j.err)
 	}
 }
 

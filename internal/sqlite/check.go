@@ -37,13 +37,16 @@ func (db *DB) Suspect() error {
 // damaged: then call Suspect and open it again. It goes table by table, so that
 // the log can be folded in between.
 func (db *DB) CheckAll(ctx context.Context) error {
+	if err := db.place.check(); err != nil {
+		return damagedFile(db.path, err)
+	}
 	tables, err := tableNames(ctx, db.readers)
 	if err != nil {
-		return classify(err)
+		return db.fault(classify(err))
 	}
 	for _, t := range tables {
 		if err := integrityCheck(ctx, db.readers, "("+quote(t)+")"); err != nil {
-			return fmt.Errorf("check table %s: %w", t, classify(err))
+			return db.fault(fmt.Errorf("check table %s: %w", t, classify(err)))
 		}
 	}
 	return nil
@@ -137,11 +140,11 @@ type Snapshot struct{ tx *sql.Tx }
 func (db *DB) Snapshot(ctx context.Context) (*Snapshot, error) {
 	tx, err := db.readers.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
-		return nil, fmt.Errorf("begin: %w", classify(err))
+		return nil, db.fault(fmt.Errorf("begin: %w", classify(err)))
 	}
 	// It is the first read that fixes what is seen.
 	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(new(int)); err != nil {
-		return nil, errors.Join(classify(err), tx.Rollback())
+		return nil, db.fault(errors.Join(classify(err), tx.Rollback()))
 	}
 	return &Snapshot{tx}, nil
 }

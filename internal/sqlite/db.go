@@ -301,12 +301,12 @@ func (db *DB) Update(ctx context.Context, fn func(tx *sql.Tx) error) error {
 	if err == nil {
 		db.mark.grown()
 	}
-	return damagedFile(db.path, err)
+	return db.fault(err)
 }
 
 // View runs fn on a snapshot that may only be read. Errors as with Update.
 func (db *DB) View(ctx context.Context, fn func(tx *sql.Tx) error) error {
-	return damagedFile(db.path, transact(ctx, db.readers, true, fn))
+	return db.fault(transact(ctx, db.readers, true, fn))
 }
 
 // Read runs one statement on a snapshot of its own and gives fn its rows, of which
@@ -315,14 +315,14 @@ func (db *DB) View(ctx context.Context, fn func(tx *sql.Tx) error) error {
 func (db *DB) Read(ctx context.Context, fn func(rows *sql.Rows) error, query string, args ...any) error {
 	stmt, err := db.prepared(ctx, query)
 	if err != nil {
-		return classify(err)
+		return db.fault(classify(err))
 	}
 	rows, err := stmt.QueryContext(ctx, args...)
 	if err != nil {
-		return classify(err)
+		return db.fault(classify(err))
 	}
 	defer func() { _ = rows.Close() }()
-	return classify(fn(rows))
+	return db.fault(classify(fn(rows)))
 }
 
 func (db *DB) prepared(ctx context.Context, query string) (*sql.Stmt, error) {

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"errors"
+	"fmt"
 	"syscall"
 
 	driver "modernc.org/sqlite"
@@ -32,4 +33,16 @@ func damagedFile(path string, err error) error {
 		return &FileError{path, err}
 	}
 	return err
+}
+
+// fault names the database's file in an error that means that its content is bad. What
+// SQLite refused is that, too, if the file was removed while it is open: a connection
+// that is made then finds no file, or another one.
+func (db *DB) fault(err error) error {
+	if _, ok := errors.AsType[*driver.Error](err); ok && !errors.Is(err, ErrDamaged) {
+		if removed := db.place.check(); errors.Is(removed, ErrDamaged) {
+			err = fmt.Errorf("%w: %v", removed, err) // %v: it is no fault of the disk
+		}
+	}
+	return damagedFile(db.path, err)
 }

@@ -25,6 +25,20 @@ func TestRemovedWhileOpen(t *testing.T) {
 		batch := db.NewBatch(BatchHooks{})
 		insert(t, db, 0, 1)
 		must(t, lose(path))
+		// The first read of all: its connections are made now.
+		for what, read := range map[string]func() error{
+			"view": func() error {
+				return db.View(t.Context(), func(tx *sql.Tx) error { return tx.QueryRow("SELECT count(*) FROM notes").Scan(new(int)) })
+			},
+			"read": func() error {
+				return db.Read(t.Context(), func(rows *sql.Rows) error { return rows.Err() }, "SELECT count(*) FROM notes")
+			},
+			"check": func() error { return db.CheckAll(t.Context()) },
+		} {
+			if err := read(); !errors.Is(err, ErrDamaged) || errors.Is(err, ErrDisk) {
+				t.Errorf("%s: %s: %v", name, what, err)
+			}
+		}
 		if err := batch.Do(t.Context(), putNote(2)); !errors.Is(err, ErrDamaged) {
 			t.Errorf("%s: a batch: %v", name, err)
 		}
