@@ -84,7 +84,9 @@ func (s *lanes) init(now func() time.Time, owner func(identity.ID) (uint32, bool
 	s.wake = make(chan struct{}, 1)
 }
 
-// load takes in what the disk knows and s does not.
+// load takes in what the disk knows and s does not. Each lane is tried within most, and
+// then as if for the first time: the pauses of an earlier run say nothing of how long a
+// peer that came up with this machine, or a moment after it, is away.
 func (s *lanes) load(list []Waiting, most time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -99,8 +101,7 @@ func (s *lanes) load(list []Waiting, most time.Duration) {
 			s.forget(l) // the disk may have more than was known
 			continue
 		}
-		// The clock may have been wrong when that was written.
-		l.tries, l.code, l.next = w.Tries, w.Code, s.now().Add(min(w.NextTry.Sub(s.now()), jitter(most)))
+		l.code, l.next = w.Code, s.now().Add(min(w.NextTry.Sub(s.now()), jitter(most)))
 		if l.code == api.CodePending {
 			l.next = s.now() // the word that it is taken now may have come just before the end
 		}

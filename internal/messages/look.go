@@ -43,7 +43,7 @@ func (c *Courier) lookOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.lanes.load(waiting, c.o.Timing.RetryFar)
+	c.lanes.load(waiting, c.o.Timing.RetryNear)
 	c.once.Do(func() { close(c.loaded) })
 	now := c.o.Now()
 	if !c.hiddenMail(waiting) || !c.checked.IsZero() && now.Sub(c.checked).Abs() < checkEach {

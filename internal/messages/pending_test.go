@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
@@ -96,4 +97,37 @@ func TestPendingIsTriedAfterARestart(t *testing.T) {
 	if l := s.waiting[0]; l.next.After(time.Now()) {
 		t.Errorf("it waits until %v", l.next)
 	}
+}
+
+// Both machines were off: the other one is up a little later, and our pauses of the
+// time before say nothing of that.
+func TestWaitingIsTriedSoonAfterARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := memory(t)
+		r := newRigAt(t, dir)
+		r.is(refusedAll(api.CodePeerUnreachable))
+		r.send(lane, "m1")
+		time.Sleep(2 * time.Hour)
+		recorded()
+		if m := r.state("m1"); m.Tries < 10 {
+			t.Fatalf("tried %d times", m.Tries)
+		}
+		r.stop()
+
+		const away = 30 * time.Second
+		again := newRigStopped(t, dir)
+		up := time.Now().Add(away)
+		again.is(func(m *router.Mail) ([]error, error) {
+			if time.Now().Before(up) {
+				return nil, api.Errorf(api.CodePeerUnreachable, "not now")
+			}
+			return taken(m)
+		})
+		again.run()
+		time.Sleep(2 * away)
+		again.wantStates("m1 delivered")
+		if n := len(again.since()); n > 8 {
+			t.Errorf("it was tried %d times in %v", n, 2*away)
+		}
+	})
 }
