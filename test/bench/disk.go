@@ -74,26 +74,30 @@ func (d *disk) syncs(long time.Duration) (float64, error) {
 	return float64(n) / time.Since(start).Seconds(), nil
 }
 
-// inserts is how many rows a second a bare database takes, 64 a commit.
-func (d *disk) inserts(long time.Duration) (float64, error) {
+// insert has a bare database take rows in one commit.
+func (d *disk) insert(rows int) error {
+	tx, err := d.db.Begin()
+	if err != nil {
+		return err
+	}
+	insert, err := tx.Prepare("INSERT INTO m (id, data) VALUES (?, ?)")
+	if err != nil {
+		return err
+	}
+	for range rows {
+		if _, err := insert.Exec("123e4567-e89b-42d3-a456-426614174000", []byte(text)); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}
+
+// inserts is how many rows a second a bare database takes, so many a commit.
+func (d *disk) inserts(rows int, long time.Duration) (float64, error) {
 	n := 0
 	start := time.Now()
-	for time.Since(start) < long {
-		tx, err := d.db.Begin()
-		if err != nil {
-			return 0, err
-		}
-		insert, err := tx.Prepare("INSERT INTO m (id, data) VALUES (?, ?)")
-		if err != nil {
-			return 0, err
-		}
-		for range 64 {
-			if _, err := insert.Exec("123e4567-e89b-42d3-a456-426614174000", []byte(text)); err != nil {
-				return 0, err
-			}
-			n++
-		}
-		if err := tx.Commit(); err != nil {
+	for ; time.Since(start) < long; n += rows {
+		if err := d.insert(rows); err != nil {
 			return 0, err
 		}
 	}
