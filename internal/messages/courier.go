@@ -15,7 +15,7 @@ import (
 // Timing of a Courier. The zero value of each is its default.
 type Timing struct {
 	RetryMin  time.Duration // before the second try; it doubles; 1 s
-	RetryNear time.Duration // longest pause for a peer seen lately; 10 s
+	RetryNear time.Duration // longest pause for a peer seen lately, and until the first try after a start; 10 s
 	RetryFar  time.Duration // longest pause for others; 10 min
 	Pending   time.Duration // pause where the receiver has to act first; 1 h
 	Deliver   time.Duration // for one batch and its answer; 1 min

@@ -2,6 +2,7 @@ package messages
 
 import (
 	"container/heap"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -84,9 +85,12 @@ func (s *lanes) init(now func() time.Time, owner func(identity.ID) (uint32, bool
 	s.wake = make(chan struct{}, 1)
 }
 
-// load takes in what the disk knows and s does not. Each lane is tried within most, and
-// then as if for the first time: the pauses of an earlier run say nothing of how long a
-// peer that came up with this machine, or a moment after it, is away.
+// soonTries is what a lane's tries count for at most after a start: the pauses of an
+// earlier run say nothing of how long a peer that came up with this machine, or a moment
+// after it, is away.
+const soonTries = 4
+
+// load takes in what the disk knows and s does not. Each lane is tried within most.
 func (s *lanes) load(list []Waiting, most time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -101,7 +105,8 @@ func (s *lanes) load(list []Waiting, most time.Duration) {
 			s.forget(l) // the disk may have more than was known
 			continue
 		}
-		l.code, l.next = w.Code, s.now().Add(min(w.NextTry.Sub(s.now()), jitter(most)))
+		// The clock may have been wrong when that was written, too.
+		l.tries, l.code, l.next = min(w.Tries, soonTries), w.Code, s.now().Add(min(w.NextTry.Sub(s.now()), rand.N(most)))
 		if l.code == api.CodePending {
 			l.next = s.now() // the word that it is taken now may have come just before the end
 		}
