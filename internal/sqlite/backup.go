@@ -16,9 +16,9 @@ func (db *DB) Backup(ctx context.Context, path string) error {
 		return fmt.Errorf("back up: %w", err)
 	}
 	// A connection of its own: those of View are not allowed to.
-	from := openPool(dsn(db.path, "rw"), db.place.here)
+	from := openPool(dsn(db.path, "rw"), db.place.ready)
 	_, err = from.ExecContext(ctx, "VACUUM INTO ?", path)
-	err = errors.Join(classify(err), from.Close())
+	err = db.fault(errors.Join(classify(err), from.Close()))
 	if err == nil {
 		err = ahead(ctx, path)
 	}

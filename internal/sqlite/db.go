@@ -168,10 +168,10 @@ func open(at *place, o Options) *DB {
 		readers = 4
 	}
 	db := &DB{path: at.path, place: at}
-	db.writer = openPool(dsn(at.path, "rw", "journal_mode(WAL)", synchronous, logPages), at.here)
+	db.writer = openPool(dsn(at.path, "rw", "journal_mode(WAL)", synchronous, logPages), at.ready)
 	db.writer.SetMaxOpenConns(1)
 	for _, pool := range []**sql.DB{&db.readers, &db.lookers} {
-		*pool = openPool(dsn(at.path, "rw", synchronous, "query_only(1)"), at.here)
+		*pool = openPool(dsn(at.path, "rw", synchronous, "query_only(1)"), at.ready)
 		(*pool).SetMaxOpenConns(readers)
 		(*pool).SetMaxIdleConns(1)
 	}

@@ -36,8 +36,7 @@ func damagedFile(path string, err error) error {
 }
 
 // fault names the database's file in an error that means that its content is bad. What
-// SQLite refused is that, too, if the file was removed while it is open: a connection
-// that is made then finds no file, or another one.
+// SQLite refused is that, too, if the file was removed while it is open.
 func (db *DB) fault(err error) error {
 	if _, ok := errors.AsType[*driver.Error](err); ok && !errors.Is(err, ErrDamaged) {
 		if removed := db.place.check(); errors.Is(removed, ErrDamaged) {

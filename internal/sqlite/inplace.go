@@ -35,9 +35,23 @@ func (p *place) here() error {
 	if err := syscall.Stat(filepath.Dir(p.path), &dir); err == nil && same(dir, p.dir) {
 		return nil
 	} else if err != nil && !errors.Is(err, syscall.ENOENT) {
-		return fmt.Errorf("look at the folder of %s: %w", p.path, err)
+		return classify(fmt.Errorf("look at the folder of %s: %w", p.path, err))
 	}
 	return fmt.Errorf("%w: %w: that of %s", ErrDisk, ErrElsewhere, p.path)
+}
+
+// ready is for before each connection: SQLite takes whatever is there for the database,
+// and removes the log of an empty file. It makes a new log where no connection is left.
+func (p *place) ready() error {
+	if p.file.Ino == 0 { // it is being opened
+		return p.here()
+	}
+	var file syscall.Stat_t
+	err := syscall.Stat(p.path, &file)
+	if gone(err, file, p.file) {
+		return p.removed(p.path)
+	}
+	return nil // or SQLite tells
 }
 
 // InPlace gives an error that wraps ErrElsewhere if the folder of the database is
@@ -68,12 +82,15 @@ func (p *place) check() error {
 	if !fileGone && !logGone {
 		return nil // or the commit tells
 	}
+	if fileGone {
+		return p.removed(p.path)
+	}
+	return p.removed("the log of " + p.path)
+}
+
+func (p *place) removed(what string) error {
 	if err := p.here(); err != nil {
 		return err
-	}
-	what := p.path
-	if !fileGone {
-		what = "the log of " + what
 	}
 	return fmt.Errorf("%w: %s was removed while it was in use", ErrDamaged, what)
 }

@@ -33,7 +33,8 @@ func TestRemovedWhileOpen(t *testing.T) {
 			"read": func() error {
 				return db.Read(t.Context(), func(rows *sql.Rows) error { return rows.Err() }, "SELECT count(*) FROM notes")
 			},
-			"check": func() error { return db.CheckAll(t.Context()) },
+			"check":  func() error { return db.CheckAll(t.Context()) },
+			"backup": func() error { return db.Backup(t.Context(), path+".backup") },
 		} {
 			if err := read(); !errors.Is(err, ErrDamaged) || errors.Is(err, ErrDisk) {
 				t.Errorf("%s: %s: %v", name, what, err)
@@ -47,8 +48,12 @@ func TestRemovedWhileOpen(t *testing.T) {
 			t.Errorf("%s: an update: %v", name, err)
 		}
 		must(t, db.Close())
-		if r := openAt(t, path, notes).Recovery(); r == nil || name == "removed" && !r.Lost() {
+		again := openAt(t, path, notes)
+		if r := again.Recovery(); r == nil || name == "removed" && !r.Lost() {
 			t.Errorf("%s: told %+v", name, r)
+		}
+		if n := count(t, again); name == "replaced" && n != 1 { // it was in the log
+			t.Errorf("%s: %d rows, want 1", name, n)
 		}
 	}
 }
