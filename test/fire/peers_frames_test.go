@@ -202,8 +202,15 @@ func TestPeersOpen10000Streams(t *testing.T) {
 					if o.held > c.held {
 						t.Errorf("%d streams of a %s stayed, want at most %d", o.held, who, c.held)
 					}
-					if c.code != "" && o.peak > c.held {
-						t.Errorf("%d streams of a %s were there at once, want at most %d", o.peak, who, c.held)
+					atOnce := c.held
+					if c.code == "" {
+						atOnce *= 2 // with those that are about to be refused, or have ended just now
+					}
+					if o.peak > atOnce {
+						t.Errorf("%d streams of a %s were there at once, want at most %d", o.peak, who, atOnce)
+					}
+					if c.code == "" && o.held == 0 {
+						t.Error("the friend is not connected at the end")
 					}
 					for range 20 {
 						echo(t, x)
@@ -237,7 +244,7 @@ func (o *opener) open(t *testing.T, most, stay int, code api.Code) {
 		t.Fatalf("a stream is answered %v, want %q", reply, code)
 	}
 	s.close()
-	whole := bytesOf(t, f, nil)
+	whole, began := bytesOf(t, f, nil), time.Now()
 	for i := range most {
 		s, err := o.tryStream(t.Context(), id)
 		if err != nil {
@@ -259,8 +266,11 @@ func (o *opener) open(t *testing.T, most, stay int, code api.Code) {
 			o.peak = max(o.peak, streamsOf(t, o.y, o.node.ID()))
 		}
 	}
-	// How long the others take to go is the machine's; those that say nothing have 10 s.
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	// How long the others take to go is the machine's; those that are not whole have 10 s.
+	if took := time.Since(began); took > 5*time.Second {
+		t.Logf("it took %v: this tells little of those that are not whole", took)
+	}
+	for end := began.Add(9 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		o.held = streamsOf(t, o.y, o.node.ID())
 		o.peak = max(o.peak, o.held)
 		if o.held <= stay || time.Now().After(end) {
