@@ -62,18 +62,6 @@ func (d *disk) sync() error {
 	return unix.Fdatasync(int(d.f.Fd()))
 }
 
-// syncs is how often a second that can be done.
-func (d *disk) syncs(long time.Duration) (float64, error) {
-	n := 0
-	start := time.Now()
-	for ; time.Since(start) < long; n++ {
-		if err := d.sync(); err != nil {
-			return 0, err
-		}
-	}
-	return float64(n) / time.Since(start).Seconds(), nil
-}
-
 // insert has a bare database take rows in one commit.
 func (d *disk) insert(rows int) error {
 	tx, err := d.db.Begin()
@@ -94,12 +82,6 @@ func (d *disk) insert(rows int) error {
 
 // inserts is how many rows a second a bare database takes, so many a commit.
 func (d *disk) inserts(rows int, long time.Duration) (float64, error) {
-	n := 0
-	start := time.Now()
-	for ; time.Since(start) < long; n += rows {
-		if err := d.insert(rows); err != nil {
-			return 0, err
-		}
-	}
-	return float64(n) / time.Since(start).Seconds(), nil
+	n, err := often(long, func() error { return d.insert(rows) })
+	return n * float64(rows), err
 }

@@ -62,6 +62,30 @@ func relayServer(socket, server, name string) error {
 	return errors.Join(err, l.Close(), done())
 }
 
+// echoServer is a process that sends back what comes over the Unix socket. It serves
+// until its standard input ends.
+func echoServer(socket string) error {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket})
+	if err != nil {
+		return err
+	}
+	fmt.Println(socket)
+	go func() {
+		for {
+			c, err := l.AcceptUnix()
+			if err != nil {
+				return // the process ends
+			}
+			go func() {
+				copyEnd(c, c)
+				_ = c.Close()
+			}()
+		}
+	}()
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return errors.Join(err, l.Close())
+}
+
 // carry copies both ways until both have ended.
 func carry(c *net.UnixConn, s network.Stream) {
 	var back sync.WaitGroup
@@ -117,7 +141,8 @@ func servePrograms(dir string) (stop func() error, err error) {
 // onlyCarry names the baseline of relayed.
 const onlyCarry = "two processes that only carry bytes"
 
-// relay is a connection through a relay to a protocol of a raw server.
+// relay is a connection to another process of this program, such as one through which
+// a protocol of a raw server is reached.
 type relay struct {
 	*net.UnixConn
 	stop func() error
@@ -126,12 +151,20 @@ type relay struct {
 func (r *relay) Close() error { return errors.Join(r.UnixConn.Close(), r.stop()) }
 
 func relayed(ctx context.Context, raw *rawPair, protocol string) (*relay, error) {
+	return through(ctx, "relay", raw.address, protocol)
+}
+
+// echoed is a connection to a process that sends back what comes.
+func echoed(ctx context.Context) (*relay, error) { return through(ctx, "echo") }
+
+// through is a connection to such a server of this program.
+func through(ctx context.Context, kind string, args ...string) (*relay, error) {
 	dir, err := os.MkdirTemp("", "fastn-bench")
 	if err != nil {
 		return nil, err
 	}
 	socket := filepath.Join(dir, "socket")
-	_, end, err := startSelf(ctx, "relay", socket, raw.address, protocol)
+	_, end, err := startSelf(ctx, append([]string{kind, socket}, args...)...)
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}

@@ -43,6 +43,8 @@ func server(args []string) func() error {
 		return func() error { return rawServer(args[1], args[2]) }
 	case len(args) == 4 && args[0] == "relay":
 		return func() error { return relayServer(args[1], args[2], args[3]) }
+	case len(args) == 2 && args[0] == "echo":
+		return func() error { return echoServer(args[1]) }
 	}
 	return nil
 }
@@ -101,6 +103,18 @@ func micros(n int, f func() error) ([]float64, error) {
 		out = append(out, float64(time.Since(start).Nanoseconds())/1e3)
 	}
 	return out, nil
+}
+
+// often is how often a second f can be done.
+func often(long time.Duration, f func() error) (float64, error) {
+	n := 0
+	start := time.Now()
+	for ; time.Since(start) < long; n++ {
+		if err := f(); err != nil {
+			return 0, err
+		}
+	}
+	return float64(n) / time.Since(start).Seconds(), nil
 }
 
 // interleaved takes rounds of each of fs in turn, so that a change of the

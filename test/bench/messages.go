@@ -21,6 +21,9 @@ var text = json.RawMessage(`{"text":"hello, this is a message of an ordinary len
 var wideQueues = append([]string{}, append(wideBudgets, "per_uid_queued_messages = 10000000", `per_uid_queued_bytes = "100GiB"`,
 	"per_peer_unread_messages = 10000000", `per_peer_unread_bytes = "100GiB"`)...)
 
+// aLine is about as long as a request to send.
+var aLine = make([]byte, 256)
+
 // sendNothing asks for what is refused as late as can be before anything is stored:
 // what all but the storing costs.
 func sendNothing(ctx context.Context, c *client.Client, target string) error {
@@ -70,15 +73,21 @@ func sendRates(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	none := func(ctx context.Context, c *client.Client) error { return sendNothing(ctx, c, "peer") }
-	var ones, syncs, many, bareOnes, inserts, oneNothing, manyNothing []float64
+	bare, err := echoed(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, bare.Close()) }()
+	var ones, syncs, many, bareTrips, bareOnes, inserts, oneNothing, manyNothing []float64
 	for range 7 {
 		for _, m := range []struct {
 			to   *[]float64
 			rate func() (float64, error)
 		}{
-			{&syncs, func() (float64, error) { return disk.syncs(long / 2) }},
+			{&syncs, func() (float64, error) { return often(long/2, disk.sync) }},
 			{&ones, func() (float64, error) { return sendRate(ctx, x.Socket, 1, long, one) }},
 			{&oneNothing, func() (float64, error) { return sendRate(ctx, x.Socket, 1, long/2, none) }},
+			{&bareTrips, func() (float64, error) { return often(long/2, func() error { return exchange(bare, aLine) }) }},
 			{&bareOnes, func() (float64, error) { return disk.inserts(1, long/2) }},
 			{&inserts, func() (float64, error) { return disk.inserts(64, long/2) }},
 			{&many, func() (float64, error) { return sendRate(ctx, x.Socket, 64, long, one) }},
@@ -94,7 +103,7 @@ func sendRates(ctx context.Context, b *bench) (err error) {
 	syncRate, insertRate := median(syncs), median(inserts)
 	b.add(atLeast("durable sends a second, 1 client", median(ones), "/s", syncRate, "the disk's fdatasync", 0.5),
 		beside("the same, if to store one took a sync and no time else", oneAfterTheOther(median(oneNothing), syncRate), "/s", syncRate, "the disk's fdatasync"),
-		beside("the same, if to store one were a bare insert", oneAfterTheOther(median(oneNothing), median(bareOnes)), "/s", syncRate, "the disk's fdatasync"),
+		beside("the same, if it were a bare line to a process and back, and a bare insert", oneAfterTheOther(median(bareTrips), median(bareOnes)), "/s", syncRate, "the disk's fdatasync"),
 		atLeast("durable sends a second, 64 clients", median(many), "/s", insertRate, "bare inserts in batches of 64", 0.2),
 		beside("the same, if to store them took no time at all", median(manyNothing), "/s", insertRate, "bare inserts in batches of 64"))
 	return nil
@@ -164,19 +173,25 @@ func delivered(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	nothing := func() error { return sendNothing(ctx, x.Client, "peer") }
+	bare, err := echoed(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, bare.Close()) }()
 	insert := func() error { return disk.insert(1) }
+	line := func() error { return exchange(bare, aLine) }
 	call := func() error {
 		_, err := x.Client.Call(ctx, client.Request{Target: "peer", Protocol: api.ProtocolEcho, Data: hello})
 		return err
 	}
-	m, err := interleaved(15, times(200, message), times(200, disk.sync), times(200, trip), times(200, nothing), times(200, call), times(200, insert))
+	m, err := interleaved(15, times(200, message), times(200, disk.sync), times(200, trip), times(200, nothing), times(200, call), times(200, insert), times(200, line))
 	if err != nil {
 		return err
 	}
 	least := 2*m[1] + m[2]
 	b.add(atMost("send until delivered, p50", m[0], "µs", least, "two syncs and a raw round trip", 1.5),
 		beside("the same, if it took a call, a request to wait, two syncs and no time else", 2*m[1]+m[3]+m[4], "µs", least, "two syncs and a raw round trip"),
-		beside("the same, if it took a call, a request to wait and two bare inserts", 2*m[5]+m[3]+m[4], "µs", least, "two syncs and a raw round trip"))
+		beside("the same, if it were two bare lines to a process and back, two bare inserts and a raw round trip", 2*m[5]+2*m[6]+m[2], "µs", least, "two syncs and a raw round trip"))
 	return nil
 }
 
