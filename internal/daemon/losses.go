@@ -220,6 +220,9 @@ func (n *node) lossProblems() []api.Problem {
 		if strings.Contains(text, "was lost") { // nothing was
 			fix = "look at the disk's health, and acknowledge it: "
 		}
+		if strings.Contains(text, removedStore) {
+			fix = "acknowledge it: "
+		}
 		if strings.Contains(text, "another was made") {
 			fix = "put the key back, " + api.ShellQuote(filepath.Join(n.d.place.dir, "keystore", "node.key")) +
 				", and restart the daemon, or go on with the new one and acknowledge it: "
@@ -335,9 +338,19 @@ func tableNames() map[string]string {
 		"invites": "tickets", "hints": "addresses given for contacts"}
 }
 
+// removedStore is told where somebody removed the store's file below the daemon.
+const removedStore = "the file of the store was removed while in use and made anew, nothing was lost"
+
 // repaired is told of damage that a running store mended from memory.
 func (n *node) repaired(r *sqlite.Recovery) {
-	n.lost("the store was damaged while in use and made anew, nothing was lost"+asideText+r.MovedTo, r.Cause, nil)
+	text := "the store was damaged while in use and made anew, nothing was lost"
+	if r.Missing {
+		text = removedStore
+	}
+	if r.MovedTo != "" {
+		text += asideText + r.MovedTo
+	}
+	n.lost(text, r.Cause, nil)
 }
 
 // missingKeys are identities that the store knows and the keystore does not. Of a

@@ -294,17 +294,38 @@ func TestLossesOfARefusedReload(t *testing.T) {
 	}
 }
 
-// That the file was removed in use is told as the loss that it is.
+// That the file was removed in use is told as the loss that it is, also if all that is
+// beside it went with it.
 func TestMessagesRemovedInUse(t *testing.T) {
-	testutil.LeakCheck(t)
-	d := start(t, opts{})
-	if err := os.Remove(filepath.Join(d.home, messages.File)); err != nil {
-		t.Fatal(err)
+	for _, files := range []string{messages.File, messages.File + "*"} {
+		t.Run(files, func(t *testing.T) {
+			testutil.LeakCheck(t)
+			d := start(t, opts{})
+			remove(t, d.home, files)
+			if err := d.node.Load().mail.store.Heal(t.Context()); err != nil { // a write
+				t.Fatal(err)
+			}
+			if p := d.status().Problems; len(p) != 1 || !strings.Contains(p[0].Text, "removed while in use") || !strings.Contains(p[0].Fix, "restore a backup") {
+				t.Errorf("%+v", p)
+			}
+		})
 	}
-	if err := d.node.Load().mail.store.Heal(t.Context()); err != nil { // a write
-		t.Fatal(err)
-	}
-	if p := d.status().Problems; len(p) != 1 || !strings.Contains(p[0].Text, "removed while in use") || !strings.Contains(p[0].Fix, "restore a backup") {
-		t.Errorf("%+v", p)
+}
+
+// The store is made anew from memory, and that is told.
+func TestStoreRemovedInUse(t *testing.T) {
+	for _, files := range []string{store.File, store.File + "*"} {
+		t.Run(files, func(t *testing.T) {
+			testutil.LeakCheck(t)
+			d := start(t, opts{})
+			remove(t, d.home, files)
+			if err := d.node.Load().store.SetMeta(t.Context(), "a", "b"); err != nil {
+				t.Fatal(err)
+			}
+			p := d.status().Problems
+			if len(p) != 1 || !strings.HasPrefix(p[0].Text, removedStore) || strings.HasSuffix(p[0].Text, " ") || !strings.HasPrefix(p[0].Fix, "acknowledge it: ") {
+				t.Errorf("%+v", p)
+			}
+		})
 	}
 }

@@ -99,7 +99,7 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finish the repair of %s: %w", path, classify(err))
 	}
-	if err := noteMissing(path); err != nil {
+	if err := noteMissing(path, o.Before != nil); err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, classify(err))
 	}
 	if err := shortLog(path); err != nil {

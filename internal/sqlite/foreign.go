@@ -85,8 +85,9 @@ func emptied(path string) bool {
 }
 
 // noteMissing looks for a database of ours of which the file is gone: nothing is
-// damaged then. A log that is left is for the repair.
-func noteMissing(path string) error {
+// damaged then. A log that is left is for the repair. wasOpen tells that the file was
+// there, also if all that is beside it is gone with it.
+func noteMissing(path string, wasOpen bool) error {
 	earlier, err := untold(path)
 	if err != nil {
 		return err
@@ -97,7 +98,7 @@ func noteMissing(path string) error {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return nil // told by who opens it
 	}
-	if _, err := keptLayout(path); err != nil {
+	if _, err := keptLayout(path); err != nil && !wasOpen {
 		return nil // it was never there, or nobody knows any more
 	}
 	if err := (Recovery{Missing: true}).add(earlier).keep(path, recoverySuffix); err != nil {
@@ -106,5 +107,8 @@ func noteMissing(path string) error {
 	if log, err := os.Stat(path + "-wal"); err == nil && log.Size() > 0 {
 		return nil
 	}
-	return errors.Join(os.Remove(path+schemaSuffix), syncDir(path))
+	if err := os.Remove(path + schemaSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return syncDir(path)
 }
