@@ -55,9 +55,9 @@ func (k *disk) probe(dir string, fresh time.Duration) error {
 }
 
 // isDisk tells whether err means that the disk refused, be it full, read-only or
-// failing, or damaged what is on it.
+// failing, or damaged what is on it, or that another thing is in a file's place.
 func isDisk(err error) bool {
-	for _, e := range []error{sqlite.ErrDisk, sqlite.ErrDamaged, unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO} {
+	for _, e := range []error{sqlite.ErrDisk, sqlite.ErrDamaged, sqlite.ErrUnsafeFile, unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -115,6 +115,10 @@ func (d *Daemon) diagnose(err error) (id systemd.MessageID, why, fix string) {
 	}
 	if probe := d.disk.probe(d.place.dir, probeFresh); probe != nil {
 		err = probe
+	}
+	if errors.Is(err, sqlite.ErrUnsafeFile) {
+		return systemd.MsgStoreDamaged, strings.Join(strings.Fields(err.Error()), " "),
+			"put the file back that was in its place, and fastnd goes on by itself; to go on without it, move away what is there"
 	}
 	if f, ok := errors.AsType[*sqlite.FileError](err); ok && !errors.Is(err, sqlite.ErrDisk) {
 		return systemd.MsgStoreDamaged, fmt.Sprintf("%s is damaged and was not repaired: %s", f.Path, strings.Join(strings.Fields(err.Error()), " ")),

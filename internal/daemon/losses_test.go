@@ -1,11 +1,13 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/fastn-stack/fastnd/internal/messages"
@@ -328,4 +330,28 @@ func TestStoreRemovedInUse(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What is in a file's place is told, and left alone; once the file is back all goes on.
+func TestPipeInAFilesPlace(t *testing.T) {
+	testutil.LeakCheck(t)
+	d := start(t, opts{})
+	path := filepath.Join(d.home, messages.File)
+	heal := func() error { return d.node.Load().mail.store.Heal(t.Context()) } // a write
+	if err := errors.Join(heal(), os.Rename(path, path+".aside"), syscall.Mkfifo(path, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := heal(); err == nil {
+		t.Error("a pipe takes messages")
+	}
+	told := func(p api.Problem) bool {
+		return strings.Contains(p.Text, path+": not a plain file of our own") && strings.HasPrefix(p.Fix, "put the file back")
+	}
+	if p := d.status().Problems; !slices.ContainsFunc(p, told) {
+		t.Errorf("%+v", p)
+	}
+	if err := os.Rename(path+".aside", path); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all is well", func() bool { return len(d.status().Problems) == 0 })
 }

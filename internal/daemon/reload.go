@@ -135,7 +135,7 @@ func (d *Daemon) whyLocked(err error) (systemd.MessageID, api.Problem) {
 		p.Fix = "install the newer version of fastn again, or restore a backup of " + api.ShellQuote(d.place.dir) + ", then: " + d.reloadCommand()
 		return systemd.MsgStoreDamaged, p
 	}
-	if isDisk(err) {
+	if isDisk(err) && !errors.Is(err, sqlite.ErrUnsafeFile) {
 		id, why, fix := d.diagnose(err)
 		return id, api.Problem{Text: why + ", and fastnd cannot start its node", Fix: fix}
 	}

@@ -354,6 +354,10 @@ func (s *Store) failure(err error) error {
 		e = api.Errorf(api.CodeStorage, "the disk refused: the message store at %s cannot be written, nothing was stored", s.path)
 		e = e.WithHint("look at that disk, then try again; the daemon needs no restart")
 	}
+	if errors.Is(err, sqlite.ErrUnsafeFile) {
+		e = api.Errorf(api.CodeStorage, "the message store at %s cannot be used: nothing was stored", s.path)
+		e = e.WithHint("as administrator: \"fastn status\" tells what is in its place")
+	}
 	if sqlite.IsFull(err) {
 		e = api.Errorf(api.CodeStorage, "the disk is full: the message store at %s cannot be written, nothing was stored", s.path)
 		e = e.WithHint("free some space on that disk, then try again; the daemon needs no restart")
