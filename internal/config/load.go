@@ -8,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/BurntSushi/toml"
 
@@ -31,19 +30,11 @@ func Load(path string) (Config, error) { return LoadOver(Default(), path) }
 
 // LoadOver is [Load] with other values for the keys the file leaves out.
 func LoadOver(base Config, path string) (Config, error) {
-	// Not blocking, lest a FIFO keeps the daemon from starting, and from ending.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, err := os.Open(path)
 	if err != nil {
 		return Config{}, fmt.Errorf("cannot read the configuration: %w", err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return Config{}, fmt.Errorf("cannot read the configuration: %w", err)
-	}
-	if !info.Mode().IsRegular() {
-		return Config{}, &Error{Problems: []Problem{{File: path, Message: "not a plain file: put one in its place, or take it away"}}}
-	}
 	return ParseOver(base, f, path)
 }
 
