@@ -16,6 +16,7 @@ type disk struct {
 	dir string
 	f   *os.File
 	db  *sql.DB
+	one *sql.Stmt // inserts a row
 
 	written int // pages of f
 }
@@ -32,6 +33,9 @@ func newDisk() (*disk, error) {
 	if err == nil {
 		d.db.SetMaxOpenConns(1)
 		_, err = d.db.Exec("CREATE TABLE m (seq INTEGER PRIMARY KEY, id TEXT, data BLOB)")
+	}
+	if err == nil {
+		d.one, err = d.db.Prepare("INSERT INTO m (id, data) VALUES (?, ?)")
 	}
 	if err != nil {
 		return nil, errors.Join(err, d.Close())
@@ -68,13 +72,10 @@ func (d *disk) insert(rows int) error {
 	if err != nil {
 		return err
 	}
-	insert, err := tx.Prepare("INSERT INTO m (id, data) VALUES (?, ?)")
-	if err != nil {
-		return err
-	}
+	insert := tx.Stmt(d.one)
 	for range rows {
 		if _, err := insert.Exec("123e4567-e89b-42d3-a456-426614174000", []byte(text)); err != nil {
-			return err
+			return errors.Join(err, tx.Rollback())
 		}
 	}
 	return tx.Commit()

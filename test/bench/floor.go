@@ -70,20 +70,23 @@ func echoServer(socket string) error {
 		return err
 	}
 	fmt.Println(socket)
-	go func() {
-		for {
-			c, err := l.AcceptUnix()
-			if err != nil {
-				return // the process ends
-			}
-			go func() {
-				copyEnd(c, c)
-				_ = c.Close()
-			}()
-		}
-	}()
+	go acceptEach(l, func(c *net.UnixConn) { copyEnd(c, c) })
 	_, err = io.Copy(io.Discard, os.Stdin)
 	return errors.Join(err, l.Close())
+}
+
+// acceptEach serves each connection beside the others until l is closed.
+func acceptEach(l *net.UnixListener, serve func(*net.UnixConn)) {
+	for {
+		c, err := l.AcceptUnix()
+		if err != nil {
+			return // it is closed
+		}
+		go func() {
+			serve(c)
+			_ = c.Close()
+		}()
+	}
 }
 
 // carry copies both ways until both have ended.
@@ -120,20 +123,11 @@ func servePrograms(dir string) (stop func() error, err error) {
 			return nil, errors.Join(err, stop())
 		}
 		all = append(all, l)
-		go func() {
-			for {
-				c, err := l.AcceptUnix()
-				if err != nil {
-					return // it is closed
-				}
-				go func() {
-					if err := serve(c); err != nil {
-						fmt.Fprintln(os.Stderr, "bench:", name, err)
-					}
-					_ = c.Close()
-				}()
+		go acceptEach(l, func(c *net.UnixConn) {
+			if err := serve(c); err != nil {
+				fmt.Fprintln(os.Stderr, "bench:", name, err)
 			}
-		}()
+		})
 	}
 	return stop, nil
 }
