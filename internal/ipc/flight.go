@@ -119,13 +119,14 @@ func (c *conn) start(r *api.Request, work func(ctx context.Context) (json.RawMes
 	})
 }
 
-// aside does the work of a request on another goroutine, counted by wg.
-func (c *conn) aside(work func()) {
+// aside has the request that was read last done, counted by wg, once the reader is
+// through with its line. It runs on the reading goroutine.
+func (c *conn) aside(do func()) {
 	c.wg.Add(1)
-	c.s.crew.Go(func() {
+	c.todo = func() {
 		defer c.wg.Done()
-		work()
-	})
+		do()
+	}
 }
 
 // finishFlight answers r, frees its id and its place in the budget.
