@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -291,4 +292,18 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("accepted %q as %+v", text, c)
 		}
 	})
+}
+
+// A pipe has no end that anybody would wait for; a device has none at all.
+func TestLoadTakesOnlyPlainFiles(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "fastn.toml")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{pipe, "/dev/zero", t.TempDir()} {
+		_, err := Load(path)
+		if e, ok := errors.AsType[*Error](err); !ok || !strings.Contains(e.Error(), path) || !strings.Contains(e.Error(), "not a plain file") {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
 }

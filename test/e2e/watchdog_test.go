@@ -1,8 +1,11 @@
 package e2e
 
 import (
+	"os"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/fastn-stack/fastnd/service/api"
 	"github.com/fastn-stack/fastnd/test/e2e/nspawn"
@@ -74,16 +77,16 @@ func frozen(t *testing.T, m *nspawn.Machine) {
 	watched(t, m, func() { m.Must("kill", "-STOP", mainPID(m)) })
 }
 
-// A configuration that is a pipe nobody writes to holds up the reload, and with it
-// the main loop, while clients are still served.
+// A configuration that somebody has a lease of holds up the reload, and with it the
+// main loop, while clients are still served.
 func hungMainLoop(t *testing.T, m *nspawn.Machine) {
 	m.Must("cp", "--preserve=all", configFile, "/root/fastn.toml")
 	from := watched(t, m, func() {
-		m.Must("sh", "-c", "rm "+configFile+" && mkfifo "+configFile+" && chown fastn-daemon "+configFile)
+		lease(t, m.Path(configFile))
 		m.Must("kill", "-HUP", mainPID(m))
-		// Its reader has it open; the next daemon finds the file.
 		m.Eventually(soon, "the daemon to reload", func() bool { return statusReloading(m) })
 		m.MustAs("bob", "fastn", "call", "self", "Echo", `{"message":"x"}`)
+		// The next daemon finds another file.
 		m.Must("mv", "/root/fastn.toml", configFile)
 	})
 	const probeFailed = "2292c6dc0a3d42aea585efcb58065a69" // packaging/systemd/fastn.catalog
@@ -94,4 +97,18 @@ func hungMainLoop(t *testing.T, m *nspawn.Machine) {
 
 func statusReloading(m *nspawn.Machine) bool {
 	return m.Must("systemctl", "show", "--property=ActiveState", "--value", "fastnd") == "reloading"
+}
+
+// lease has all who open the file wait until the test ends, or for as long as the kernel
+// lets them (/proc/sys/fs/lease-break-time, 45 s).
+func lease(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+		t.Fatalf("take a lease of %s: %v", path, err)
+	}
 }
