@@ -157,3 +157,19 @@ func TestOpenHomeIsRefused(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A home has one daemon, also where somebody took its lock for rubbish.
+func TestHomeHasOneDaemon(t *testing.T) {
+	testutil.LeakCheck(t)
+	d := start(t, opts{})
+	for range 2 {
+		_, err := New(t.Context(), Options{Home: d.home, Stderr: io.Discard})
+		if api.CodeOf(err) != api.CodeConflict || !strings.Contains(err.Error(), "another fastnd runs") {
+			t.Fatalf("a second one: %v", err)
+		}
+		_ = os.Remove(filepath.Join(d.home, homeLock)) // gone the second time
+	}
+	d.own() // it goes on
+	d.stop()
+	d.again(t, opts{}).own()
+}

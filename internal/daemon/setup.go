@@ -90,7 +90,8 @@ type place struct {
 	dir      string
 	socket   string
 	listener net.Listener
-	lock     *os.File    // per-user only
+	lock     *os.File    // per-user only, as is the next
+	folder   *os.File    // locked too: who removes the file does not remove the lock
 	made     os.FileInfo // the socket that this daemon made, per-user only
 }
 
@@ -138,8 +139,7 @@ func openHome(ctx context.Context, home string) (_ *place, err error) {
 	if err := private(home); err != nil {
 		return nil, err
 	}
-	p.lock, err = os.OpenFile(filepath.Join(home, homeLock), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
+	if p.folder, err = os.Open(home); err != nil {
 		return nil, fmt.Errorf("home: %w", err)
 	}
 	defer func() {
@@ -147,9 +147,19 @@ func openHome(ctx context.Context, home string) (_ *place, err error) {
 			err = errors.Join(err, p.Close())
 		}
 	}()
-	if err := unix.Flock(int(p.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, api.Errorf(api.CodeConflict, "another fastnd runs in %s", home).
-			WithHint(`"fastn --home %s daemon status" tells of it`, api.ShellQuote(home))
+	p.lock, err = os.OpenFile(filepath.Join(home, homeLock), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("home: %w", err)
+	}
+	for _, f := range []*os.File{p.lock, p.folder} {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case errors.Is(err, unix.EWOULDBLOCK):
+			return nil, api.Errorf(api.CodeConflict, "another fastnd runs in %s", home).
+				WithHint(`"fastn --home %s daemon status" tells of it`, api.ShellQuote(home))
+		case err != nil && f == p.lock: // not every file system locks folders
+			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+		}
 	}
 	if err := os.Remove(p.socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("clear the old socket: %w", err)
@@ -202,8 +212,10 @@ func (p *place) Close() error {
 			errs = append(errs, err)
 		}
 	}
-	if p.lock != nil {
-		errs = append(errs, p.lock.Close())
+	for _, f := range []*os.File{p.lock, p.folder} {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
 	}
 	return errors.Join(errs...)
 }
