@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -97,6 +98,26 @@ func TestPortIsKept(t *testing.T) {
 		t.Errorf("the port was %d, now it is %d", port, got)
 	}
 	wantEcho(t, alice.c, "bob")
+}
+
+// The port is none that the kernel gives to whoever asks for any, which would be taken at
+// some later start.
+func TestPortIsNobodyElses(t *testing.T) {
+	testutil.LeakCheck(t)
+	var low, high int
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err == nil {
+		_, err = fmt.Sscan(string(text), &low, &high)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if high > 65000 {
+		t.Skipf("the kernel gives all ports, up to %d", high)
+	}
+	if port := start(t, opts{}).port(); port >= low && port <= high {
+		t.Errorf("the port is %d, the kernel gives %d to %d", port, low, high)
+	}
 }
 
 // When another program has the port, contacts learn the new one.

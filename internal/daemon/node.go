@@ -232,17 +232,7 @@ func (n *node) listen(ctx context.Context, key identity.Key) error {
 	if o.StaticPeers, err = staticPeers(cfg); err != nil {
 		return err
 	}
-	kept := n.keptPort()
-	if o.Port == 0 {
-		o.Port = kept
-	}
-	host, err := p2p.New(o, (*frames)(n))
-	if err != nil && cfg.P2P.Port == 0 && kept != 0 {
-		// The kept port is gone: take another, contacts are told by Identify.
-		o.Port = 0
-		n.d.log.Warn("the port kept from earlier is taken, another is used", "port", kept, "error", err)
-		host, err = p2p.New(o, (*frames)(n))
-	}
+	host, err := n.newHost(o)
 	if err != nil {
 		return &startError{systemd.MsgPortUnavailable, err}
 	}

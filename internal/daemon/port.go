@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fastn-stack/fastnd/internal/p2p"
 )
 
 const (
@@ -79,4 +82,48 @@ func (n *node) writePort(port string) error {
 		return err
 	}
 	return os.Rename(path+".new", path)
+}
+
+// newHost listens on the port of o, or if that is 0 on the one kept from earlier, or on
+// another that is free. Contacts are told of that by Identify.
+func (n *node) newHost(o p2p.Options) (*p2p.Host, error) {
+	if o.Port != 0 {
+		return p2p.New(o, (*frames)(n))
+	}
+	if kept := n.keptPort(); kept != 0 {
+		o.Port = kept
+		host, err := p2p.New(o, (*frames)(n))
+		if err == nil {
+			return host, nil
+		}
+		n.d.log.Warn("the port kept from earlier is taken, another is used", "port", kept, "error", err)
+	}
+	for range lastingTries {
+		if o.Port = lastingPort(); o.Port == 0 {
+			break
+		}
+		if host, err := p2p.New(o, (*frames)(n)); !errors.Is(err, unix.EADDRINUSE) {
+			return host, err
+		}
+	}
+	o.Port = 0
+	return p2p.New(o, (*frames)(n))
+}
+
+// lastingTries is how often a port is chosen by lastingPort before the kernel chooses.
+const lastingTries = 8
+
+// lastingPort gives a port that the kernel gives to nobody who asks for any: it is more
+// likely to be free at the next start too. 0 if there are few of them.
+func lastingPort() int {
+	const last, few = 65535, 256
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err != nil {
+		return 0
+	}
+	var low, high int
+	if n, _ := fmt.Sscan(string(text), &low, &high); n != 2 || high < 1024 || last-high < few {
+		return 0
+	}
+	return high + 1 + rand.IntN(last-high)
 }
