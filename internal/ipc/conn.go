@@ -21,8 +21,8 @@ var past = time.Unix(1, 0)
 // already arrived, so that they are answered and not dropped.
 const sweepTime = 5 * time.Millisecond
 
-// conn is one connection. One goroutine at a time reads; each request that takes
-// time, or is not alone, has a goroutine of its own, counted by wg.
+// conn is one connection. Its own goroutine reads; each request that may take
+// time has a goroutine of its own, counted by wg.
 //
 //	lines ──stream, accept──▶ opening ──streaming──▶ raw ──▶ closed
 //	  ▲─────── refused ──────────┘
@@ -35,16 +35,10 @@ type conn struct {
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
 	wg       sync.WaitGroup
-	done     chan struct{}   // closed when all has ended
+	done     chan struct{}   // closed when run returns
 	held     int             // bytes that the request being read counts; the reader's
 	lastSend <-chan struct{} // closed when the send that was read last has its place; the reader's
 	refused  int             // bytes of lines that were refused, and not yet paid for; the reader's
-	todo     func()          // the request that was read last, if it is to be done yet; the reader's
-	crowd    int             // requests that are not waited for, see crowdFor; the reader's
-	nth      uint64          // requests that the reader did itself; the reader's
-	at       duty
-	watched  watched // guarded by the overseer
-	release  func()  // of the connection's place in the budget
 
 	mu         sync.Mutex
 	admitted   bool
@@ -79,7 +73,6 @@ type ending uint8
 
 const (
 	gone     ending = iota // the client went away, or the connection is raw and over
-	passed                 // another goroutine reads on
 	complete               // everything was answered
 	broken                 // the client must be told before the connection ends
 )
@@ -94,42 +87,27 @@ func newConn(s *Server, uc *net.UnixConn) *conn {
 	return c
 }
 
-// run serves the connection; it may return before that has ended.
 func (c *conn) run() {
+	defer close(c.done)
 	caller, release, err := c.s.backend.Admit(c.uc)
 	if err != nil {
-		c.release = func() {}
 		c.refuse(caller, api.AsError(err))
-		c.end()
+		c.finish()
 		return
 	}
-	c.release = release
+	defer release()
+	defer c.finish()
 	c.mu.Lock()
 	c.caller, c.admitted = caller, true
 	c.mu.Unlock()
 	c.pay(caller.UID, connCost)
-	c.read()
-}
-
-// read reads until the connection ends, or another goroutine does.
-func (c *conn) read() {
 	switch c.readLines() {
-	case passed:
-		return
 	case complete:
 		// Its error is that of a client that is gone.
 		_ = c.out.idle()
 	case broken:
 		c.linger()
 	}
-	c.end()
-}
-
-func (c *conn) end() {
-	c.finish()
-	c.release()
-	close(c.done)
-	c.s.ended(c)
 }
 
 // finish ends everything that the connection began, and waits for it.
@@ -243,9 +221,6 @@ func (c *conn) readLines() ending {
 		case err == nil:
 			c.request(line, files)
 			c.pause()
-			if !c.work() {
-				return passed
-			}
 		case errors.Is(err, errLineTooLong):
 			c.fail("", true, api.Errorf(api.CodeTooLarge, "a line is longer than %d bytes; the connection ends", api.MaxLine))
 			c.refused += api.MaxLine

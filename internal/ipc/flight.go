@@ -119,14 +119,13 @@ func (c *conn) start(r *api.Request, work func(ctx context.Context) (json.RawMes
 	})
 }
 
-// aside has the request that was read last done, counted by wg, once the reader is
-// through with its line. It runs on the reading goroutine.
-func (c *conn) aside(do func()) {
+// aside does the work of a request on another goroutine, counted by wg.
+func (c *conn) aside(work func()) {
 	c.wg.Add(1)
-	c.todo = func() {
+	c.s.crew.Go(func() {
 		defer c.wg.Done()
-		do()
-	}
+		work()
+	})
 }
 
 // finishFlight answers r, frees its id and its place in the budget.

@@ -27,7 +27,6 @@ type Server struct {
 	incoming  incomingTable
 	pace      *pace
 	crew      crew.Crew // does the requests
-	overseer  overseer
 	lingering lingering
 	// stopping ends when draining begins, as it is told; see onlyWaits.
 	stopping context.Context
@@ -129,15 +128,13 @@ func (s *Server) start(nc net.Conn) {
 	}
 	s.conns[c] = struct{}{}
 	s.wg.Add(1)
-	go c.run()
-}
-
-// ended is called once for each connection, when all of it has ended.
-func (s *Server) ended(c *conn) {
-	defer s.wg.Done()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.conns, c)
+	go func() {
+		defer s.wg.Done()
+		c.run()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.conns, c)
+	}()
 }
 
 // Disconnect cuts all connections of uid and tells how many there were. What
@@ -207,7 +204,6 @@ func (s *Server) Close() {
 		c.cutFor(errStopping())
 	}
 	s.wg.Wait()
-	s.overseer.end()
 	s.crew.Close()
 	s.streams.close()
 }
