@@ -90,8 +90,7 @@ type place struct {
 	dir      string
 	socket   string
 	listener net.Listener
-	lock     *os.File    // per-user only, as is the next
-	folder   *os.File    // locked too: who removes the file does not remove the lock
+	lock     *os.File    // per-user only
 	made     os.FileInfo // the socket that this daemon made, per-user only
 }
 
@@ -139,7 +138,8 @@ func openHome(ctx context.Context, home string) (_ *place, err error) {
 	if err := private(home); err != nil {
 		return nil, err
 	}
-	if p.folder, err = os.Open(home); err != nil {
+	p.lock, err = os.OpenFile(filepath.Join(home, homeLock), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
 		return nil, fmt.Errorf("home: %w", err)
 	}
 	defer func() {
@@ -147,19 +147,13 @@ func openHome(ctx context.Context, home string) (_ *place, err error) {
 			err = errors.Join(err, p.Close())
 		}
 	}()
-	p.lock, err = os.OpenFile(filepath.Join(home, homeLock), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("home: %w", err)
+	err = unix.Flock(int(p.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) || err == nil && listens(ctx, p.socket) { // somebody may have removed its lock
+		return nil, api.Errorf(api.CodeConflict, "another fastnd runs in %s", home).
+			WithHint(`"fastn --home %s daemon status" tells of it`, api.ShellQuote(home))
 	}
-	for _, f := range []*os.File{p.lock, p.folder} {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		switch {
-		case errors.Is(err, unix.EWOULDBLOCK):
-			return nil, api.Errorf(api.CodeConflict, "another fastnd runs in %s", home).
-				WithHint(`"fastn --home %s daemon status" tells of it`, api.ShellQuote(home))
-		case err != nil && f == p.lock: // not every file system locks folders
-			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
-		}
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", p.lock.Name(), err)
 	}
 	if err := os.Remove(p.socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("clear the old socket: %w", err)
@@ -179,6 +173,16 @@ func openHome(ctx context.Context, home string) (_ *place, err error) {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
 	return p, nil
+}
+
+// listens tells whether a program has the socket open, busy or not.
+func listens(ctx context.Context, socket string) bool {
+	c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", socket)
+	if err != nil {
+		return errors.Is(err, unix.EAGAIN) // its backlog is full
+	}
+	_ = c.Close()
+	return true
 }
 
 // private refuses a home in which somebody else could put files of theirs in the
@@ -212,10 +216,8 @@ func (p *place) Close() error {
 			errs = append(errs, err)
 		}
 	}
-	for _, f := range []*os.File{p.lock, p.folder} {
-		if f != nil {
-			errs = append(errs, f.Close())
-		}
+	if p.lock != nil {
+		errs = append(errs, p.lock.Close())
 	}
 	return errors.Join(errs...)
 }
