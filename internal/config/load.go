@@ -30,10 +30,11 @@ func Load(path string) (Config, error) { return LoadOver(Default(), path) }
 
 // LoadOver is [Load] with other values for the keys the file leaves out.
 func LoadOver(base Config, path string) (Config, error) {
-	// Before it is opened: who opens a named pipe waits for who writes to it.
+	// Before it is opened: who opens a named pipe waits for who writes to it. Only whoever
+	// may write the configuration could put one there in between.
 	info, err := os.Stat(path)
 	if err == nil && !info.Mode().IsRegular() {
-		return Config{}, &Error{Problems: []Problem{{File: path, Message: "not a plain file: put one in its place, or take it away"}}}
+		return Config{}, &Error{Problems: []Problem{{File: path, Message: "not a plain file: put one in its place, or name another one with --config"}}}
 	}
 	if err != nil {
 		return Config{}, fmt.Errorf("cannot read the configuration: %w", err)
