@@ -75,6 +75,45 @@ func echoServer(socket string) error {
 	return errors.Join(err, l.Close())
 }
 
+// syncServer is echoServer, for one connection, that syncs a page to the disk before it sends a line back.
+func syncServer(socket string) error {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket})
+	if err != nil {
+		return err
+	}
+	fmt.Println(socket)
+	c, err := l.AcceptUnix()
+	if err == nil {
+		err = syncLines(c)
+	}
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	_, endErr := io.Copy(io.Discard, os.Stdin)
+	return errors.Join(err, endErr, l.Close())
+}
+
+func syncLines(c *net.UnixConn) error {
+	defer c.Close()
+	disk, err := newDisk()
+	if err != nil {
+		return err
+	}
+	defer disk.Close()
+	line := make([]byte, len(aLine))
+	for {
+		if _, err := io.ReadFull(c, line); err != nil {
+			return err
+		}
+		if err := disk.sync(); err != nil {
+			return err
+		}
+		if _, err := c.Write(line); err != nil {
+			return err
+		}
+	}
+}
+
 // acceptEach serves each connection beside the others until l is closed.
 func acceptEach(l *net.UnixListener, serve func(*net.UnixConn)) {
 	for {
@@ -150,6 +189,9 @@ func relayed(ctx context.Context, raw *rawPair, protocol string) (*relay, error)
 
 // echoed is a connection to a process that sends back what comes.
 func echoed(ctx context.Context) (*relay, error) { return through(ctx, "echo") }
+
+// synced is echoed, with a sync of the disk in between.
+func synced(ctx context.Context) (*relay, error) { return through(ctx, "sync") }
 
 // through is a connection to such a server of this program.
 func through(ctx context.Context, kind string, args ...string) (*relay, error) {

@@ -45,6 +45,8 @@ func server(args []string) func() error {
 		return func() error { return relayServer(args[1], args[2], args[3]) }
 	case len(args) == 2 && args[0] == "echo":
 		return func() error { return echoServer(args[1]) }
+	case len(args) == 2 && args[0] == "sync":
+		return func() error { return syncServer(args[1]) }
 	}
 	return nil
 }

@@ -78,7 +78,12 @@ func sendRates(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, bare.Close()) }()
-	var ones, syncs, many, bareTrips, bareOnes, inserts, oneNothing, manyNothing []float64
+	bareSync, err := synced(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, bareSync.Close()) }()
+	var ones, syncs, many, bareTrips, bareSyncs, bareOnes, inserts, oneNothing, manyNothing []float64
 	for range 7 {
 		for _, m := range []struct {
 			to   *[]float64
@@ -88,6 +93,7 @@ func sendRates(ctx context.Context, b *bench) (err error) {
 			{&ones, func() (float64, error) { return sendRate(ctx, x.Socket, 1, long, one) }},
 			{&oneNothing, func() (float64, error) { return sendRate(ctx, x.Socket, 1, long/2, none) }},
 			{&bareTrips, func() (float64, error) { return often(long/2, func() error { return exchange(bare, aLine) }) }},
+			{&bareSyncs, func() (float64, error) { return often(long/2, func() error { return exchange(bareSync, aLine) }) }},
 			{&bareOnes, func() (float64, error) { return disk.inserts(1, long/2) }},
 			{&inserts, func() (float64, error) { return disk.inserts(64, long/2) }},
 			{&many, func() (float64, error) { return sendRate(ctx, x.Socket, 64, long, one) }},
@@ -104,6 +110,7 @@ func sendRates(ctx context.Context, b *bench) (err error) {
 	b.add(atLeast("durable sends a second, 1 client", median(ones), "/s", syncRate, "the disk's fdatasync", 0.5),
 		beside("the same, if to store one took a sync and no time else", oneAfterTheOther(median(oneNothing), syncRate), "/s", syncRate, "the disk's fdatasync"),
 		beside("the same, if it were a bare line to a process and back, and a bare insert", oneAfterTheOther(median(bareTrips), median(bareOnes)), "/s", syncRate, "the disk's fdatasync"),
+		beside("the same, of a bare line to a process that syncs a page and sends it back", median(bareSyncs), "/s", syncRate, "the disk's fdatasync"),
 		atLeast("durable sends a second, 64 clients", median(many), "/s", insertRate, "bare inserts in batches of 64", 0.2),
 		beside("the same, if to store them took no time at all", median(manyNothing), "/s", insertRate, "bare inserts in batches of 64"))
 	return nil
