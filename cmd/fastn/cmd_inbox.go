@@ -227,10 +227,19 @@ func (c *inboxReadCmd) run(a *app) error {
 	if err != nil {
 		return err
 	}
+	var refused error
 	for _, m := range unread {
-		if err := a.inboxVerb(api.VerbInboxRead, m.MessageID, m.From, true); err != nil {
+		err := a.inboxVerb(api.VerbInboxRead, m.MessageID, m.From, true)
+		if _, ok := errors.AsType[*unmarked](err); ok {
+			refused = err
+			continue
+		}
+		if err != nil {
 			return err
 		}
+	}
+	if refused != nil {
+		return refused
 	}
 	if len(unread) == 0 {
 		a.note("no new messages")
@@ -255,6 +264,11 @@ func (c *inboxRemoveCmd) run(a *app) error {
 	return a.eachOf(c.IDs, func(id string) error { return a.inboxVerb(api.VerbInboxRemove, id, c.From, false) })
 }
 
+// unmarked is why a message that was shown counts as unread still.
+type unmarked struct{ error }
+
+func (e *unmarked) Unwrap() error { return e.error }
+
 func (a *app) inboxVerb(verb, word, from string, show bool) error {
 	id, err := wholeID(a, "inbox", word, func(each func(string) bool) error {
 		return a.inboxPages(false, func(m api.InboxMessage) bool { return each(m.MessageID) })
@@ -265,6 +279,12 @@ func (a *app) inboxVerb(verb, word, from string, show bool) error {
 	raw, err := a.verb(verb, api.InboxArgs{MessageID: id, From: from})
 	if e, ok := errors.AsType[*api.Error](err); ok && e.Code == api.CodeConflict { // it is the verb's only one
 		return answered{e.WithHint("%s", strings.Replace(e.Hint, `"fastn inbox show `, `"fastn `+strings.Replace(verb, ".", " ", 1)+" ", 1))}
+	}
+	if verb == api.VerbInboxRead && api.CodeOf(err) == api.CodeStorage { // it cannot be marked, and can be read
+		if shown := a.inboxVerb(api.VerbInboxShow, id, from, true); shown != nil {
+			return shown
+		}
+		return &unmarked{err}
 	}
 	if err != nil {
 		return err

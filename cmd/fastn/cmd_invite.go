@@ -26,7 +26,7 @@ Example:
 func (c *inviteCmd) run(a *app) error {
 	expires := time.Duration(c.Expires)
 	if expires < time.Second || expires > 30*24*time.Hour {
-		return usage("--expires %v is out of range: 1s to 30d", expires).
+		return usage("--expires %v is out of range: 1s to 30d", c.Expires).
 			WithHint(`try "fastn invite --expires 24h"`)
 	}
 	raw, err := a.verb(api.VerbContactInvite, api.InviteArgs{For: c.For, Expires: int64(expires / time.Second)})

@@ -40,7 +40,7 @@ Example:
 
 func (c *sendCmd) run(a *app) error {
 	if expire := time.Duration(c.Expire); expire < time.Second || expire > api.MaxMessageLife {
-		return usage("--expire %v is out of range: 1s to 30d", expire).WithHint("give it as 1h, 24h or 7d")
+		return usage("--expire %v is out of range: 1s to 30d", c.Expire).WithHint("give it as 1h, 24h or 7d")
 	}
 	if c.ID != "" && !api.ValidUUID(c.ID) {
 		return usage("--id %q is no UUID", c.ID).WithHint("leave --id out and one is made")

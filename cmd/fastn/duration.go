@@ -25,6 +25,20 @@ func (p *period) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// String gives it as it may be typed, with days.
+func (p period) String() string {
+	const day = 24 * time.Hour
+	d := time.Duration(p)
+	days, rest := d/day, d%day
+	switch {
+	case days == 0:
+		return d.String()
+	case rest == 0:
+		return strconv.Itoa(int(days)) + "d"
+	}
+	return strconv.Itoa(int(days)) + "d" + rest.String()
+}
+
 func parsePeriod(s string) (time.Duration, error) {
 	days, rest, found := strings.Cut(s, "d")
 	if !found {

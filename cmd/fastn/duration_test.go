@@ -17,3 +17,13 @@ func TestPeriod(t *testing.T) {
 		}
 	}
 }
+
+// What is refused is shown as it was typed, or as it might be.
+func TestPeriodIsShownInDays(t *testing.T) {
+	for _, text := range []string{"31d", "1d12h0m0s", "1s", "36m0s", "0s"} {
+		var p period
+		if err := p.UnmarshalText([]byte(text)); err != nil || p.String() != text {
+			t.Errorf("%q is shown as %q, %v", text, p, err)
+		}
+	}
+}

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fastn-stack/fastnd/internal/messages"
 	"github.com/fastn-stack/fastnd/internal/sqlite"
 	"github.com/fastn-stack/fastnd/internal/systemd"
 	"github.com/fastn-stack/fastnd/service/api"
@@ -86,7 +87,11 @@ func (d *Daemon) asAdmin(fix string) string {
 
 // diskRefused tells of it once.
 func (d *Daemon) diskRefused(id systemd.MessageID, why, fix string, err error) {
-	p := &api.Problem{Text: why + "; what is stored is served, changes are refused", Fix: fix}
+	effect := "what is stored is served, changes are refused"
+	if f, ok := errors.AsType[*sqlite.FileError](err); ok && filepath.Base(f.Path) == messages.File && id == systemd.MsgStoreDamaged {
+		effect = "the messages in it are not served, changes are refused"
+	}
+	p := &api.Problem{Text: why + "; " + effect, Fix: fix}
 	if d.disk.trouble.Swap(p) == nil {
 		d.log.Error("the disk refused a change", id.Attr(), "problem", why, "fix", fix, "error", err)
 		d.tellStatus()

@@ -67,7 +67,7 @@ func (s *Store) complete(m *Message) error {
 	m.Expires = micro(m.Expires)
 	switch {
 	case m.Expires.Sub(m.Created) > MaxLife:
-		return api.Errorf(api.CodeBadRequest, "a message lives at most %d days, not %v", MaxLife/(24*time.Hour), m.Expires.Sub(m.Created))
+		return api.Errorf(api.CodeBadRequest, "a message lives at most %d days (%v), not %v", MaxLife/(24*time.Hour), MaxLife, m.Expires.Sub(m.Created))
 	case !m.Expires.After(now):
 		return api.Errorf(api.CodeBadRequest, "the message would expire before it is sent")
 	}
