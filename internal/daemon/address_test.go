@@ -104,18 +104,28 @@ func TestPortIsKept(t *testing.T) {
 // some later start.
 func TestPortIsNobodyElses(t *testing.T) {
 	testutil.LeakCheck(t)
-	var low, high int
-	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
-	if err == nil {
-		_, err = fmt.Sscan(string(text), &low, &high)
+	for range 1000 {
+		if p := portAbove("32768\t60999\n"); p <= 60999 || p > 65535 {
+			t.Fatalf("above 60999 is %d", p)
+		}
 	}
+	for _, all := range []string{"1024\t65535\n", "1024\t65400\n", "0\t0\n", "1 2 3", "x", ""} {
+		if p := portAbove(all); p != 0 {
+			t.Errorf("above %q is %d", all, p)
+		}
+	}
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if high > 65000 {
-		t.Skipf("the kernel gives all ports, up to %d", high)
+	if portAbove(string(text)) == 0 {
+		t.Skipf("the kernel gives all ports: %s", text)
 	}
-	if port := start(t, opts{}).port(); port >= low && port <= high {
+	var low, high int
+	if _, err := fmt.Sscan(string(text), &low, &high); err != nil {
+		t.Fatal(err)
+	}
+	if port := start(t, opts{}).port(); port <= high {
 		t.Errorf("the port is %d, the kernel gives %d to %d", port, low, high)
 	}
 }

@@ -116,13 +116,18 @@ const lastingTries = 8
 // lastingPort gives a port that the kernel gives to nobody who asks for any: it is more
 // likely to be free at the next start too. 0 if there are few of them.
 func lastingPort() int {
-	const last, few = 65535, 256
 	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
 	if err != nil {
 		return 0
 	}
+	return portAbove(string(text))
+}
+
+// portAbove gives one above a range of ports, "32768 60999".
+func portAbove(ports string) int {
+	const last, few = 65535, 256
 	var low, high int
-	if n, _ := fmt.Sscan(string(text), &low, &high); n != 2 || high < 1024 || last-high < few {
+	if n, _ := fmt.Sscan(ports, &low, &high); n != 2 || high < 1024 || last-high < few {
 		return 0
 	}
 	return high + 1 + rand.IntN(last-high)
