@@ -296,39 +296,30 @@ func TestLossesOfARefusedReload(t *testing.T) {
 	}
 }
 
-// That the file was removed in use is told as the loss that it is, also if all that is
-// beside it went with it.
-func TestMessagesRemovedInUse(t *testing.T) {
-	for _, files := range []string{messages.File, messages.File + "*"} {
-		t.Run(files, func(t *testing.T) {
-			testutil.LeakCheck(t)
-			d := start(t, opts{})
-			remove(t, d.home, files)
-			if err := d.node.Load().mail.store.Heal(t.Context()); err != nil { // a write
-				t.Fatal(err)
-			}
-			if p := d.status().Problems; len(p) != 1 || !strings.Contains(p[0].Text, "removed while in use") || !strings.Contains(p[0].Fix, "restore a backup") {
-				t.Errorf("%+v", p)
-			}
-		})
-	}
-}
-
-// The store is made anew from memory, and that is told.
-func TestStoreRemovedInUse(t *testing.T) {
-	for _, files := range []string{store.File, store.File + "*"} {
-		t.Run(files, func(t *testing.T) {
-			testutil.LeakCheck(t)
-			d := start(t, opts{})
-			remove(t, d.home, files)
-			if err := d.node.Load().store.SetMeta(t.Context(), "a", "b"); err != nil {
-				t.Fatal(err)
-			}
-			p := d.status().Problems
-			if len(p) != 1 || !strings.HasPrefix(p[0].Text, removedStore) || strings.HasSuffix(p[0].Text, " ") || !strings.HasPrefix(p[0].Fix, "acknowledge it: ") {
-				t.Errorf("%+v", p)
-			}
-		})
+// That a file was removed in use is told, also if all that is beside it went with it: of
+// messages as the loss that it is, of the store that it was made anew from memory.
+func TestFilesRemovedInUse(t *testing.T) {
+	for file, c := range map[string]struct {
+		write     func(d *testDaemon) error
+		text, fix string
+	}{
+		messages.File: {func(d *testDaemon) error { return d.node.Load().mail.store.Heal(t.Context()) }, "removed while in use", "restore a backup"},
+		store.File:    {func(d *testDaemon) error { return d.node.Load().store.SetMeta(t.Context(), "a", "b") }, removedStore, "acknowledge it: "},
+	} {
+		for _, files := range []string{file, file + "*"} {
+			t.Run(files, func(t *testing.T) {
+				testutil.LeakCheck(t)
+				d := start(t, opts{})
+				remove(t, d.home, files)
+				if err := c.write(d); err != nil {
+					t.Fatal(err)
+				}
+				p := d.status().Problems
+				if len(p) != 1 || !strings.Contains(p[0].Text, c.text) || strings.HasSuffix(p[0].Text, " ") || !strings.Contains(p[0].Fix, c.fix) {
+					t.Errorf("%+v", p)
+				}
+			})
+		}
 	}
 }
 
@@ -345,7 +336,7 @@ func TestPipeInAFilesPlace(t *testing.T) {
 		t.Error("a pipe takes messages")
 	}
 	told := func(p api.Problem) bool {
-		return strings.Contains(p.Text, path+": not a plain file of our own") && strings.HasPrefix(p.Fix, "put the file back")
+		return strings.Contains(p.Text, path+": not a plain file of our own") && strings.HasSuffix(p.Text, "; the messages in it are not served, changes are refused") && strings.HasPrefix(p.Fix, "put the file back")
 	}
 	if p := d.status().Problems; !slices.ContainsFunc(p, told) {
 		t.Errorf("%+v", p)

@@ -121,7 +121,7 @@ func openSystem() (*place, error) {
 }
 
 // openHome makes the folder and socket of a per-user daemon. The lock is held
-// as long as the daemon lives, so that a socket found is a dead one's.
+// as long as the daemon lives, so that a socket at which nobody listens is a dead one's.
 func openHome(ctx context.Context, home string) (_ *place, err error) {
 	home, err = filepath.Abs(home)
 	if err != nil {

@@ -357,6 +357,7 @@ func (s *Store) failure(err error) error {
 	if errors.Is(err, sqlite.ErrUnsafeFile) {
 		e = api.Errorf(api.CodeStorage, "the message store at %s cannot be used: nothing was stored", s.path)
 		e = e.WithHint("as administrator: \"fastn status\" tells what is in its place")
+		err = &sqlite.FileError{Path: s.path, Err: err}
 	}
 	if sqlite.IsFull(err) {
 		e = api.Errorf(api.CodeStorage, "the disk is full: the message store at %s cannot be written, nothing was stored", s.path)

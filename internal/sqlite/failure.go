@@ -18,7 +18,8 @@ func IsFull(err error) bool {
 	return ok && e.Code()&0xff == lib.SQLITE_FULL
 }
 
-// FileError names the database whose file is damaged and could not be repaired.
+// FileError names the database whose file is damaged and could not be repaired, or has
+// something else in its place.
 type FileError struct {
 	Path string
 	Err  error
