@@ -34,7 +34,7 @@ func LoadOver(base Config, path string) (Config, error) {
 	// may write the configuration could put one there in between.
 	info, err := os.Stat(path)
 	if err == nil && !info.Mode().IsRegular() {
-		return Config{}, &Error{Problems: []Problem{{File: path, Message: "not a plain file: put one in its place, or name another one with --config"}}}
+		return Config{}, &Error{Problems: []Problem{{File: path, Message: "not a plain file: put one in its place"}}}
 	}
 	if err != nil {
 		return Config{}, fmt.Errorf("cannot read the configuration: %w", err)

@@ -75,7 +75,8 @@ func echoServer(socket string) error {
 	return errors.Join(err, l.Close())
 }
 
-// syncServer is echoServer, for one connection, that syncs a page to the disk before it sends a line back.
+// syncServer is echoServer, for one connection, that syncs a page to the disk before it
+// sends a line back.
 func syncServer(socket string) error {
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket})
 	if err != nil {
