@@ -81,23 +81,34 @@ func errBadFile(err error) *api.Error {
 	return api.Errorf(api.CodeBadRequest, "a file cannot be passed to the daemon: %v", err)
 }
 
-// readLine returns the next line without its newline; it is the caller's.
-func readLine(in *bufio.Reader) ([]byte, error) {
-	var line []byte
+// lines reads lines. A deadline may end a read in the middle of one: the next read
+// goes on there.
+type lines struct {
+	r    *bufio.Reader
+	part []byte // of the line under way
+}
+
+// next returns the next line without its newline; it is the caller's.
+func (l *lines) next() ([]byte, error) {
 	for {
-		part, err := in.ReadSlice('\n')
-		line = append(line, part...)
+		part, err := l.r.ReadSlice('\n')
+		l.part = append(l.part, part...)
 		if err == nil {
+			line := l.part
+			l.part = nil
 			return bytes.TrimSuffix(line[:len(line)-1], []byte("\r")), nil
 		}
 		if !errors.Is(err, bufio.ErrBufferFull) {
 			return nil, err
 		}
-		if len(line) > api.MaxLine {
+		if len(l.part) > api.MaxLine {
 			return nil, errors.New("the daemon sent a line that is too long")
 		}
 	}
 }
+
+// readLine returns the next line without its newline; it is the caller's.
+func readLine(in *bufio.Reader) ([]byte, error) { return (&lines{r: in}).next() }
 
 // answer is a line from the daemon.
 type answer struct {
