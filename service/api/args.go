@@ -2,7 +2,6 @@ package api
 
 import (
 	"encoding/json"
-	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -37,35 +36,47 @@ func decodeObject(text []byte, dst any, where string) error {
 		}
 		return badRequest("%s: %v", where, err)
 	}
-	known := members(reflect.TypeOf(dst).Elem())
+	into := reflect.ValueOf(dst).Elem()
 	for _, f := range fields {
-		member, ok := known[f.key]
+		i := member(into.Type(), f.key)
 		switch {
-		case !ok && len(known) == 0:
+		case i < 0 && into.NumField() == 0:
 			return badRequest("%s: unknown member %q; there is none", where, Shorten(f.key))
-		case !ok:
-			return badRequest("%s: unknown member %q; there is %s", where, Shorten(f.key), strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+		case i < 0:
+			return badRequest("%s: unknown member %q; there is %s", where, Shorten(f.key), strings.Join(members(into.Type()), ", "))
 		case string(f.value) == "null":
 			return badRequest("%s: %q may not be null", where, f.key)
 		}
-		if json.Unmarshal(f.value, reflect.New(member).Interface()) != nil {
-			return badRequest("%s: %q must be %s", where, f.key, wanted(member))
+		if decode(f.value, into.Field(i).Addr().Interface()) != nil {
+			return badRequest("%s: %q must be %s", where, f.key, wanted(into.Type().Field(i).Type))
 		}
-	}
-	if err := json.Unmarshal(text, dst); err != nil {
-		return badRequest("%s: %v", where, err)
 	}
 	return nil
 }
 
-// members are the JSON names of a struct and what they hold.
-func members(t reflect.Type) map[string]reflect.Type {
-	all := make(map[string]reflect.Type, t.NumField())
+// member is the field of a struct that has this JSON name, -1 if none has.
+func member(t reflect.Type, name string) int {
 	for i := range t.NumField() {
-		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-		all[name] = t.Field(i).Type
+		if jsonName(t.Field(i)) == name {
+			return i
+		}
 	}
+	return -1
+}
+
+// members are the JSON names of a struct, sorted.
+func members(t reflect.Type) []string {
+	var all []string
+	for i := range t.NumField() {
+		all = append(all, jsonName(t.Field(i)))
+	}
+	slices.Sort(all)
 	return all
+}
+
+func jsonName(f reflect.StructField) string {
+	name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+	return name
 }
 
 // wanted tells people what a member must be.
