@@ -32,6 +32,8 @@ var alphabet = base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPaddin
 // ErrID is what every refusal of an id's text or form answers to.
 var ErrID = errors.New("not an id")
 
+var errNoID = fmt.Errorf("%w: an id52 has %d characters, a peer id starts with 12D3KooW", ErrID, id52Size)
+
 // ID is an Ed25519 public key: that of a person, a service or a node.
 // The zero ID is no key.
 type ID [idSize]byte
@@ -47,10 +49,12 @@ func ParseID(s string) (ID, error) {
 		return ID{}, fmt.Errorf("%w: %d characters are too many", ErrID, len(s))
 	case len(s) == id52Size && !strings.HasPrefix(s, "12D3KooW"):
 		return parseID52(s)
+	case len(s) < id52Size/2: // a contact's name, as most targets are
+		return ID{}, errNoID
 	}
 	p, err := peer.Decode(s)
 	if err != nil {
-		return ID{}, fmt.Errorf("%w: an id52 has %d characters, a peer id starts with 12D3KooW", ErrID, id52Size)
+		return ID{}, errNoID
 	}
 	id, err := FromPeerID(p)
 	if err != nil {
