@@ -24,6 +24,8 @@ const (
 	peerIDPrefix = "\x00\x24\x08\x01\x12\x20"
 	// maxIDText bounds what is handed to libp2p's decoders, whose base58 is quadratic.
 	maxIDText = 128
+	// shortestPeerID is that of an RSA key: Qm….
+	shortestPeerID = 46
 )
 
 // alphabet is base32hex of RFC 4648 §7 in lower case, without padding.
@@ -49,7 +51,7 @@ func ParseID(s string) (ID, error) {
 		return ID{}, fmt.Errorf("%w: %d characters are too many", ErrID, len(s))
 	case len(s) == id52Size && !strings.HasPrefix(s, "12D3KooW"):
 		return parseID52(s)
-	case len(s) < id52Size/2: // a contact's name, as most targets are
+	case len(s) < shortestPeerID: // a contact's name, as most targets are
 		return ID{}, errNoID
 	}
 	p, err := peer.Decode(s)

@@ -10,7 +10,8 @@ import (
 // DecodeArgs reads the `data` of a management verb into dst, a pointer to a
 // struct of plain members. Missing data is an empty object. encoding/json takes
 // member names in any case, and null for anything; here names are exact, and
-// unknown ones, null and what is no object are bad_request.
+// unknown ones, null and what is no object are bad_request. After an error dst may hold
+// some members.
 func DecodeArgs(data json.RawMessage, dst any) error {
 	if len(data) == 0 {
 		return nil

@@ -226,3 +226,23 @@ func strict(t *testing.T, line int, data json.RawMessage, like any) {
 		t.Errorf("line %d: %v", line, err)
 	}
 }
+
+// What requests carry is read member by member: each has a field of its own.
+func TestArgsAreFlat(t *testing.T) {
+	all := []any{api.HelloArgs{}, api.ListenArgs{}, api.SubscribeArgs{}}
+	for _, v := range api.Verbs() {
+		if v.Args != nil {
+			all = append(all, v.Args)
+		}
+	}
+	for _, args := range all {
+		of := reflect.TypeOf(args)
+		for i := range of.NumField() {
+			f := of.Field(i)
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if !f.IsExported() || f.Anonymous || name == "" || name == "-" {
+				t.Errorf("%v.%s has the JSON name %q", of, f.Name, name)
+			}
+		}
+	}
+}

@@ -28,6 +28,7 @@ func FuzzAnswers(f *testing.F) {
 		f.Add([]byte(s), byte(3))
 	}
 	f.Fuzz(func(t *testing.T, said []byte, piece byte) {
+		fuzzListener(t, said, int(piece)+1)
 		fuzzLink(t, said, int(piece)+1)
 		fuzzStream(t, said, int(piece)+1)
 		fuzzEvents(t, said, int(piece)+1)
@@ -70,22 +71,39 @@ func hostile(t *testing.T, said []byte, piece, requests int) (conn *net.UnixConn
 	return ends[0].(*net.UnixConn), func() { ends[0].Close(); wg.Wait() }
 }
 
-// fuzzLink has requests on a connection that listens too.
+// fuzzLink has requests on a connection that they read themselves.
 func fuzzLink(t *testing.T, said []byte, piece int) {
 	const requests = 3
 	conn, done := hostile(t, said, piece, requests)
 	defer done()
-	l := newListener(New("daemon.sock", Options{}), conn)
+	l := newLink(conn, nil)
+	fuzzRequests(t, l, said, requests)
+	l.close()
+	if len(l.waiting) > 0 {
+		t.Errorf("%q: %d requests still wait", said, len(l.waiting))
+	}
+}
+
+func fuzzRequests(t *testing.T, l *link, said []byte, requests int) {
 	var wg sync.WaitGroup
 	for range requests {
 		wg.Go(func() {
-			_, _, err := l.link.do(t.Context(), &api.Request{Type: api.TypeHello}, nil)
+			_, _, err := l.do(t.Context(), &api.Request{Type: api.TypeHello}, nil)
 			if e, ok := errors.AsType[*api.Error](err); err != nil && (!ok || e == nil) {
 				t.Errorf("%q: %T %v", said, err, err)
 			}
 		})
 	}
 	wg.Wait()
+}
+
+// fuzzListener has requests on a connection that listens too.
+func fuzzListener(t *testing.T, said []byte, piece int) {
+	const requests = 3
+	conn, done := hostile(t, said, piece, requests)
+	defer done()
+	l := newListener(New("daemon.sock", Options{}), conn)
+	fuzzRequests(t, l.link, said, requests)
 	for {
 		if _, err := l.Next(t.Context()); err != nil {
 			if api.CodeOf(err) != api.CodeUnavailable {

@@ -28,25 +28,42 @@ func appendLine(r *api.Request) ([]byte, error) {
 	return line, nil
 }
 
+// interrupt has set, one of a connection's deadlines, end what waits there when ctx
+// ends, until undo is called.
+func interrupt(ctx context.Context, set func(time.Time) error) (undo func()) {
+	if ctx.Done() == nil {
+		return func() {}
+	}
+	woken := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(woken)
+		_ = set(past) // fails only if the connection is closed, as below
+	})
+	return func() {
+		if !stop() {
+			<-woken
+			_ = set(time.Time{})
+		}
+	}
+}
+
+// silent tells that nothing has come that was not read, and that the other end has not
+// closed.
+func silent(raw syscall.RawConn) bool {
+	var err error
+	closed := raw.Control(func(fd uintptr) {
+		_, _, err = syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	})
+	return closed == nil && err == syscall.EAGAIN
+}
+
 // writeLine writes line, with the descriptors of files on its first bytes, until
 // ctx ends. n tells how much the daemon may have seen.
 func writeLine(ctx context.Context, conn *net.UnixConn, line []byte, files []*os.File) (n int, err error) {
 	if ctx.Err() != nil {
 		return 0, ctx.Err()
 	}
-	if ctx.Done() != nil {
-		woken := make(chan struct{})
-		stop := context.AfterFunc(ctx, func() {
-			defer close(woken)
-			_ = conn.SetWriteDeadline(past) // fails only if conn is closed
-		})
-		defer func() {
-			if !stop() {
-				<-woken
-				_ = conn.SetWriteDeadline(time.Time{})
-			}
-		}()
-	}
+	defer interrupt(ctx, conn.SetWriteDeadline)()
 	if len(files) > 0 {
 		n, err = writeFiles(conn, line, files, nil)
 		if err != nil {
@@ -106,6 +123,9 @@ func (l *lines) next() ([]byte, error) {
 		}
 	}
 }
+
+// empty tells that nothing was read that was not returned.
+func (l *lines) empty() bool { return len(l.part) == 0 && l.r.Buffered() == 0 }
 
 // readLine returns the next line without its newline; it is the caller's.
 func readLine(in *bufio.Reader) ([]byte, error) { return (&lines{r: in}).next() }

@@ -9,7 +9,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
-	"time"
+	"syscall"
 
 	"github.com/fastn-stack/fastnd/service/api"
 )
@@ -20,9 +20,10 @@ import (
 // given up whose answer is still to come. One that is told things is always read.
 type link struct {
 	conn *net.UnixConn
+	raw  syscall.RawConn // of conn
 	// told gets the lines that are no answers, nil for none.
 	told    func(status string, data json.RawMessage)
-	done    chan struct{} // closed when the connection has ended
+	done    chan struct{} // closed when the connection is known to have ended
 	writing chan struct{} // held while a line is written
 	in      lines         // used by who reads
 
@@ -30,8 +31,8 @@ type link struct {
 	waiting map[string]chan result // nil: nobody waits any more
 	reading bool                   // somebody reads
 	nextID  uint64
-	retired bool       // the daemon takes no more requests here
-	over    bool       // the connection has ended
+	retired bool       // no more requests are sent here
+	over    bool       // the connection is known to have ended, or ends
 	refused *api.Error // the daemon said this to the connection as a whole
 }
 
@@ -44,6 +45,7 @@ type result struct {
 func newLink(conn *net.UnixConn, told func(string, json.RawMessage)) *link {
 	l := &link{conn: conn, told: told, done: make(chan struct{}), writing: make(chan struct{}, 1), waiting: make(map[string]chan result)}
 	l.in.r = bufio.NewReader(conn)
+	l.raw, _ = conn.SyscallConn() // fails only if conn is nil
 	if told != nil {
 		l.reading = true
 		go l.read()
@@ -51,16 +53,37 @@ func newLink(conn *net.UnixConn, told func(string, json.RawMessage)) *link {
 	return l
 }
 
-// close ends the connection and waits for who reads.
+// close ends the connection, and returns when it has ended.
 func (l *link) close() {
+	l.mu.Lock()
+	l.retired = true // or who reads may leave, and nobody notice the end
+	l.mu.Unlock()
 	l.conn.Close()
-	l.readOut()
+	l.awaitEnd()
 }
 
+// usable tells whether a new request may be sent here. One at which nothing was to come
+// is looked at: the daemon may have ended it, or refused it, long ago.
 func (l *link) usable() bool {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	return !l.over && !l.retired
+	if l.over || l.retired {
+		l.mu.Unlock()
+		return false
+	}
+	if l.reading || len(l.waiting) > 0 {
+		l.mu.Unlock()
+		return true
+	}
+	l.reading = true
+	l.mu.Unlock()
+	quiet := l.in.empty() && silent(l.raw)
+	if !quiet {
+		l.mu.Lock()
+		l.retired = true
+		l.mu.Unlock()
+	}
+	l.endReading()
+	return quiet
 }
 
 // ended tells that the connection is closed and nothing of it is left.
@@ -73,21 +96,19 @@ func (l *link) ended() bool {
 	}
 }
 
-// retire keeps new requests away. Those that wait still get their answers.
+// retire keeps new requests away. The connection ends once those that wait have their
+// answers.
 func (l *link) retire() {
 	l.mu.Lock()
 	l.retired = true
 	l.mu.Unlock()
-	l.closeUnused()
+	l.settle()
 }
 
-// closeUnused closes one that was retired, once nothing is to come any more.
-func (l *link) closeUnused() {
-	l.mu.Lock()
-	unused := l.retired && len(l.waiting) == 0 && !l.reading
-	l.mu.Unlock()
-	if unused {
-		l.close()
+// settle ends the connection if it was retired and nothing is to come.
+func (l *link) settle() {
+	if l.beginReading() {
+		l.endReading()
 	}
 }
 
@@ -125,21 +146,12 @@ func (l *link) enter() (id string, answer chan result, err error) {
 	return id, answer, nil
 }
 
-// drop forgets a request that was not sent, as a whole.
+// drop forgets a request that was not sent whole.
 func (l *link) drop(id string) {
 	l.mu.Lock()
 	delete(l.waiting, id)
 	l.mu.Unlock()
-	l.closeUnused()
-}
-
-// giveUp has the answer thrown away when it comes.
-func (l *link) giveUp(id string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if _, still := l.waiting[id]; still {
-		l.waiting[id] = nil
-	}
+	l.settle()
 }
 
 // await waits for the answer to a request that was sent; who finds that nobody reads
@@ -150,16 +162,24 @@ func (l *link) await(ctx context.Context, id string, answer chan result) (res re
 	}
 	select {
 	case res = <-answer:
-	default:
-		select {
-		case res = <-answer:
-		case <-ctx.Done():
-			l.giveUp(id)
+	case <-ctx.Done():
+		if l.giveUp(id) {
 			return result{}, contextError(ctx)
 		}
+		res = <-answer
 	}
-	l.closeUnused()
 	return res, nil
+}
+
+// giveUp has the answer thrown away when it comes; false if it is there already.
+func (l *link) giveUp(id string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, still := l.waiting[id]
+	if still {
+		l.waiting[id] = nil
+	}
+	return still
 }
 
 func (l *link) beginReading() bool {
@@ -174,46 +194,48 @@ func (l *link) beginReading() bool {
 
 // endReading leaves the reading to another goroutine, if more is to come.
 func (l *link) endReading() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.waiting) > 0 {
+	if !l.leave() {
 		go l.read()
-		return
 	}
-	l.reading = false
+}
+
+// leave ends the reading, and the connection if that was retired; false, and it does
+// nothing, if more is to come.
+func (l *link) leave() bool {
+	l.mu.Lock()
+	if !l.over && (l.told != nil || len(l.waiting) > 0) {
+		l.mu.Unlock()
+		return false
+	}
+	last := l.retired && !l.over
+	l.reading = last
+	l.over = l.over || last // nobody enters any more
+	l.mu.Unlock()
+	if last {
+		l.end()
+	}
+	return true
 }
 
 // readUntil reads until answer holds one, ctx ends, or the connection does.
 func (l *link) readUntil(ctx context.Context, answer chan result) {
-	if ctx.Done() != nil {
-		woken := make(chan struct{})
-		stop := context.AfterFunc(ctx, func() {
-			defer close(woken)
-			_ = l.conn.SetReadDeadline(past) // fails only if conn is closed
-		})
-		defer func() {
-			if !stop() {
-				<-woken
-				_ = l.conn.SetReadDeadline(time.Time{})
-			}
-			l.endReading()
-		}()
-	} else {
-		defer l.endReading()
-	}
+	defer l.endReading()
+	defer interrupt(ctx, l.conn.SetReadDeadline)()
 	for len(answer) == 0 {
-		if err := l.readOne(); errors.Is(err, os.ErrDeadlineExceeded) {
+		err := l.readOne()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return
-		} else if err != nil {
+		}
+		if err != nil {
 			l.end()
 			return
 		}
 	}
 }
 
-// readOut returns when the connection has ended and what the daemon said before was
+// awaitEnd returns when the connection has ended, and what the daemon said before was
 // read.
-func (l *link) readOut() {
+func (l *link) awaitEnd() {
 	if l.beginReading() {
 		for l.readOne() == nil {
 		}
@@ -255,33 +277,24 @@ func (l *link) write(ctx context.Context, r *api.Request, files []*os.File) (uns
 	case api.CodeOf(err) == api.CodeBadRequest:
 		return false, err
 	}
+	if !brokenConn(err) { // of this machine: there is no room for a descriptor, say
+		return false, unavailable(l.conn.RemoteAddr().String(), err.Error())
+	}
 	// The daemon has closed. What it said before is read first.
-	l.readOut()
+	l.awaitEnd()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.refused == nil, l.errUnsent()
+	return l.refused == nil || l.refused.Code == api.CodeUnavailable, l.errUnsent()
 }
 
 // read reads for those who wait, until there are none.
 func (l *link) read() {
 	for l.readOne() == nil {
-		if l.rest() {
-			l.closeUnused()
+		if l.leave() {
 			return
 		}
 	}
 	l.end()
-}
-
-// rest ends the reading if nothing is to come.
-func (l *link) rest() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.told != nil || len(l.waiting) > 0 {
-		return false
-	}
-	l.reading = false
-	return true
 }
 
 // readOne reads a line and hands it to who waits for it.

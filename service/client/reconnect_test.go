@@ -283,6 +283,11 @@ func TestRestartsLeaveNoDoubt(t *testing.T) {
 	for i := range 16 {
 		clients.Go(func() { callOn(ctx, t, path, i%2 == 0) })
 	}
+	shared := client.New(path, client.Options{})
+	defer shared.Close()
+	for range 8 {
+		clients.Go(func() { callWith(ctx, t, shared) })
+	}
 	b := ipctest.NewBackend()
 	for range testutil.Rounds(30, 1000) {
 		l, err := net.FileListener(file)
@@ -319,15 +324,26 @@ func callOn(ctx context.Context, t *testing.T, path string, alone bool) {
 	c := client.New(path, client.Options{})
 	defer func() { c.Close() }()
 	for ctx.Err() == nil {
-		_, err := c.Call(ctx, echo("x"))
-		// These daemons live so short that a call may meet the end of two.
-		if err != nil && api.CodeOf(err) != api.CodeUnavailable && ctx.Err() == nil {
-			t.Errorf("%v (%s, alone: %t)", err, api.CodeOf(err), alone)
-		}
+		callOnce(ctx, t, c)
 		if alone {
 			c.Close()
 			c = client.New(path, client.Options{})
 		}
+	}
+}
+
+// callWith calls until ctx ends, beside others on the same connection.
+func callWith(ctx context.Context, t *testing.T, c *client.Client) {
+	for ctx.Err() == nil {
+		callOnce(ctx, t, c)
+	}
+}
+
+func callOnce(ctx context.Context, t *testing.T, c *client.Client) {
+	_, err := c.Call(ctx, echo("x"))
+	// These daemons live so short that a call may meet the end of two.
+	if err != nil && api.CodeOf(err) != api.CodeUnavailable && ctx.Err() == nil {
+		t.Errorf("%v (%s)", err, api.CodeOf(err))
 	}
 }
 

@@ -72,17 +72,7 @@ func firstData(ctx context.Context, conn *net.UnixConn, r *api.Request, want str
 	if err != nil {
 		return nil, nil, err
 	}
-	woken := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(woken)
-		_ = conn.SetDeadline(past) // fails only if conn is closed
-	})
-	defer func() {
-		if !stop() {
-			<-woken
-			_ = conn.SetDeadline(time.Time{})
-		}
-	}()
+	defer interrupt(ctx, conn.SetDeadline)()
 	sent, writeErr := writeLine(ctx, conn, line, nil)
 	in := bufio.NewReader(conn)
 	// Even if the request was not taken: the daemon may have said why before.

@@ -105,17 +105,9 @@ func sleep(ctx context.Context, d time.Duration) error {
 // read returns the next event on this connection. A ctx that ends in the middle of
 // a line costs the connection: the line is told again on the next.
 func (s *Subscription) read(ctx context.Context) (api.Event, error) {
-	woken := make(chan struct{})
-	conn := s.conn
-	stop := context.AfterFunc(ctx, func() {
-		defer close(woken)
-		_ = conn.SetReadDeadline(past) // fails only if conn is closed
-	})
+	undo := interrupt(ctx, s.conn.SetReadDeadline)
 	line, err := readLine(s.in)
-	if !stop() {
-		<-woken
-		_ = conn.SetReadDeadline(time.Time{})
-	}
+	undo()
 	if err != nil {
 		s.Close()
 		return api.Event{}, err
