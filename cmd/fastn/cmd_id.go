@@ -49,8 +49,18 @@ func (*idListCmd) run(a *app) error {
 	if printed, err := a.ask(api.VerbIdentityList, struct{}{}, &list); printed || err != nil {
 		return err
 	}
-	if err := a.showIdentities(list...); err != nil || len(list) > 0 {
+	if err := a.showIdentities(list...); err != nil {
 		return err
+	}
+	if len(list) > 1 && a.identity() == "" {
+		own, err := fetch[api.Identity](a, api.VerbIdentityShow, api.IdentityArgs{})
+		if err != nil {
+			return err
+		}
+		a.note("%s is the one that speaks where --as names no other", own.Name)
+	}
+	if len(list) > 0 {
+		return nil
 	}
 	a.note("you have none so far: the first is made when it is needed, or with %s", a.here(`"fastn id new NAME"`))
 	return nil

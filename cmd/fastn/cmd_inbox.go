@@ -77,7 +77,7 @@ func (a *app) showInbox(list []api.InboxMessage) error {
 			width += textWidth(visible(cell)) + 2
 		}
 		beside = max(beside, width)
-		rows = append(rows, append(row, summary(m)))
+		rows = append(rows, append(row, summary(textOf(m.Protocol, m.Data))))
 	}
 	room := a.columns() - beside - len("PROTOCOL") // which may be wider than what stands below
 	for _, row := range rows {
@@ -137,20 +137,20 @@ func shortName(contact, id52 string) string {
 }
 
 // textOf is a Text message's text; what is none is shown as its JSON.
-func textOf(m api.InboxMessage) string {
+func textOf(protocol string, data json.RawMessage) string {
 	var t struct {
 		Text *string `json:"text"`
 	}
-	if m.Protocol == api.ProtocolText && json.Unmarshal(m.Data, &t) == nil && t.Text != nil {
+	if protocol == api.ProtocolText && json.Unmarshal(data, &t) == nil && t.Text != nil {
 		return *t.Text
 	}
-	return string(m.Data)
+	return string(data)
 }
 
-// summary is the first line, if that is not too long.
-func summary(m api.InboxMessage) string {
+// summary is the first line of a text, if that is not too long.
+func summary(text string) string {
 	const most = 60
-	first, rest, _ := strings.Cut(textOf(m), "\n")
+	first, rest, _ := strings.Cut(text, "\n")
 	if r := []rune(first); len(r) > most {
 		return string(r[:most]) + "…"
 	}
@@ -169,7 +169,13 @@ func (a *app) showMessage(m api.InboxMessage) error {
 		b.WriteString("  " + visible(m.Protocol))
 	}
 	b.WriteByte('\n')
-	for line := range strings.SplitSeq(strings.TrimSuffix(textOf(m), "\n"), "\n") {
+	a.text(&b, textOf(m.Protocol, m.Data))
+	return a.write(&b)
+}
+
+// text appends a message's text.
+func (a *app) text(b *bytes.Buffer, text string) {
+	for line := range strings.SplitSeq(strings.TrimSuffix(text, "\n"), "\n") {
 		shown, room := visibleText(line), a.columns()-len(foldIndent)
 		if room > 0 {
 			shown = expandTabs(shown)
@@ -179,7 +185,6 @@ func (a *app) showMessage(m api.InboxMessage) error {
 			b.WriteString(foldIndent + part + "\n")
 		}
 	}
-	return a.write(&b)
 }
 
 type inboxShowCmd struct {
@@ -276,15 +281,13 @@ func (a *app) inboxVerb(verb, word, from string, show bool) error {
 	if err != nil {
 		return err
 	}
-	raw, err := a.verb(verb, api.InboxArgs{MessageID: id, From: from})
+	do := verb
+	if verb == api.VerbInboxRead { // marked once it was printed
+		do = api.VerbInboxShow
+	}
+	raw, err := a.verb(do, api.InboxArgs{MessageID: id, From: from})
 	if e, ok := errors.AsType[*api.Error](err); ok && e.Code == api.CodeConflict { // it is the verb's only one
 		return answered{e.WithHint("%s", strings.Replace(e.Hint, `"fastn inbox show `, `"fastn `+strings.Replace(verb, ".", " ", 1)+" ", 1))}
-	}
-	if verb == api.VerbInboxRead && api.CodeOf(err) == api.CodeStorage { // it cannot be marked, and can be read
-		if shown := a.inboxVerb(api.VerbInboxShow, id, from, true); shown != nil {
-			return shown
-		}
-		return &unmarked{err}
 	}
 	if err != nil {
 		return err
@@ -292,12 +295,22 @@ func (a *app) inboxVerb(verb, word, from string, show bool) error {
 	if !show {
 		return a.done(raw, "removed message %s", shortID(id))
 	}
-	if a.flags.JSON {
-		return a.printJSON(raw)
-	}
 	var m api.InboxMessage
 	if err := decode(raw, &m); err != nil {
 		return err
 	}
-	return a.showMessage(m)
+	m.Read = m.Read || verb == api.VerbInboxRead
+	if a.flags.JSON {
+		err = a.printValue(m)
+	} else {
+		err = a.showMessage(m)
+	}
+	if err != nil || verb != api.VerbInboxRead {
+		return err
+	}
+	_, err = a.verb(verb, api.InboxArgs{MessageID: id, From: m.From})
+	if api.CodeOf(err) == api.CodeStorage {
+		return &unmarked{err}
+	}
+	return err
 }

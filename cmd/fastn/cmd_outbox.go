@@ -31,7 +31,7 @@ type outboxListCmd struct {
 
 func (*outboxListCmd) Help() string {
 	return `With --json the array's objects have "message_id", "to", "contact", "protocol", "state", "reason",
-"next_try" and more.
+"next_try", "data" and more.
 
 Example:
   fastn outbox list --all
@@ -91,13 +91,20 @@ func (a *app) outboxPages(all bool, each func(api.OutboxMessage) bool) error {
 func (a *app) showOutbox(list ...api.OutboxMessage) error {
 	rows := make([][]string, 0, len(list))
 	cut := false
+	before := ""
 	for _, m := range list {
 		why, short := a.clipped(m)
 		cut = cut || short
-		rows = append(rows, []string{shortID(m.MessageID), shortName(m.Contact, m.To), api.ServiceName(m.Protocol, m.Instance), clock(m.Created), m.State, nextTry(m), why})
+		of := m.To + m.State + why
+		if why != "" && of == before && a.columns() > 0 {
+			why = "as above"
+		}
+		before = of
+		rows = append(rows, []string{shortID(m.MessageID), shortName(m.Contact, m.To), api.ServiceName(m.Protocol, m.Instance), clock(m.Created),
+			a.beginning(m), m.State, nextTry(m), why})
 	}
 	var b bytes.Buffer
-	a.table(&b, []string{"MESSAGE", "TO", "PROTOCOL", "SENT", "STATE", "NEXT TRY", "REASON"}, rows)
+	a.table(&b, []string{"MESSAGE", "TO", "PROTOCOL", "SENT", "TEXT", "STATE", "NEXT TRY", "REASON"}, rows)
 	if err := a.write(&b); err != nil {
 		return err
 	}
@@ -111,6 +118,15 @@ func (a *app) showOutbox(list ...api.OutboxMessage) error {
 		a.note(`"fastn outbox show MESSAGE" shows the whole reason`)
 	}
 	return nil
+}
+
+// beginning is of a message's text, as much as leaves room for the rest on a terminal.
+func (a *app) beginning(m api.OutboxMessage) string {
+	text := visible(summary(textOf(m.Protocol, m.Data)))
+	if a.columns() > 0 {
+		text = clip(text, leastText)
+	}
+	return text
 }
 
 // nextTry tells when a message is tried again; "" if it is not.

@@ -13,7 +13,8 @@ type outboxShowCmd struct {
 }
 
 func (*outboxShowCmd) Help() string {
-	return `Tells all that is known of it, with the whole reason why it waits or failed.
+	return `Tells all that is known of it, with the whole reason why it waits or failed, and its text as long as
+that is kept: until it is delivered or cancelled.
 
 Example:
   fastn outbox show 3f2a`
@@ -32,7 +33,7 @@ func (c *outboxShowCmd) run(a *app) error {
 	if m.Instance != "" {
 		fields = append(fields, "instance", m.Instance)
 	}
-	fields = append(fields, "size", strconv.FormatInt(m.Size, 10)+" bytes", "sent", clock(m.Created), "expires", clock(m.Expires),
+	fields = append(fields, "size", strconv.FormatInt(m.Size, 10)+" bytes as JSON", "sent", clock(m.Created), "expires", clock(m.Expires),
 		"state", m.State)
 	if m.Tries > 0 {
 		fields = append(fields, "tries", strconv.Itoa(m.Tries))
@@ -45,6 +46,10 @@ func (c *outboxShowCmd) run(a *app) error {
 	}
 	var b bytes.Buffer
 	pairs(&b, fields...)
+	if m.Data != nil {
+		b.WriteByte('\n')
+		a.text(&b, textOf(m.Protocol, m.Data))
+	}
 	if err := a.write(&b); err != nil {
 		return err
 	}

@@ -220,7 +220,7 @@ func (c *completer) contacts() []candidate {
 func (c *completer) received() []candidate {
 	var out []candidate
 	for _, m := range page[api.InboxPage](c.app, api.VerbInboxList, api.InboxListArgs{Limit: mostMessages}).Messages {
-		out = append(out, candidate{m.MessageID, sender(m) + ": " + summary(m)})
+		out = append(out, candidate{m.MessageID, sender(m) + ": " + summary(textOf(m.Protocol, m.Data))})
 	}
 	return out
 }

@@ -161,6 +161,17 @@ func (c *Courier) expire(ctx context.Context) {
 	}
 }
 
+// Over tells that m is queued still, and its life is over.
+func (c *Courier) Over(m Outgoing) bool { return m.State == Queued && !m.Expires.After(c.o.Now()) }
+
+// EndOver ends the messages whose life is over, which else is done once a minute, unless
+// one of them may have been delivered.
+func (c *Courier) EndOver(ctx context.Context) {
+	if c.sure.Load() {
+		c.expire(context.WithoutCancel(ctx))
+	}
+}
+
 func (c *Courier) prune(ctx context.Context) {
 	if err := c.s.Prune(ctx); err != nil && ctx.Err() == nil {
 		c.o.Log.Error("cannot forget old messages", "error", err)
@@ -253,7 +264,7 @@ func (c *Courier) WaitFinal(ctx context.Context, from identity.ID, id string) (O
 				over.Reset(waitSoon) // it may be delivered: its receiver is asked first
 				continue
 			}
-			c.expire(context.WithoutCancel(ctx))
+			c.EndOver(ctx)
 		case <-ctx.Done():
 			return c.s.Outgoing(context.WithoutCancel(ctx), from, id)
 		}

@@ -183,7 +183,9 @@ func (s *Store) expire(tx *sqlite.Tx, now time.Time) (expired []Outgoing, err er
 			"SELECT tries, next_try, code, reason FROM waits WHERE lane = ?", o.Lane().hash()); err != nil {
 			return nil, err
 		}
-		o.NextTry = time.Time{}
+		if o.NextTry = (time.Time{}); o.Reason == "" {
+			o.Code, o.Reason = api.CodeExpired, "its time was over before it was sent"
+		}
 		if _, err := tx.Exec("UPDATE outbox SET state = 'expired', done = ?, code = ?, reason = ? WHERE seq = ?",
 			now.UnixMicro(), string(o.Code), o.Reason, o.Seq); err != nil {
 			return nil, err

@@ -25,7 +25,7 @@ const (
 // lengthOut is at least how long m is in JSON. An escape is twice as long as what it
 // stands for: no text of these has control characters.
 func lengthOut(m *api.OutboxMessage) int {
-	return shownBytes + 2*(len(m.Reason)+len(m.Code)+len(m.Contact)+len(m.Protocol)+len(m.Instance))
+	return shownBytes + 2*(len(m.Reason)+len(m.Code)+len(m.Contact)+len(m.Protocol)+len(m.Instance)) + len(m.Data)
 }
 
 // lengthIn is the same for m.
@@ -84,6 +84,10 @@ func (v *Verbs) outboxList(c call, a api.OutboxListArgs) (any, error) {
 	}
 	defer leave()
 	list, err := v.Messages.ListOut(c.ctx, own.ID, p, a.All)
+	if err == nil && slices.ContainsFunc(list, v.Courier.Over) { // told as what it is
+		v.Courier.EndOver(c.ctx)
+		list, err = v.Messages.ListOut(c.ctx, own.ID, p, a.All)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -131,6 +135,9 @@ func (v *Verbs) sent(own roster.Resident, m messages.Outgoing) api.OutboxMessage
 		Created: m.Created, Expires: m.Expires, Tries: m.Tries}
 	if m.State == messages.Queued && !m.NextTry.IsZero() {
 		out.NextTry = &m.NextTry
+	}
+	if lengthOut(&out)+len(m.Data) <= pageLine {
+		out.Data = m.Data
 	}
 	return out
 }
