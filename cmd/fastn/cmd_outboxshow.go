@@ -35,6 +35,9 @@ func (c *outboxShowCmd) run(a *app) error {
 	}
 	fields = append(fields, "size", strconv.FormatInt(m.Size, 10)+" bytes as JSON", "sent", clock(m.Created), "expires", clock(m.Expires),
 		"state", m.State)
+	if m.Done != nil {
+		fields = append(fields, m.State, clock(*m.Done))
+	}
 	if m.Tries > 0 {
 		fields = append(fields, "tries", strconv.Itoa(m.Tries))
 	}

@@ -309,7 +309,7 @@ func (c *Courier) Latest(m Outgoing) Outgoing {
 		return m
 	}
 	if o, ok := c.waiters.latest(m.From, m.ID); ok && o.State != Queued {
-		m.State, m.Code, m.Reason, m.NextTry = o.State, o.Code, o.Reason, time.Time{}
+		m.State, m.Code, m.Reason, m.NextTry, m.Done = o.State, o.Code, o.Reason, time.Time{}, o.Done
 	}
 	return m
 }

@@ -67,6 +67,7 @@ type OutboxMessage struct {
 	Expires   time.Time  `json:"expires"`
 	NextTry   *time.Time `json:"next_try,omitempty"` // of a queued one
 	Tries     int        `json:"tries"`
+	Done      *time.Time `json:"done,omitempty"` // when its state became final
 	// Data is kept until the message is delivered or cancelled. It is left out where the
 	// line has no room for it beside the rest.
 	Data json.RawMessage `json:"data,omitempty"`

@@ -136,6 +136,9 @@ func (v *Verbs) sent(own roster.Resident, m messages.Outgoing) api.OutboxMessage
 	if m.State == messages.Queued && !m.NextTry.IsZero() {
 		out.NextTry = &m.NextTry
 	}
+	if m.State != messages.Queued && !m.Done.IsZero() {
+		out.Done = &m.Done
+	}
 	if lengthOut(&out)+len(m.Data) <= pageLine {
 		out.Data = m.Data
 	}
