@@ -245,7 +245,11 @@ func (m *mail) tell(t messages.Notice) {
 	if who == "" {
 		who = t.Other.Short()
 	}
-	e.Text = fmt.Sprintf(noticeTexts[t.Kind], t.Protocol, who)
+	text := noticeTexts[t.Kind]
+	if t.Kind == api.EventMessageReceived && t.ID == "" {
+		text = "%s: new messages from %s" // they came together
+	}
+	e.Text = fmt.Sprintf(text, t.Protocol, who)
 	if t.Reason != "" {
 		e.Text += ": " + t.Reason
 	}
