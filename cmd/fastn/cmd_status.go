@@ -18,7 +18,7 @@ type statusCmd struct {
 
 func (*statusCmd) Help() string {
 	return `What is wrong comes first, each with its fix. With --json the object has "problems", "unread", "wanted", "node",
-"identities", "peers", "budgets" and "daemon"; with --watch it is one object a line.
+"identities", "mail", "peers", "budgets" and "daemon"; with --watch it is one object a line.
 
 Example:
   fastn status
@@ -71,9 +71,7 @@ func (c *statusCmd) once(a *app, before string) error {
 		s.Problems = append([]api.Problem{{Text: skewText, Fix: a.restartHint(h)}}, s.Problems...)
 	}
 	a.problems(b, s.Problems)
-	if s.Unread > 0 {
-		b.WriteString(a.here(yesNo(s.Unread == 1, "one new message", strconv.FormatInt(s.Unread, 10)+" new messages")+`, which "fastn inbox read" shows`) + "\n\n")
-	}
+	a.mail(b, s)
 	pairs(b,
 		"node", nodeText(s.Node),
 		"daemon", fmt.Sprintf("fastnd %s, pid %d, since %s", s.Daemon.Version, s.Daemon.PID, clock(s.Daemon.Started))+runtimeText(s.Daemon.Runtime),
@@ -83,7 +81,7 @@ func (c *statusCmd) once(a *app, before string) error {
 		"addresses", cmp.Or(strings.Join(s.Node.Addresses, "\n"), "none"),
 	)
 	b.WriteByte('\n')
-	a.wanted(b, s.Wanted)
+	a.wanted(b, s)
 	a.identities(b, s.Identities)
 	b.WriteByte('\n')
 	a.peers(b, s.Peers)
@@ -109,13 +107,56 @@ func (a *app) problems(b *bytes.Buffer, list []api.Problem) {
 // mostWanted bounds what a person is told of at once: a peer chooses how many there are.
 const mostWanted = 5
 
-// wanted tells for which protocols messages wait elsewhere.
-func (a *app) wanted(b *bytes.Buffer, list []api.Wanted) {
+// mail tells of the messages of each identity that wait for a person.
+func (a *app) mail(b *bytes.Buffer, s api.Status) {
+	for _, m := range s.Mail {
+		if m.New > 0 {
+			what := yesNo(m.New == 1, "one new message", strconv.FormatInt(m.New, 10)+" new messages")
+			b.WriteString(a.here(what+`, which "`+a.speaking(s, m.Identity, "fastn inbox read")+`" shows`) + "\n")
+		}
+		if m.Failed > 0 {
+			what := yesNo(m.Failed == 1, "one message was", strconv.FormatInt(m.Failed, 10)+yesNo(m.Failed < api.FailedCounted, "", " or more")+" messages were")
+			b.WriteString(a.here(what+` not delivered, which "`+a.speaking(s, m.Identity, "fastn outbox")+`" shows`) + "\n")
+		}
+	}
+	if len(s.Mail) > 0 {
+		b.WriteByte('\n')
+	}
+}
+
+// speaking makes a fastn command speak for the identity with id52, if it would for
+// another one.
+func (a *app) speaking(s api.Status, id52, command string) string {
+	speaker, name := s.DefaultIdentity, id52
+	as := a.identity()
+	for _, i := range s.Identities {
+		if as != "" && (i.Name == as || i.ID52 == as) {
+			speaker = i.ID52
+		}
+		if i.ID52 == id52 {
+			name = i.Name
+		}
+	}
+	if id52 == speaker {
+		return command
+	}
+	return "fastn --as " + api.ShellQuote(name) + strings.TrimPrefix(command, "fastn")
+}
+
+// wanted tells for which protocols messages wait elsewhere, and what is to be done
+// still for them to come.
+func (a *app) wanted(b *bytes.Buffer, s api.Status) {
+	list := s.Wanted
 	for _, w := range list[:min(len(list), mostWanted)] {
-		fmt.Fprintf(b, "%s has messages for %s, which nobody takes here so far\n", visible(w.Contact), visible(api.ServiceName(w.Protocol, w.Instance)))
-		steps := []string{`"` + api.GrantCommand(w.Contact, w.Protocol, w.Instance) + `" allows them`}
-		if w.Protocol != api.ProtocolText || w.Instance != "" { // else the program would take the inbox, too
-			steps = append(steps, `"`+api.TakeCommand(w.Protocol, w.Instance)+`" takes them`)
+		fmt.Fprintf(b, "%s has messages for %s, which %s so far\n", visible(w.Contact), visible(api.ServiceName(w.Protocol, w.Instance)),
+			yesNo(w.Served, "is not granted", "nobody takes here"))
+		var steps []string
+		if !w.Granted {
+			steps = append(steps, `"`+a.speaking(s, w.Identity, api.GrantCommand(w.Contact, w.Protocol, w.Instance))+`" allows them`)
+		}
+		// What takes Text would take the inbox, too.
+		if !w.Served && (w.Protocol != api.ProtocolText || w.Instance != "") {
+			steps = append(steps, `"`+a.speaking(s, w.Identity, api.TakeCommand(w.Protocol, w.Instance))+`" takes them`)
 		}
 		for _, step := range steps {
 			b.WriteString(foldIndent + visible(a.here(step)) + "\n")

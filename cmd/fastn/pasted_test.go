@@ -53,7 +53,7 @@ func TestPrintedCommandsCanBePasted(t *testing.T) {
 	for _, name := range hostile {
 		for _, instance := range []string{"", "work"} {
 			var b bytes.Buffer
-			(&app{flags: globals{Home: "/a b"}}).wanted(&b, []api.Wanted{{Contact: "bob", Protocol: name, Instance: instance}})
+			(&app{flags: globals{Home: "/a b"}}).wanted(&b, api.Status{Wanted: []api.Wanted{{Contact: "bob", Protocol: name, Instance: instance}}})
 			commands := []string{api.ListenCommand(name, instance)}
 			for _, m := range printedCommand.FindAllStringSubmatch(b.String(), -1) {
 				commands = append(commands, m[1])
@@ -151,13 +151,13 @@ func TestManyWantedProtocols(t *testing.T) {
 		list = append(list, api.Wanted{Contact: "bob", Protocol: "P" + strconv.Itoa(n)})
 	}
 	var b bytes.Buffer
-	(&app{flags: globals{Home: "/h"}}).wanted(&b, list)
+	(&app{flags: globals{Home: "/h"}}).wanted(&b, api.Status{Wanted: list})
 	text := b.String()
 	if strings.Count(text, "bob has messages") != mostWanted || !strings.HasSuffix(text, "\nand 4 more of these: \"fastn --home /h status --json\" has all as \"wanted\"\n\n") {
 		t.Errorf("got\n%s", text)
 	}
 	b.Reset()
-	(&app{}).wanted(&b, list[:mostWanted])
+	(&app{}).wanted(&b, api.Status{Wanted: list[:mostWanted]})
 	if strings.Contains(b.String(), "more") {
 		t.Errorf("got\n%s", b.String())
 	}

@@ -15,7 +15,7 @@ import (
 // own identities, peers and budgets. It answers when the daemon is locked too.
 func (d *Daemon) Status(ctx context.Context, c ipc.Caller) api.Status {
 	s := api.Status{
-		Problems: []api.Problem{}, Wanted: []api.Wanted{}, Identities: []api.Identity{}, Peers: []api.Peer{},
+		Problems: []api.Problem{}, Wanted: []api.Wanted{}, Identities: []api.Identity{}, Mail: []api.Mail{}, Peers: []api.Peer{},
 		Node:    api.NodeStatus{Addresses: []string{}, Ports: []string{}},
 		Budgets: d.budgets.Usage(c.UID),
 		Daemon: api.DaemonStatus{Version: d.o.Version, Started: d.started, PID: os.Getpid(), Socket: d.place.socket,
@@ -41,6 +41,9 @@ func (d *Daemon) Status(ctx context.Context, c ipc.Caller) api.Status {
 		s.Node.RefusedOpens = n.refused.Load()
 	}
 	s.Identities = n.verbs.Identities(c.UID, c.User)
+	if p, ok, _ := n.roster.Known(c.UID, c.User); ok { // why there is none, each request tells
+		s.DefaultIdentity = p.ID.String()
+	}
 	s.Peers = n.verbs.Peers(c)
 	for _, p := range s.Identities {
 		if p.Problem != "" {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fastn-stack/fastnd/internal/access"
 	"github.com/fastn-stack/fastnd/internal/config"
 	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/lru"
@@ -178,28 +179,28 @@ func (n *node) contact(owner, id identity.ID) bool {
 	return ok
 }
 
-// unread counts what waits to be read by uid, under all its identities; what waits
-// for a program is not for people to read.
-func (m *mail) unread(ctx context.Context, uid uint32) (n int64) {
-	for _, own := range m.n.roster.All() {
-		if own.UID != uid {
-			continue
+// waiting counts the messages of each of uid's identities that wait for a person;
+// what waits for a program is not for people to read.
+func (m *mail) waiting(ctx context.Context, uid uint32) (unread int64, list []api.Mail) {
+	for _, own := range m.n.roster.List(uid) {
+		one := api.Mail{Identity: own.ID.String()}
+		var err error
+		if one.New, err = m.store.UnreadOf(ctx, own.ID, api.ProtocolText, api.DefaultInstance); err == nil {
+			one.Failed, err = m.store.Failed(ctx, own.ID, api.FailedCounted)
 		}
-		one, err := m.store.UnreadOf(ctx, own.ID, api.ProtocolText, api.DefaultInstance)
 		if err != nil && ctx.Err() == nil {
-			m.n.d.log.Error("cannot count unread messages", "identity", own.ID.String(), "error", err)
+			m.n.d.log.Error("cannot count the messages that wait for a person", "identity", one.Identity, "error", err)
 		}
-		n += one
+		if unread += one.New; one.New+one.Failed > 0 {
+			list = append(list, one)
+		}
 	}
-	return n
+	return unread, list
 }
 
 // wanted lists what contacts would send to uid.
 func (m *mail) wanted(ctx context.Context, uid uint32) (out []api.Wanted) {
-	for _, own := range m.n.roster.All() {
-		if own.UID != uid {
-			continue
-		}
+	for _, own := range m.n.roster.List(uid) {
 		list, err := m.store.Wanted(ctx, own.ID)
 		if err != nil && ctx.Err() == nil {
 			m.n.d.log.Error("cannot read who wants to send what", "error", err)
@@ -209,7 +210,10 @@ func (m *mail) wanted(ctx context.Context, uid uint32) (out []api.Wanted) {
 			if !contact || m.n.router.TakesMail(own.ID, w.Sender, w.Protocol, w.Instance) {
 				continue // gone meanwhile, or on its way
 			}
-			one := api.Wanted{Identity: own.ID.String(), Contact: name, ID52: w.Sender.String(), Protocol: w.Protocol, Last: w.Last}
+			one := api.Wanted{Identity: own.ID.String(), Contact: name, ID52: w.Sender.String(), Protocol: w.Protocol, Last: w.Last,
+				Granted: access.Allowed(m.n.store, own.ID, w.Sender, w.Protocol, w.Instance),
+				// From the identity itself it is always granted.
+				Served: m.n.router.TakesMail(own.ID, own.ID, w.Protocol, w.Instance)}
 			if w.Instance != api.DefaultInstance {
 				one.Instance = w.Instance
 			}
@@ -339,6 +343,7 @@ func (m *mail) status(ctx context.Context, s *api.Status, uid uint32) {
 		s.Problems = append(s.Problems, clockProblem(by))
 	}
 	s.Budgets = append(s.Budgets, m.store.Budgets(uid)...)
-	s.Unread = m.unread(ctx, uid)
+	unread, list := m.waiting(ctx, uid)
+	s.Unread, s.Mail = unread, append(s.Mail, list...)
 	s.Wanted = append(s.Wanted, m.wanted(ctx, uid)...)
 }

@@ -72,7 +72,7 @@ func TestProtocolIsComplete(t *testing.T) {
 		"request member": members(api.Request{}), "answer member": members(api.Response{})}
 	for _, v := range []any{api.HelloArgs{}, api.Hello{}, api.NameArgs{}, api.IdentityArgs{}, api.RenameArgs{}, api.TargetArgs{}, api.UserArgs{}, api.Identity{},
 		api.InviteArgs{}, api.Invitation{}, api.ContactAddArgs{}, api.Contact{}, api.GrantArgs{}, api.Grant{}, api.Decision{}, api.Peer{}, api.Pong{}, api.Status{},
-		api.Problem{}, api.Wanted{}, api.NodeStatus{}, api.BudgetUse{}, api.DaemonStatus{}, api.Runtime{}, api.ReloadResult{}, api.Disconnected{}, api.Backup{}, api.ListenArgs{}, api.Incoming{},
+		api.Problem{}, api.Wanted{}, api.Mail{}, api.NodeStatus{}, api.BudgetUse{}, api.DaemonStatus{}, api.Runtime{}, api.ReloadResult{}, api.Disconnected{}, api.Backup{}, api.ListenArgs{}, api.Incoming{},
 		api.StreamResult{}, api.SendResult{}, api.OutboxListArgs{}, api.OutboxArgs{}, api.OutboxMessage{}, api.OutboxPage{},
 		api.InboxListArgs{}, api.InboxArgs{}, api.InboxMessage{}, api.InboxPage{}, api.SubscribeArgs{}, api.Subscribed{}, api.Event{}} {
 		names["member of "+reflect.TypeOf(v).Name()] = members(v)

@@ -4,15 +4,29 @@ import "time"
 
 // Status is what `fastn status` shows; Problems come first there.
 type Status struct {
-	Problems   []Problem    `json:"problems"`
-	Unread     int64        `json:"unread"` // new Text messages in the caller's inboxes
-	Wanted     []Wanted     `json:"wanted"` // what contacts would send, if it were served and granted
-	Node       NodeStatus   `json:"node"`
-	Identities []Identity   `json:"identities"`
-	Peers      []Peer       `json:"peers"`
-	Budgets    []BudgetUse  `json:"budgets"`
-	Daemon     DaemonStatus `json:"daemon"`
+	Problems   []Problem  `json:"problems"`
+	Unread     int64      `json:"unread"` // new Text messages in the caller's inboxes
+	Wanted     []Wanted   `json:"wanted"` // what contacts would send, if it were served and granted
+	Node       NodeStatus `json:"node"`
+	Identities []Identity `json:"identities"`
+	// DefaultIdentity is the id52 of the one that speaks where `from` is absent;
+	// empty if there is none, or one must be named.
+	DefaultIdentity string       `json:"default_identity,omitempty"`
+	Mail            []Mail       `json:"mail"` // of the identities that have some to look at
+	Peers           []Peer       `json:"peers"`
+	Budgets         []BudgetUse  `json:"budgets"`
+	Daemon          DaemonStatus `json:"daemon"`
 }
+
+// Mail counts the messages of one identity that wait for a person.
+type Mail struct {
+	Identity string `json:"identity"` // id52
+	New      int64  `json:"new"`      // unread Text messages
+	Failed   int64  `json:"failed"`   // sent ones that were refused or expired, and can be sent again; at most FailedCounted
+}
+
+// FailedCounted is as far as Mail.Failed counts.
+const FailedCounted = 1000
 
 // Wanted is a protocol for which messages wait at a contact.
 type Wanted struct {
@@ -21,6 +35,8 @@ type Wanted struct {
 	ID52     string    `json:"id52"`
 	Protocol string    `json:"protocol"`
 	Instance string    `json:"instance,omitempty"` // if not the default
+	Granted  bool      `json:"granted,omitempty"`  // the contact may send them
+	Served   bool      `json:"served,omitempty"`   // a program takes messages for it
 	Last     time.Time `json:"last"`               // when it was last asked for
 }
 
