@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"sync"
+	"time"
 
 	"golang.org/x/term"
 )
@@ -44,6 +46,28 @@ func (a *app) close() {
 func (a *app) note(format string, args ...any) {
 	if text := fmt.Sprintf(format, args...); !a.flags.Quiet && text != "" {
 		fmt.Fprintln(a.std.Err, visible(a.here(text)))
+	}
+}
+
+// noticeable is after what time a person wants to know what is waited for.
+const noticeable = time.Second
+
+// noteLater is a note, on a terminal only, about what lasts long. end must be called
+// before anything else is written; after it nothing is told.
+func (a *app) noteLater(format string, args ...any) (end func()) {
+	if !isTerminal(a.std.Err) {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(a.ctx)
+	var later sync.WaitGroup
+	later.Go(func() {
+		if sleep(ctx, noticeable) == nil {
+			a.note(format, args...)
+		}
+	})
+	return func() {
+		cancel()
+		later.Wait()
 	}
 }
 

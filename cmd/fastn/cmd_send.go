@@ -15,15 +15,15 @@ import (
 )
 
 type sendCmd struct {
-	Target   string `arg:"" valid:"some" help:"A contact, an id52, a peer id or self." complete:"target"`
-	Text     string `arg:"" optional:"" help:"The text; - reads it from standard input."`
-	Protocol string `valid:"protocol" help:"Send to this protocol, with --data, instead of a text." placeholder:"NAME" complete:"protocol"`
-	Instance string `valid:"name" help:"Instance of the protocol, if it has several." placeholder:"NAME"`
-	Data     string `help:"Data for --protocol as JSON; - reads it from standard input." placeholder:"JSON"`
-	ID       string `name:"id" help:"The message's id, a UUID: the same id again is the same message." placeholder:"UUID"`
-	Wait     string `help:"Return when it is queued or delivered." enum:"queued,delivered" default:"queued"`
-	Timeout  period `help:"How long to wait with --wait=delivered." default:"30s"`
-	Expire   period `help:"How long to try, at most 30d." default:"7d"`
+	Target   string  `arg:"" valid:"some" help:"A contact, an id52, a peer id or self." complete:"target"`
+	Text     string  `arg:"" optional:"" help:"The text; - reads it from standard input."`
+	Protocol string  `valid:"protocol" help:"Send to this protocol, with --data, instead of a text." placeholder:"NAME" complete:"protocol"`
+	Instance string  `valid:"name" help:"Instance of the protocol, if it has several." placeholder:"NAME"`
+	Data     string  `valid:"some" help:"Data for --protocol as JSON; - reads it from standard input." placeholder:"JSON"`
+	ID       string  `name:"id" help:"The message's id, a UUID: the same id again is the same message." placeholder:"UUID"`
+	Wait     string  `help:"Return when it is queued or delivered." enum:"queued,delivered" default:"queued"`
+	Timeout  *period `help:"How long to wait with --wait=delivered; 30s unless given." placeholder:"30s"`
+	Expire   period  `help:"How long to try, at most 30d." default:"7d"`
 }
 
 func (*sendCmd) Help() string {
@@ -43,7 +43,11 @@ func (c *sendCmd) run(a *app) error {
 		return usage("--expire %v is out of range: 1s to 30d", c.Expire).WithHint("give it as 1h, 24h or 7d")
 	}
 	if c.ID != "" && !api.ValidUUID(c.ID) {
-		return usage("--id %q is no UUID", c.ID).WithHint("leave --id out and one is made")
+		return usage("--id %q is no UUID", api.Shorten(c.ID)).WithHint("leave --id out and one is made")
+	}
+	if c.Timeout != nil && c.Wait != "delivered" {
+		return usage("--timeout needs --wait=delivered: otherwise nothing is waited for").
+			WithHint("give both, or --expire for how long it is tried")
 	}
 	r := api.Request{Target: c.Target, Protocol: c.Protocol, Instance: c.Instance, From: a.identity(), MessageID: c.ID,
 		ExpiresS: int64(time.Duration(c.Expire) / time.Second)}
@@ -86,7 +90,7 @@ func (c *sendCmd) accepted(a *app, sent api.SendResult) error {
 	if err != nil {
 		return err
 	}
-	return messageFailed(m)
+	return c.failed(m)
 }
 
 // data is what is sent: a text, or --data.
@@ -98,6 +102,11 @@ func (c *sendCmd) data(a *app) (json.RawMessage, error) {
 	case c.Protocol != "" && c.Data == "":
 		return nil, usage("--data is missing: %s takes JSON", c.Protocol).WithHint(`"fastn send --help" shows how to give it`)
 	case c.Protocol != "":
+		if c.Data == "-" {
+			if err := c.checkTarget(a); err != nil {
+				return nil, err
+			}
+		}
 		return a.readData(c.Data, true)
 	case c.Data != "":
 		return nil, usage("--data needs --protocol").WithHint(`"fastn send %s TEXT" sends a text`, api.ShellQuote(c.Target))
@@ -106,6 +115,9 @@ func (c *sendCmd) data(a *app) (json.RawMessage, error) {
 	}
 	text := c.Text
 	if text == "-" {
+		if err := c.checkTarget(a); err != nil {
+			return nil, err
+		}
 		b, size, err := a.readInput()
 		if err != nil {
 			return nil, err
@@ -134,42 +146,108 @@ func (c *sendCmd) data(a *app) (json.RawMessage, error) {
 
 const longText = `send it in parts, or over a stream: "fastn stream --help"`
 
+// checkTarget refuses a target that is not known before a person has typed what it
+// is to get: that would be lost.
+func (c *sendCmd) checkTarget(a *app) error {
+	if !isTerminal(a.std.In) {
+		return nil
+	}
+	_, err := a.verb(api.VerbAccessWhy, api.GrantArgs{Who: c.Target, Protocol: api.ProtocolText})
+	return err
+}
+
+// limit is how long --wait=delivered waits.
+func (c *sendCmd) limit() time.Duration {
+	if c.Timeout == nil {
+		return 30 * time.Second
+	}
+	return time.Duration(*c.Timeout)
+}
+
 // wait is --wait=delivered.
 func (c *sendCmd) wait(a *app, d daemon, sent api.SendResult) error {
-	ctx, cancel := context.WithTimeout(a.ctx, time.Duration(c.Timeout))
+	ctx, cancel := context.WithTimeout(a.ctx, c.limit())
 	defer cancel()
+	end := a.noteLater("queued; waiting for %s, up to %v (interrupt: it stays queued)", c.Target, c.limit())
 	m, err := d.WaitFinal(ctx, sent.MessageID)
-	if a.ctx.Err() != nil {
-		a.note("interrupted; message %s stays queued", sent.MessageID)
-		return a.ctx.Err()
-	}
-	if err != nil && api.CodeOf(err) != api.CodeTimeout {
-		return a.explain(err)
-	}
+	end()
 	if m.State == "" { // no answer came at all
 		m.State = sent.State
 	}
 	if err := a.showSent(sent.MessageID, m.State); err != nil {
 		return err
 	}
-	switch m.State {
-	case api.StateDelivered:
+	switch {
+	case m.State == api.StateDelivered:
 		return nil
-	case api.StateQueued:
-		return notDelivered{c.stillQueued(m)}
+	case m.State == api.StateQueued && a.ctx.Err() != nil:
+		a.note("interrupted; message %s stays queued", sent.MessageID)
+		return a.ctx.Err()
+	case err != nil && api.CodeOf(err) != api.CodeTimeout:
+		return a.explain(err)
+	case m.State == api.StateQueued:
+		return notDelivered{c.stillQueued(a, m)}
 	}
-	return messageFailed(m)
+	return c.failed(m)
 }
 
-func (c *sendCmd) stillQueued(m api.OutboxMessage) error {
-	e := api.Errorf(api.CodeTimeout, "queued, not delivered within %v: %s", time.Duration(c.Timeout), cmp.Or(m.Reason, "no answer so far"))
-	if m.Code == api.CodePending {
-		return e.WithHint(`%s; "fastn outbox" shows how it goes`, whatHelps(m))
+func (c *sendCmd) stillQueued(a *app, m api.OutboxMessage) error {
+	late := func(why string) *api.Error {
+		return api.Errorf(api.CodeTimeout, "queued, not delivered within %v: %s", c.limit(), why)
 	}
-	return e.WithHint(`it is tried until %s; "fastn outbox" shows how it goes`, clock(m.Expires))
+	switch away := a.away(); {
+	case away != nil:
+		return late(away.Message).
+			WithHint("%s; the message is on its disk, and goes on once it runs", away.Hint)
+	case m.Code == api.CodePending:
+		return late(m.Reason).WithHint(`%s; "fastn outbox" shows how it goes`, whatHelps(m))
+	case m.Expires.IsZero():
+		return late("the daemon did not answer").WithHint(`"fastn outbox" shows how it goes`)
+	}
+	return late(cmp.Or(m.Reason, "no answer so far")).
+		WithHint(`it is tried until %s; "fastn outbox" shows how it goes`, clock(m.Expires))
 }
 
-// messageFailed is the error of a message that will not be delivered.
+// away is why the daemon cannot be asked any more, or nil: the error of a wait that
+// outlives its restarts does not tell.
+func (a *app) away() *api.Error {
+	p, err := a.locate()
+	if err != nil || a.ctx.Err() != nil {
+		return nil
+	}
+	gone := api.Errorf(api.CodeUnavailable, "the daemon is away")
+	if err := a.explainAt(p, gone); err != error(gone) {
+		e := api.AsError(err)
+		return api.Errorf(e.Code, "its daemon went away meanwhile: %s", e.Message).WithHint("%s", e.Hint)
+	}
+	if err := a.suspendedAt(p); err != nil {
+		return api.AsError(err)
+	}
+	return nil
+}
+
+// failed is messageFailed, and knows how the message was sent.
+func (c *sendCmd) failed(m api.OutboxMessage) error {
+	if m.State != api.StateCancelled {
+		return messageFailed(m)
+	}
+	e := api.Errorf(api.CodeConflict, "the message was cancelled")
+	another := ""
+	if c.ID != "" { // it would be the cancelled one for ever
+		another = "leave --id out, or give another: "
+	}
+	if c.Protocol == "" {
+		return e.WithHint(`%s"fastn send %s TEXT" sends it as a new message`, another, api.ShellQuote(c.Target))
+	}
+	if c.Instance != "" {
+		return e.WithHint(`%s"fastn send %s --protocol %s --instance %s --data JSON" sends it as a new message`, another,
+			api.ShellQuote(c.Target), api.ShellQuote(c.Protocol), api.ShellQuote(c.Instance))
+	}
+	return e.WithHint(`%s"fastn send %s --protocol %s --data JSON" sends it as a new message`, another,
+		api.ShellQuote(c.Target), api.ShellQuote(c.Protocol))
+}
+
+// messageFailed is the error of a message that was refused, or has expired.
 func messageFailed(m api.OutboxMessage) error {
 	e := api.Errorf(m.Code, "the message is %s: %s", m.State, m.Reason)
 	if m.Code != api.CodeRefused {
@@ -178,8 +256,6 @@ func messageFailed(m api.OutboxMessage) error {
 	switch {
 	case m.State == api.StateExpired:
 		e = api.Errorf(api.CodeExpired, "the message expired before it could be delivered")
-	case m.State == api.StateCancelled:
-		return api.Errorf(api.CodeConflict, "the message was cancelled").WithHint(`send it again with "fastn send"`)
 	case m.Code == "":
 		e.Code = api.CodeRefused
 	}

@@ -94,6 +94,10 @@ func (a *app) dispatch(args []string) error {
 	return cmd.run(a)
 }
 
+// longestTarget is more than a name or an id may have, in bytes: what is longer is
+// not to be repeated by errors.
+const longestTarget = 256
+
 // checkWords refuses what can be told to be wrong without a daemon: a flag that
 // was given without a value, as an unset variable of the shell's gives it (the
 // default is another daemon or identity), and words against their valid tag.
@@ -108,8 +112,11 @@ func checkWords(parsed *kong.Context) error {
 		}
 		text := value.Target.String()
 		if p.Flag != nil && text == "" {
-			return usage("--%s has no value", p.Flag.Name).
-				WithHint("leave it out for the default; is a variable of your shell's not set?")
+			e := usage("--%s has no value", p.Flag.Name)
+			if value.Tag.Get("valid") == "some" { // it has no default
+				return e.WithHint("give --%s %s; is a variable of your shell's not set?", p.Flag.Name, p.Flag.FormatPlaceHolder())
+			}
+			return e.WithHint("leave it out for the default; is a variable of your shell's not set?")
 		}
 		var err error
 		switch value.Tag.Get("valid") {
@@ -118,8 +125,12 @@ func checkWords(parsed *kong.Context) error {
 		case "protocol":
 			err = api.ValidProtocol(text)
 		case "some":
-			if text == "" {
+			switch {
+			case text == "":
 				err = usage("the %s is empty", value.Name)
+			case p.Positional != nil && len(text) > longestTarget:
+				err = usage("the %s has %d bytes: no name or id is that long", value.Name, len(text)).
+					WithHint(`"fastn contact list" shows your contacts`)
 			}
 		}
 		if err != nil {

@@ -121,7 +121,7 @@ func (s *Store) put(tx *sqlite.Tx, r outRow, uid uint32, barred *api.Error) (Out
 }
 
 func errConflict(id string) *api.Error {
-	return api.Errorf(api.CodeConflict, "message %s was sent before with other content", id).
+	return api.Errorf(api.CodeConflict, "message %s was sent before, to another receiver or with other content", id).
 		WithHint("give each message an id of its own")
 }
 

@@ -86,7 +86,8 @@ func checkText(data json.RawMessage) error {
 		Text *string `json:"text"`
 	}
 	if api.DecodeArgs(data, &t) != nil || t.Text == nil {
-		return api.Errorf(api.CodeBadRequest, `a Text message has {"text": "…"} and nothing else`)
+		return api.Errorf(api.CodeBadRequest, `a Text message has {"text": "…"} and nothing else`).
+			WithHint(`"fastn send TARGET TEXT" sends a text`)
 	}
 	return nil
 }
