@@ -276,6 +276,6 @@ func (o *owned) nameOf(id identity.ID) string {
 }
 
 func noContact(name string) error {
-	return api.Errorf(api.CodeNotFound, "you have no contact %q", name).
+	return api.Errorf(api.CodeNotFound, "you have no contact %q", api.Shorten(name)).
 		WithHint(`"fastn contact list" shows yours`)
 }

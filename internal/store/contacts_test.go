@@ -120,6 +120,9 @@ func TestContacts(t *testing.T) {
 
 	must(t, s.RemoveContact(ctx, me, "rob"))
 	wantCode(t, s.RemoveContact(ctx, me, "rob"), api.CodeNotFound)
+	if err := s.RemoveContact(ctx, me, strings.Repeat("x", 60_000)); len(err.Error()) > 1000 {
+		t.Errorf("an error of %d bytes repeats the name", len(err.Error()))
+	}
 	if s.Trusted(id(10)) || !s.Trusted(id(11)) {
 		t.Error("Trusted is wrong")
 	}
