@@ -54,10 +54,11 @@ func (*idListCmd) run(a *app) error {
 	}
 	if len(list) > 1 && a.identity() == "" {
 		own, err := fetch[api.Identity](a, api.VerbIdentityShow, api.IdentityArgs{})
-		if err != nil {
-			return err
+		if err != nil { // no command that needs one does without --as
+			a.note("%s: choose one with --as or $FASTN_AS", api.AsError(err).Message)
+		} else {
+			a.note("%s is the one that speaks where --as names no other", own.Name)
 		}
-		a.note("%s is the one that speaks where --as names no other", own.Name)
 	}
 	if len(list) > 0 {
 		return nil

@@ -97,7 +97,7 @@ func (a *app) showOutbox(list ...api.OutboxMessage) error {
 		cut = cut || short
 		of := m.To + m.State + why
 		if why != "" && of == before && a.columns() > 0 {
-			why = "as above"
+			why = asAbove
 		}
 		before = of
 		rows = append(rows, []string{shortID(m.MessageID), shortName(m.Contact, m.To), api.ServiceName(m.Protocol, m.Instance), clock(m.Created),
