@@ -207,8 +207,8 @@ func (m *mail) wanted(ctx context.Context, uid uint32) (out []api.Wanted) {
 		}
 		for _, w := range list {
 			name, contact := m.n.store.Contact(own.ID, w.Sender)
-			if !contact || m.n.router.TakesMail(own.ID, w.Sender, w.Protocol, w.Instance) {
-				continue // gone meanwhile, or on its way
+			if !contact || m.n.store.Blocked(own.ID, w.Sender) || m.n.router.TakesMail(own.ID, w.Sender, w.Protocol, w.Instance) {
+				continue // gone or blocked meanwhile, or on its way
 			}
 			one := api.Wanted{Identity: own.ID.String(), Contact: name, ID52: w.Sender.String(), Protocol: w.Protocol, Last: w.Last,
 				Granted: access.Allowed(m.n.store, own.ID, w.Sender, w.Protocol, w.Instance),
