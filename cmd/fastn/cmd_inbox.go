@@ -77,7 +77,7 @@ func (a *app) showInbox(list []api.InboxMessage) error {
 			width += textWidth(visible(cell)) + 2
 		}
 		beside = max(beside, width)
-		rows = append(rows, append(row, summary(textOf(m.Protocol, m.Data))))
+		rows = append(rows, append(row, quotedDash(summary(textOf(m.Protocol, m.Data)))))
 	}
 	room := a.columns() - beside - len("PROTOCOL") // which may be wider than what stands below
 	for _, row := range rows {

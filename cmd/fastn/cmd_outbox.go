@@ -89,22 +89,24 @@ func (a *app) outboxPages(all bool, each func(api.OutboxMessage) bool) error {
 }
 
 func (a *app) showOutbox(list ...api.OutboxMessage) error {
+	header := []string{"MESSAGE", "TO", "PROTOCOL", "SENT", "TEXT", "STATE", "NEXT TRY", "REASON"}
+	texts := a.columns() > 0 && !slices.ContainsFunc(list, func(m api.OutboxMessage) bool { return api.ServiceName(m.Protocol, m.Instance) != api.ProtocolText })
 	rows := make([][]string, 0, len(list))
 	cut := false
-	before := ""
 	for _, m := range list {
 		why, short := a.clipped(m)
 		cut = cut || short
-		of := m.To + m.State + why
-		if why != "" && of == before && a.columns() > 0 {
-			why = asAbove
+		rows = append(rows, []string{shortID(m.MessageID), shortName(m.Contact, m.To), api.ServiceName(m.Protocol, m.Instance), a.moment(m.Created),
+			a.beginning(m), m.State, a.nextTry(m), why})
+	}
+	if texts { // what all are needs no room on a terminal
+		header = slices.Delete(header, 2, 3)
+		for i := range rows {
+			rows[i] = slices.Delete(rows[i], 2, 3)
 		}
-		before = of
-		rows = append(rows, []string{shortID(m.MessageID), shortName(m.Contact, m.To), api.ServiceName(m.Protocol, m.Instance), clock(m.Created),
-			a.beginning(m), m.State, nextTry(m), why})
 	}
 	var b bytes.Buffer
-	a.table(&b, []string{"MESSAGE", "TO", "PROTOCOL", "SENT", "TEXT", "STATE", "NEXT TRY", "REASON"}, rows)
+	a.table(&b, header, rows)
 	if err := a.write(&b); err != nil {
 		return err
 	}
@@ -122,15 +124,31 @@ func (a *app) showOutbox(list ...api.OutboxMessage) error {
 
 // beginning is of a message's text, as much as leaves room for the rest on a terminal.
 func (a *app) beginning(m api.OutboxMessage) string {
-	text := visible(summary(textOf(m.Protocol, m.Data)))
+	text := quotedDash(visible(summary(textOf(m.Protocol, m.Data))))
 	if a.columns() > 0 {
 		text = clip(text, leastText)
 	}
 	return text
 }
 
+// quotedDash is for a text in a table, where "-" is that there is none.
+func quotedDash(text string) string {
+	if text == "-" {
+		return `"-"`
+	}
+	return text
+}
+
+// moment is a time in a table: on a terminal one of today is told without its date.
+func (a *app) moment(t time.Time) string {
+	if day, _, _ := strings.Cut(clock(time.Now()), " "); a.columns() > 0 {
+		return strings.TrimPrefix(clock(t), day+" ")
+	}
+	return clock(t)
+}
+
 // nextTry tells when a message is tried again; "" if it is not.
-func nextTry(m api.OutboxMessage) string {
+func (a *app) nextTry(m api.OutboxMessage) string {
 	switch {
 	case m.NextTry == nil:
 		return ""
@@ -139,7 +157,7 @@ func nextTry(m api.OutboxMessage) string {
 	case m.NextTry.Before(time.Now()):
 		return "now"
 	}
-	return clock(*m.NextTry)
+	return a.moment(*m.NextTry)
 }
 
 // shortID is enough of a message's id for a person; commands take it for the whole.
@@ -210,7 +228,7 @@ func (a *app) eachOf(words []string, do func(word string) error) error {
 }
 
 type outboxCancelCmd struct {
-	ID string `arg:"" name:"message" help:"The message's id, or its beginning." complete:"outbox"`
+	IDs []string `arg:"" name:"message" help:"Ids of messages, or their beginnings." complete:"outbox"`
 }
 
 func (*outboxCancelCmd) Help() string {
@@ -220,10 +238,10 @@ Example:
   fastn outbox cancel 3f2a`
 }
 
-func (c *outboxCancelCmd) run(a *app) error { return a.outboxVerb(api.VerbOutboxCancel, c.ID) }
+func (c *outboxCancelCmd) run(a *app) error { return a.outboxVerb(api.VerbOutboxCancel, c.IDs) }
 
 type outboxRetryCmd struct {
-	ID string `arg:"" name:"message" help:"The message's id, or its beginning." complete:"outbox"`
+	IDs []string `arg:"" name:"message" help:"Ids of messages, or their beginnings." complete:"outbox"`
 }
 
 func (*outboxRetryCmd) Help() string {
@@ -234,14 +252,23 @@ Example:
   fastn outbox retry 3f2a`
 }
 
-func (c *outboxRetryCmd) run(a *app) error { return a.outboxVerb(api.VerbOutboxRetry, c.ID) }
+func (c *outboxRetryCmd) run(a *app) error { return a.outboxVerb(api.VerbOutboxRetry, c.IDs) }
 
-func (a *app) outboxVerb(verb, word string) error {
-	m, printed, err := a.outboxMessage(verb, word)
-	if printed || err != nil {
+func (a *app) outboxVerb(verb string, words []string) error {
+	var list []api.OutboxMessage
+	err := a.eachOf(words, func(word string) error {
+		m, printed, err := a.outboxMessage(verb, word)
+		if err == nil && !printed {
+			list = append(list, m)
+		}
 		return err
+	})
+	if len(list) > 0 {
+		if shown := a.showOutbox(list...); shown != nil {
+			return shown
+		}
 	}
-	return a.showOutbox(m)
+	return err
 }
 
 // outboxMessage runs a verb that answers with the message that word names; printed

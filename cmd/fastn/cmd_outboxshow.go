@@ -41,7 +41,7 @@ func (c *outboxShowCmd) run(a *app) error {
 	if m.Tries > 0 {
 		fields = append(fields, "tries", strconv.Itoa(m.Tries))
 	}
-	if next := nextTry(m); next != "" {
+	if next := a.nextTry(m); next != "" {
 		fields = append(fields, "next try", next)
 	}
 	if why := reason(m); why != "" { // of a peer's addresses each has its own
@@ -84,11 +84,17 @@ func askFor(who string, m api.OutboxMessage) string {
 		", with the name that you have there, and " + api.TakeCommand(m.Protocol, m.Instance)
 }
 
-// clipped is a message's reason in a table, cut to one line of a terminal.
+// clipped is a message's reason in a table, on a terminal in short: one line, without the
+// addresses that were tried.
 func (a *app) clipped(m api.OutboxMessage) (text string, cut bool) {
 	text = visible(reason(m))
 	room := a.columns() - len(foldIndent)
-	if room <= 0 || textWidth(text) <= room {
+	switch {
+	case room <= 0:
+		return text, false
+	case m.State == api.StateQueued && m.Code == api.CodePeerUnreachable:
+		return "not reachable", true
+	case textWidth(text) <= room:
 		return text, false
 	}
 	return clip(text, room), true

@@ -30,7 +30,7 @@ func (*sendCmd) Help() string {
 	return `The message is on this machine's disk when the command returns, and is delivered as soon as the
 receiver's machine is there. Prints its id. Of a text from standard input the last line break is left
 out. With --wait=delivered the command returns when the message is on the receiver's disk; if the time
-passes before, the exit code is 6 and the message stays queued.
+passes before, or it is interrupted, the exit code is 6 and the message stays queued.
 
 Example:
   fastn send bob "hello"
@@ -166,6 +166,11 @@ func (c *sendCmd) limit() time.Duration {
 
 // wait is --wait=delivered.
 func (c *sendCmd) wait(a *app, d daemon, sent api.SendResult) error {
+	if !a.flags.JSON { // who is killed while waiting is to know it
+		if err := a.showSent(sent.MessageID, sent.State); err != nil {
+			return err
+		}
+	}
 	ctx, cancel := context.WithTimeout(a.ctx, c.limit())
 	defer cancel()
 	end := a.noteLater("queued; waiting for %s, up to %v (interrupt: it stays queued)", c.Target, c.limit())
@@ -174,15 +179,16 @@ func (c *sendCmd) wait(a *app, d daemon, sent api.SendResult) error {
 	if m.State == "" { // no answer came at all
 		m.State = sent.State
 	}
-	if err := a.showSent(sent.MessageID, m.State); err != nil {
-		return err
+	if a.flags.JSON {
+		if err := a.showSent(sent.MessageID, m.State); err != nil {
+			return err
+		}
 	}
 	switch {
 	case m.State == api.StateDelivered:
 		return nil
 	case m.State == api.StateQueued && a.ctx.Err() != nil:
-		a.note("interrupted; message %s stays queued", sent.MessageID)
-		return a.ctx.Err()
+		return notDelivered{api.Errorf(api.CodeCancelled, "interrupted; message %s stays queued", sent.MessageID)}
 	case err != nil && api.CodeOf(err) != api.CodeTimeout:
 		return a.explain(err)
 	case m.State == api.StateQueued:
@@ -218,7 +224,7 @@ func (a *app) away() *api.Error {
 	gone := api.Errorf(api.CodeUnavailable, "the daemon is away")
 	if err := a.explainAt(p, gone); err != error(gone) {
 		e := api.AsError(err)
-		return api.Errorf(e.Code, "its daemon went away meanwhile: %s", e.Message).WithHint("%s", e.Hint)
+		return api.Errorf(e.Code, "your own daemon went away meanwhile: %s", e.Message).WithHint("%s", e.Hint)
 	}
 	if err := a.suspendedAt(p); err != nil {
 		return api.AsError(err)

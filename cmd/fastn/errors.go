@@ -50,7 +50,8 @@ func exitCode(err error) int {
 // printError writes the error and its hint, one line each; with --json one line
 // that is an api.Error.
 func (a *app) printError(err error) {
-	if errors.Is(err, context.Canceled) || a.ctx.Err() != nil && api.CodeOf(err) == api.CodeCancelled {
+	// Of what was done before an interruption the error says more.
+	if !isNotDelivered(err) && (errors.Is(err, context.Canceled) || a.ctx.Err() != nil && api.CodeOf(err) == api.CodeCancelled) {
 		err = api.Errorf(api.CodeCancelled, "interrupted")
 	}
 	e := api.AsError(err)

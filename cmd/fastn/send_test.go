@@ -34,15 +34,15 @@ func TestSendWaits(t *testing.T) {
 		want      string
 	}{
 		{"away", api.OutboxMessage{}, over, false, api.StateQueued, exitNotDelivered,
-			`fastn: queued, not delivered within 30s: its daemon went away meanwhile: cannot reach the fastn daemon at HOME/daemon.sock: no such file or directory
+			`fastn: queued, not delivered within 30s: your own daemon went away meanwhile: cannot reach the fastn daemon at HOME/daemon.sock: no such file or directory
 hint: start it with "fastn --home HOME daemon start"; the message is on its disk, and goes on once it runs
 `},
 		{"away since it told", queued, over, false, api.StateQueued, exitNotDelivered,
-			`fastn: queued, not delivered within 30s: its daemon went away meanwhile: cannot reach the fastn daemon at HOME/daemon.sock: no such file or directory
+			`fastn: queued, not delivered within 30s: your own daemon went away meanwhile: cannot reach the fastn daemon at HOME/daemon.sock: no such file or directory
 hint: start it with "fastn --home HOME daemon start"; the message is on its disk, and goes on once it runs
 `},
-		{"interrupted", api.OutboxMessage{}, context.Canceled, true, api.StateQueued, exitFailed,
-			"interrupted; message " + id + " stays queued\nfastn: interrupted\n"},
+		{"interrupted", api.OutboxMessage{}, context.Canceled, true, api.StateQueued, exitNotDelivered,
+			"fastn: interrupted; message " + id + " stays queued\n"},
 		{"delivered in the moment of an interruption", api.OutboxMessage{State: api.StateDelivered}, nil, true, api.StateDelivered, exitDone, ""},
 		{"cancelled", api.OutboxMessage{State: api.StateCancelled}, nil, false, api.StateCancelled, exitFailed,
 			"fastn: the message was cancelled\nhint: \"fastn --home HOME send bob TEXT\" sends it as a new message\n"},

@@ -12,9 +12,6 @@ import (
 // of a text, so that they are not taken for the next.
 const foldIndent = "    "
 
-// asAbove stands for what the row above it has in the last column.
-const asAbove = "as above"
-
 // columns is the width of the terminal, 0 where standard output is none.
 func (a *app) columns() int {
 	if !isTerminal(a.std.Out) {
@@ -81,7 +78,7 @@ func (a *app) tableLines(cells []string, widths []int, breaks []bool) (lines []s
 		last := i == len(cells)-1 || breaks[i+1]
 		if breaks[i] {
 			s.WriteString(foldIndent)
-			if last && (cell == "-" || cell == asAbove) { // not worth a line
+			if last && cell == "-" { // not worth a line
 				s.Reset()
 				continue
 			}

@@ -168,7 +168,7 @@ func (s *Store) expire(tx *sqlite.Tx, now time.Time) (expired []Outgoing, err er
 			return &damagedRow{boxOut, r.Seq, "it is not queued"}
 		}
 		lanes[r.lane] = r.From
-		r.State, r.Done = Expired, now
+		r.State, r.Done = Expired, r.Expires // not when it was noticed
 		expired = append(expired, r.Outgoing)
 		return nil
 	}, "SELECT "+outNoData+" FROM outbox INDEXED BY outbox_expires WHERE state = 'queued' AND expires <= ? ORDER BY expires LIMIT ?",
@@ -187,7 +187,7 @@ func (s *Store) expire(tx *sqlite.Tx, now time.Time) (expired []Outgoing, err er
 			o.Code, o.Reason = api.CodeExpired, "its time was over before it was sent"
 		}
 		if _, err := tx.Exec("UPDATE outbox SET state = 'expired', done = ?, code = ?, reason = ? WHERE seq = ?",
-			now.UnixMicro(), string(o.Code), o.Reason, o.Seq); err != nil {
+			o.Done.UnixMicro(), string(o.Code), o.Reason, o.Seq); err != nil {
 			return nil, err
 		}
 		s.countOut(o.From, -1, 0, 0)
