@@ -20,7 +20,7 @@ type Timing struct {
 	Pending   time.Duration // pause where the receiver has to act first; 1 h
 	Deliver   time.Duration // for one batch and its answer; 1 min
 	Announce  time.Duration // for one hint to a peer; 10 s
-	Expire    time.Duration // between looks for what has expired; 1 min
+	Expire    time.Duration // longest pause between looks for what has expired; 1 min
 	Prune     time.Duration // between looks for what may be forgotten; 1 h
 	Look      time.Duration // between looks for lanes that are not known; 10 min
 }
@@ -81,6 +81,7 @@ type Courier struct {
 	records records
 	mailmen mailmen
 	hints   chan hint
+	brief   chan struct{} // holds one if a message was queued that expires soon
 	once    sync.Once     // closes loaded
 	loaded  chan struct{} // closed when what waited at the start is known
 
@@ -97,7 +98,7 @@ func NewCourier(o CourierOptions) *Courier {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Courier{o: o, s: o.Store, hints: make(chan hint, hintQueue), loaded: make(chan struct{})}
+	c := &Courier{o: o, s: o.Store, hints: make(chan hint, hintQueue), brief: make(chan struct{}, 1), loaded: make(chan struct{})}
 	c.lanes.init(o.Now, c.s.o.Owner)
 	c.lanes.cut = c.s.WasCut()
 	c.waiters.init()
@@ -117,15 +118,7 @@ func (c *Courier) Run(ctx context.Context) {
 	wg.Go(func() {
 		c.afterDoubts(ctx, nil, doubtLasts)
 		c.sure.Store(true)
-		jumped := false // the clock has
-		c.every(ctx, c.o.Timing.Expire, func(ctx context.Context) {
-			by := c.s.Jump()
-			if by != 0 && !jumped {
-				c.o.Log.Warn("the clock has jumped: for an hour no message expires and none is forgotten", "by", by)
-			}
-			jumped = by != 0
-			c.expire(ctx)
-		})
+		c.expireAll(ctx)
 	})
 	wg.Go(func() { c.every(ctx, c.o.Timing.Prune, c.prune) })
 	for range announcers {
@@ -190,6 +183,7 @@ func (c *Courier) Send(ctx context.Context, m Message) (Outgoing, error) {
 
 // queued has messages carried that were queued just now.
 func (c *Courier) queued(list []Message) {
+	c.noteBrief(list)
 	c.lanes.queued(list, c.o.Timing.RetryNear, func(m Message, now bool) {
 		if now {
 			c.waiters.note(Outgoing{Message: m, State: Queued, Size: int64(len(m.Data))})

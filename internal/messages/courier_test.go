@@ -280,6 +280,32 @@ func TestExpiry(t *testing.T) {
 	})
 }
 
+// Those whose life is over end then, also if nobody asks; another one that was queued
+// later may end before.
+func TestExpiryIsPrompt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.is(refusedAll(api.CodePeerUnreachable))
+		for _, m := range []struct {
+			id   string
+			life time.Duration
+		}{{"1", 50 * time.Second}, {"2", 2 * time.Second}, {"3", 20 * time.Second}, {"4", time.Hour + 7*time.Second}} {
+			one := lane.message(m.id, "short")
+			one.Expires = time.Now().Add(m.life)
+			if _, err := r.Send(t.Context(), one); err != nil {
+				t.Fatal(err)
+			}
+		}
+		start, order := time.Now(), []string{"2", "3", "1", "4"}
+		for _, at := range []struct{ second, ended int }{{1, 0}, {4, 1}, {18, 1}, {22, 2}, {48, 2}, {52, 3}, {3605, 3}, {3609, 4}} {
+			time.Sleep(time.Until(start.Add(time.Duration(at.second) * time.Second)))
+			if told := r.told(api.EventMessageExpired); !slices.Equal(told, order[:at.ended]) {
+				t.Fatalf("after %d s %q have expired, want %q", at.second, told, order[:at.ended])
+			}
+		}
+	})
+}
+
 // A courier that ends in the middle of a batch has lost nothing for the next.
 func TestStopAndGoOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
