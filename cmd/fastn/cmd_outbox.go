@@ -97,7 +97,7 @@ func (a *app) showOutbox(list ...api.OutboxMessage) error {
 		why, short := a.clipped(m)
 		cut = cut || short
 		rows = append(rows, []string{shortID(m.MessageID), shortName(m.Contact, m.To), api.ServiceName(m.Protocol, m.Instance), a.moment(m.Created),
-			a.beginning(m), m.State, a.nextTry(m), why})
+			beginning(m), m.State, a.nextTry(m), why})
 	}
 	if texts { // what all are needs no room on a terminal
 		header = slices.Delete(header, 2, 3)
@@ -105,6 +105,7 @@ func (a *app) showOutbox(list ...api.OutboxMessage) error {
 			rows[i] = slices.Delete(rows[i], 2, 3)
 		}
 	}
+	a.fitText(header, rows)
 	var b bytes.Buffer
 	a.table(&b, header, rows)
 	if err := a.write(&b); err != nil {
@@ -122,13 +123,29 @@ func (a *app) showOutbox(list ...api.OutboxMessage) error {
 	return nil
 }
 
-// beginning is of a message's text, as much as leaves room for the rest on a terminal.
-func (a *app) beginning(m api.OutboxMessage) string {
-	text := quotedDash(visible(summary(textOf(m.Protocol, m.Data))))
-	if a.columns() > 0 {
-		text = clip(text, leastText)
+// fitText cuts the texts to what the rest of a row leaves of a terminal.
+func (a *app) fitText(header []string, rows [][]string) {
+	if a.columns() == 0 {
+		return
 	}
-	return text
+	text, room := slices.Index(header, "TEXT"), a.columns()
+	for i, name := range header {
+		widest := textWidth(name)
+		for _, row := range rows {
+			widest = max(widest, textWidth(visible(row[i])))
+		}
+		if i != text {
+			room -= widest + 2
+		}
+	}
+	for _, row := range rows {
+		row[text] = clip(visible(row[text]), max(room, leastText))
+	}
+}
+
+// beginning is of a message's text.
+func beginning(m api.OutboxMessage) string {
+	return quotedDash(summary(textOf(m.Protocol, m.Data)))
 }
 
 // quotedDash is for a text in a table, where "-" is that there is none.

@@ -92,7 +92,7 @@ func (a *app) clipped(m api.OutboxMessage) (text string, cut bool) {
 	switch {
 	case room <= 0:
 		return text, false
-	case m.State == api.StateQueued && m.Code == api.CodePeerUnreachable:
+	case m.Code == api.CodePeerUnreachable:
 		return "not reachable", true
 	case textWidth(text) <= room:
 		return text, false
