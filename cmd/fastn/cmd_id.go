@@ -52,18 +52,20 @@ func (*idListCmd) run(a *app) error {
 	if err := a.showIdentities(list...); err != nil {
 		return err
 	}
-	if len(list) > 1 && a.identity() == "" {
+	switch {
+	case len(list) == 0:
+		a.note("you have none so far: the first is made when it is needed, or with %s", a.here(`"fastn id new NAME"`))
+	case len(list) > 1 && a.identity() == "":
 		own, err := fetch[api.Identity](a, api.VerbIdentityShow, api.IdentityArgs{})
-		if err != nil { // no command that needs one does without --as
-			a.note("%s: choose one with --as or $FASTN_AS", api.AsError(err).Message)
-		} else {
+		switch {
+		case err == nil:
 			a.note("%s is the one that speaks where --as names no other", own.Name)
+		case api.CodeOf(err) == api.CodeBadRequest: // none is: each command needs --as
+			a.note("%s: choose one with --as or $FASTN_AS", api.AsError(err).Message)
+		default:
+			return err
 		}
 	}
-	if len(list) > 0 {
-		return nil
-	}
-	a.note("you have none so far: the first is made when it is needed, or with %s", a.here(`"fastn id new NAME"`))
 	return nil
 }
 

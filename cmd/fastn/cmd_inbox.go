@@ -299,7 +299,7 @@ func (a *app) inboxVerb(verb, word, from string, show bool) error {
 	if err := decode(raw, &m); err != nil {
 		return err
 	}
-	m.Read = m.Read || verb == api.VerbInboxRead
+	m.Read = m.Read || verb == api.VerbInboxRead && !forProgram(m)
 	if a.flags.JSON {
 		err = a.printValue(m)
 	} else {
