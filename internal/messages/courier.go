@@ -157,8 +157,8 @@ func (c *Courier) expire(ctx context.Context) {
 // Over tells that m is queued still, and its life is over.
 func (c *Courier) Over(m Outgoing) bool { return m.State == Queued && !m.Expires.After(c.o.Now()) }
 
-// EndOver ends the messages whose life is over, which else is done once a minute, unless
-// one of them may have been delivered.
+// EndOver ends the messages whose life is over now, for who is to be told of them in this
+// moment, unless one of them may have been delivered.
 func (c *Courier) EndOver(ctx context.Context) {
 	if c.sure.Load() {
 		c.expire(context.WithoutCancel(ctx))

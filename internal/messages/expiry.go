@@ -6,9 +6,6 @@ import (
 	"time"
 )
 
-// expireAgain is the pause where a message's life is over and could not be ended.
-const expireAgain = time.Second
-
 // expireAll ends messages when their life is over, until ctx ends. What was queued
 // before, or is not found by the index, is looked for at each of Timing.Expire.
 func (c *Courier) expireAll(ctx context.Context) {
@@ -27,22 +24,23 @@ func (c *Courier) expireAll(ctx context.Context) {
 				c.o.Log.Warn("the clock has jumped: for an hour no message expires and none is forgotten", "by", by)
 			}
 			jumped = by != 0
-			c.expire(ctx)
 			last = c.o.Now()
+			c.expire(ctx)
 		}
-		now := c.o.Now()
-		wait := last.Add(c.o.Timing.Expire).Sub(now)
-		if end := c.s.nextEnd(ctx); !end.IsZero() {
-			wait = min(wait, end.Sub(now))
+		next := last.Add(c.o.Timing.Expire)
+		// What was over at the last look could not be ended: that waits for the next one.
+		if end := c.s.nextEnd(ctx); end.After(last) && end.Before(next) {
+			next = end
 		}
-		look.Reset(max(wait, expireAgain))
+		look.Reset(next.Sub(c.o.Now()))
 	}
 }
 
 // noteBrief has expireAll look again, if one of list lives for less than its pause.
 func (c *Courier) noteBrief(list []Message) {
+	soon := c.o.Now().Add(c.o.Timing.Expire)
 	for _, m := range list {
-		if m.Expires.Sub(c.o.Now()) < c.o.Timing.Expire {
+		if m.Expires.Before(soon) {
 			select {
 			case c.brief <- struct{}{}:
 			default:
@@ -58,7 +56,9 @@ func (s *Store) nextEnd(ctx context.Context) (end time.Time) {
 	err := s.read(ctx, func(rows *sql.Rows) error {
 		return each(rows, func(row []any) (bool, error) {
 			c := columns{row: row}
-			end = c.time("expires")
+			if at := c.time("expires"); c.bad == nil {
+				end = at
+			}
 			return false, nil
 		})
 	}, "SELECT expires FROM outbox INDEXED BY outbox_expires WHERE state = 'queued' ORDER BY expires LIMIT 1")
