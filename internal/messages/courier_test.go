@@ -306,6 +306,31 @@ func TestExpiryIsPrompt(t *testing.T) {
 	})
 }
 
+// What cannot be ended, as the disk refuses, is not tried over and over: each try is
+// logged.
+func TestExpiryThatFailsIsPaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.is(refusedAll(api.CodePeerUnreachable))
+		end := r.refuseRecords()
+		m := lane.message("1", "short")
+		m.Expires = time.Now().Add(2 * time.Second)
+		if _, err := r.Send(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		end()
+		time.Sleep(10 * time.Second)
+		if told := r.told(api.EventMessageExpired); len(told) > 0 {
+			t.Errorf("%q were tried again at once", told)
+		}
+		time.Sleep(time.Minute)
+		if told := r.told(api.EventMessageExpired); !slices.Equal(told, []string{"1"}) {
+			t.Errorf("told of %q", told)
+		}
+	})
+}
+
 // A courier that ends in the middle of a batch has lost nothing for the next.
 func TestStopAndGoOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
