@@ -73,3 +73,16 @@ func TestAsideCountedMeanwhile(t *testing.T) {
 		t.Errorf("%d count, want 2", n)
 	}
 }
+
+// Who is told that a row was set aside, or finds it gone, finds it counted.
+func TestAsideIsCountedWhenItIsGone(t *testing.T) {
+	b := newBox(t)
+	b.put(lane, "1", "2")
+	b.damage(replace(t, "text of 1", "text of X"))
+	n := int64(-1)
+	b.o.OnAside = func(Aside) { n = b.AsideCount() }
+	b.must(b.CheckAll(t.Context()))
+	if n != 1 {
+		t.Errorf("%d count when it is told, want 1", n)
+	}
+}

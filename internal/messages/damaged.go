@@ -39,10 +39,17 @@ func (s *Store) setAside(ctx context.Context, rows []damagedRow) (sound bool, er
 					moved = append(moved, *a)
 				}
 			}
-			return nil
+			if len(moved) == 0 {
+				return nil
+			}
+			// Before the commit: who finds a row gone finds it counted.
+			return s.countAsideBy(tx.Int)
 		})
 	})
 	if err != nil {
+		if len(moved) > 0 { // it is not set aside after all
+			_ = s.view(ctx, func(tx *sql.Tx) error { return s.countAside(ctx, tx) })
+		}
 		return false, err
 	}
 	if len(moved) > 0 {
@@ -53,7 +60,7 @@ func (s *Store) setAside(ctx context.Context, rows []damagedRow) (sound bool, er
 			s.o.OnAside(a)
 		}
 	}
-	if len(moved) > 0 { // what cannot be counted now is when others are
+	if len(moved) > 0 { // again: another count may not have seen the commit; what cannot be counted now is when others are
 		_ = s.view(ctx, func(tx *sql.Tx) error { return s.countAside(ctx, tx) })
 	}
 	return sound, nil

@@ -245,16 +245,25 @@ func (s *Store) AsideSeen(last int64) {
 // countAside needs a transaction in which nothing was read yet: it then sees what
 // was committed before it, and of several the last to count has seen the most.
 func (s *Store) countAside(ctx context.Context, tx *sql.Tx) error {
+	return s.countAsideBy(func(query string, args ...any) (n int64, err error) {
+		err = tx.QueryRowContext(ctx, query, args...).Scan(&n)
+		return n, err
+	})
+}
+
+// countAsideBy counts by a query that gives a number.
+func (s *Store) countAsideBy(number func(query string, args ...any) (int64, error)) error {
 	s.asideMu.Lock()
 	defer s.asideMu.Unlock()
-	if err := tx.QueryRowContext(ctx, "SELECT coalesce(max(rowid), 0) FROM aside").Scan(&s.asideLast); err != nil {
+	last, err := number("SELECT coalesce(max(rowid), 0) FROM aside")
+	if err != nil {
 		return err
 	}
-	if s.asideLast < s.asideSeen { // the last ones were lost: rather too many are told
+	if s.asideLast = last; last < s.asideSeen { // the last ones were lost: rather too many are told
 		s.asideSeen = 0
 	}
-	var n int64
-	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM aside WHERE rowid > ?", s.asideSeen).Scan(&n); err != nil {
+	n, err := number("SELECT count(*) FROM aside WHERE rowid > ?", s.asideSeen)
+	if err != nil {
 		return err
 	}
 	s.aside.Store(n)

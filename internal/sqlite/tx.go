@@ -75,6 +75,12 @@ func (tx *Tx) Query(each func(row []any) error, query string, args ...any) error
 	}
 }
 
+// Int runs a query that gives one integer.
+func (tx *Tx) Int(query string, args ...any) (n int64, err error) {
+	err = tx.Query(func(row []any) error { n, _ = row[0].(int64); return nil }, query, args...)
+	return n, err
+}
+
 func named(args []any) []stdsql.NamedValue {
 	values := make([]stdsql.NamedValue, len(args))
 	for i, a := range args {
