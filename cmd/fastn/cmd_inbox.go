@@ -64,29 +64,16 @@ func (c *inboxListCmd) run(a *app) error {
 	return a.showInbox(all)
 }
 
-// leastText is how much of a text, in columns, is worth to stand beside the rest.
-const leastText = 20
-
 func (a *app) showInbox(list []api.InboxMessage) error {
+	header := []string{"MESSAGE", "STATE", "FROM", "RECEIVED", "PROTOCOL", "TEXT"}
 	rows := make([][]string, 0, len(list))
-	beside := 0 // columns that the others take
 	for _, m := range list {
-		row := []string{shortID(m.MessageID), inboxState(m), shortName(m.Contact, m.From), clock(m.Received), m.Protocol}
-		width := 0
-		for _, cell := range row {
-			width += textWidth(visible(cell)) + 2
-		}
-		beside = max(beside, width)
-		rows = append(rows, append(row, quotedDash(summary(textOf(m.Protocol, m.Data)))))
+		rows = append(rows, []string{shortID(m.MessageID), inboxState(m), shortName(m.Contact, m.From), clock(m.Received), m.Protocol,
+			quotedDash(summary(textOf(m.Protocol, m.Data)))})
 	}
-	room := a.columns() - beside - len("PROTOCOL") // which may be wider than what stands below
-	for _, row := range rows {
-		if last := len(row) - 1; room >= leastText {
-			row[last] = clip(visible(row[last]), room)
-		}
-	}
+	fitText(header, rows, a.columns())
 	var b bytes.Buffer
-	a.table(&b, []string{"MESSAGE", "STATE", "FROM", "RECEIVED", "PROTOCOL", "TEXT"}, rows)
+	a.table(&b, header, rows)
 	return a.write(&b)
 }
 

@@ -105,7 +105,7 @@ func (a *app) showOutbox(list ...api.OutboxMessage) error {
 			rows[i] = slices.Delete(rows[i], 2, 3)
 		}
 	}
-	a.fitText(header, rows)
+	fitText(header, rows, a.columns())
 	var b bytes.Buffer
 	a.table(&b, header, rows)
 	if err := a.write(&b); err != nil {
@@ -121,26 +121,6 @@ func (a *app) showOutbox(list ...api.OutboxMessage) error {
 		a.note(`"fastn outbox show MESSAGE" shows the whole reason`)
 	}
 	return nil
-}
-
-// fitText cuts the texts to what the rest of a row leaves of a terminal.
-func (a *app) fitText(header []string, rows [][]string) {
-	if a.columns() == 0 {
-		return
-	}
-	text, room := slices.Index(header, "TEXT"), a.columns()
-	for i, name := range header {
-		widest := textWidth(name)
-		for _, row := range rows {
-			widest = max(widest, textWidth(visible(row[i])))
-		}
-		if i != text {
-			room -= widest + 2
-		}
-	}
-	for _, row := range rows {
-		row[text] = clip(visible(row[text]), max(room, leastText))
-	}
 }
 
 // beginning is of a message's text.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -69,6 +70,36 @@ func foldColumns(widths []int, width int) (breaks []bool) {
 		}
 	}
 	return breaks
+}
+
+// leastText is how much of a text, in columns, is worth to stand beside the rest.
+const leastText = 20
+
+// fitText cuts the texts to what the rest of a row leaves of a terminal, or to the
+// line below it where a text that comes last has no room beside it.
+// Width 0 is without bound.
+func fitText(header []string, rows [][]string, width int) {
+	if width == 0 {
+		return
+	}
+	text, room := slices.Index(header, "TEXT"), width
+	for i, name := range header {
+		widest := textWidth(name)
+		for _, row := range rows {
+			widest = max(widest, textWidth(visible(row[i])))
+		}
+		if i != text {
+			room -= widest + 2
+		}
+	}
+	if room < leastText {
+		if room = leastText; text == len(header)-1 {
+			room = width - len(foldIndent)
+		}
+	}
+	for _, row := range rows {
+		row[text] = clip(visible(row[text]), room)
+	}
 }
 
 // tableLines is one row; a cell that is wider than the terminal goes on below.

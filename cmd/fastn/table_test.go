@@ -70,3 +70,28 @@ func FuzzWrap(f *testing.F) {
 		}
 	})
 }
+
+// A text is cut to the room beside the other columns; one that comes last and finds
+// too little there has the line below.
+func TestFitText(t *testing.T) {
+	text := strings.Repeat("x", 100)
+	for _, c := range []struct {
+		header []string
+		width  int
+		want   int
+	}{
+		{[]string{"ID", "TEXT"}, 0, 100},
+		{[]string{"ID", "TEXT"}, 200, 100},
+		{[]string{"ID", "TEXT"}, 80, 80 - len("12345678") - 2},
+		{[]string{"ID", "TEXT"}, 28, 28 - len(foldIndent)},
+		{[]string{"TEXT", "ID"}, 80, 80 - len("12345678") - 2},
+		{[]string{"TEXT", "ID"}, 28, leastText},
+	} {
+		row := []string{"12345678", "12345678"}
+		row[slices.Index(c.header, "TEXT")] = text
+		fitText(c.header, [][]string{row}, c.width)
+		if got := textWidth(row[slices.Index(c.header, "TEXT")]); got != c.want {
+			t.Errorf("%v in %d columns: %d of the text, want %d", c.header, c.width, got, c.want)
+		}
+	}
+}
