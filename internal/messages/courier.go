@@ -154,12 +154,9 @@ func (c *Courier) expire(ctx context.Context) {
 	}
 }
 
-// Over tells that m is queued still, and its life is over.
-func (c *Courier) Over(m Outgoing) bool { return m.State == Queued && !m.Expires.After(c.o.Now()) }
-
-// EndOver ends the messages whose life is over now, for who is to be told of them in this
-// moment, unless one of them may have been delivered.
-func (c *Courier) EndOver(ctx context.Context) {
+// endOver ends the messages whose life is over now, for who waits for one of them, unless
+// one may have been delivered.
+func (c *Courier) endOver(ctx context.Context) {
 	if c.sure.Load() {
 		c.expire(context.WithoutCancel(ctx))
 	}
@@ -258,7 +255,7 @@ func (c *Courier) WaitFinal(ctx context.Context, from identity.ID, id string) (O
 				over.Reset(waitSoon) // it may be delivered: its receiver is asked first
 				continue
 			}
-			c.EndOver(ctx)
+			c.endOver(ctx)
 		case <-ctx.Done():
 			return c.s.Outgoing(context.WithoutCancel(ctx), from, id)
 		}

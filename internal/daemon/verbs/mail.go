@@ -84,10 +84,6 @@ func (v *Verbs) outboxList(c call, a api.OutboxListArgs) (any, error) {
 	}
 	defer leave()
 	list, err := v.Messages.ListOut(c.ctx, own.ID, p, a.All)
-	if err == nil && slices.ContainsFunc(list, v.Courier.Over) { // told as what it is
-		v.Courier.EndOver(c.ctx)
-		list, err = v.Messages.ListOut(c.ctx, own.ID, p, a.All)
-	}
 	if err != nil {
 		return nil, err
 	}
