@@ -167,9 +167,7 @@ func (s *Store) forgetWants(ctx context.Context, owner identity.ID) error {
 	if err != nil {
 		return err
 	}
-	s.mu.RLock()
-	w := s.want
-	s.mu.RUnlock()
+	w := s.wants()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.total -= len(w.byOwner[owner])

@@ -356,12 +356,16 @@ func TestWantsAreToldOnceByTheCourier(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		for range 5 {
-			r.Wanted(t.Context(), mailOf(orders, "1"))
+			if _, err := r.Wanted(t.Context(), mailOf(orders, "1")); err != nil {
+				t.Error(err)
+			}
 			time.Sleep(time.Hour)
 		}
 		other := orders
 		other.From = id("c")
-		r.Wanted(t.Context(), mailOf(other, "1"))
+		if _, err := r.Wanted(t.Context(), mailOf(other, "1")); err != nil {
+			t.Error(err)
+		}
 		if told := r.told(api.EventProtocolWanted); len(told) != 2 {
 			t.Errorf("told %d times of two", len(told))
 		}

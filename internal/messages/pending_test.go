@@ -61,7 +61,13 @@ func TestAnnouncementThatFailed(t *testing.T) {
 	defer func() { cancel(); <-ended }()
 
 	m := &router.Mail{From: id("a"), To: id("b"), Protocol: "Notes", Instance: api.DefaultInstance}
-	c.Wanted(ctx, m)
+	ask := func() {
+		t.Helper()
+		if contact, err := c.Wanted(ctx, m); err != nil || !contact {
+			t.Errorf("%v, %v", contact, err)
+		}
+	}
+	ask()
 	takes.Store(true)
 	c.Recheck(ctx, id("b"))
 	if <-announced == nil {
@@ -83,10 +89,61 @@ func TestAnnouncementThatFailed(t *testing.T) {
 		}
 	}
 	// It was served before the want was noted.
-	c.Wanted(ctx, m)
+	ask()
 	if err := <-announced; err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Who asks in vain while it is told that its mail is taken is told again: nobody serves
+// it for a moment, and nothing else would have it hear of that.
+func TestAskedInVainWhileItIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		ask := func() {
+			if _, err := r.Wanted(t.Context(), mailOf(orders, "1")); err != nil {
+				t.Error(err)
+			}
+		}
+		ask()
+		announced := 0
+		r.o.Announce = func(context.Context, identity.ID, identity.ID, string, string) error {
+			if announced++; announced == 1 {
+				r.set(func() { r.takes = false })
+				ask()
+				r.set(func() { r.takes = true })
+			}
+			return nil
+		}
+		r.set(func() { r.takes = true })
+		r.Recheck(t.Context(), orders.To)
+		synctest.Wait()
+		if announced != 2 {
+			t.Errorf("told %d times, want 2", announced)
+		}
+	})
+}
+
+// A want that could not be noted is no want: its sender is not told to wait, and is
+// noted the next time.
+func TestWantThatCannotBeNoted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		if contact, err := r.Wanted(gone, mailOf(orders, "1")); err == nil || !contact {
+			t.Errorf("%v, %v", contact, err)
+		}
+		if told := r.told(api.EventProtocolWanted); len(told) != 0 {
+			t.Errorf("told %v", told)
+		}
+		if _, err := r.Wanted(t.Context(), mailOf(orders, "1")); err != nil {
+			t.Error(err)
+		}
+		if told := r.told(api.EventProtocolWanted); len(told) != 1 {
+			t.Errorf("told %d times", len(told))
+		}
+	})
 }
 
 // The receiver's word may have been the last thing before a restart.

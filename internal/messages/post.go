@@ -105,36 +105,28 @@ func (c *Courier) Arrivals(owner identity.ID) <-chan struct{} { return c.waiters
 
 // Wanted implements router.Inbox: a contact has mail that is not taken so far.
 // Its owner is told once.
-func (c *Courier) Wanted(ctx context.Context, m *router.Mail) bool {
+func (c *Courier) Wanted(ctx context.Context, m *router.Mail) (bool, error) {
 	if m.From != m.To && c.o.Contact != nil && !c.o.Contact(m.To, m.From) {
-		return false
+		return false, nil
 	}
 	// What it waits for may have come to be before the want was on the disk.
 	defer c.Remind(m.To, m.From)
-	if !c.waiters.mayNote(m, c.o.Now()) {
-		return true
-	}
 	first, err := c.s.Want(ctx, m.To, m.From, m.Protocol, m.Instance)
-	switch {
-	case err != nil && ctx.Err() == nil:
-		c.o.Log.Error("cannot note who wants to send what", "error", err)
-	case err == nil && first:
+	if first {
 		c.o.Tell(Notice{Kind: api.EventProtocolWanted, Owner: m.To, Other: m.From, Protocol: m.Protocol, Instance: m.Instance})
 	}
-	return true
+	return true, err
 }
 
 const (
 	announcers = 4
 	hintQueue  = 1024
-	// noteEach is the pause between two records of the same want.
-	noteEach = time.Minute
 )
 
-// hint is told to a peer whose mail waits.
+// hint is to be told to a peer whose mail waits: owner takes what it wanted.
 type hint struct {
-	owner, to          identity.ID
-	protocol, instance string
+	owner identity.ID
+	Wanted
 }
 
 // Recheck tells those whose mail for owner waited, and is taken now, to send it.
@@ -163,7 +155,7 @@ func (c *Courier) recheck(ctx context.Context, owner identity.ID, who func(sende
 		}
 		c.lanes.available(Lane{From: w.Sender, To: owner, Protocol: w.Protocol, Instance: w.Instance}) // of this node
 		select {
-		case c.hints <- hint{owner, w.Sender, w.Protocol, w.Instance}:
+		case c.hints <- hint{owner, w}:
 		default: // it tries again by itself
 		}
 	}
@@ -176,10 +168,10 @@ func (c *Courier) announce(ctx context.Context) {
 			return
 		case h := <-c.hints:
 			one, cancel := context.WithTimeout(ctx, c.o.Timing.Announce)
-			err := c.o.Announce(one, h.owner, h.to, h.protocol, h.instance)
+			err := c.o.Announce(one, h.owner, h.Sender, h.Protocol, h.Instance)
 			cancel()
 			if err != nil {
-				c.o.Log.Debug("a peer was not told that its mail is taken now", "protocol", h.protocol, "error", err)
+				c.o.Log.Debug("a peer was not told that its mail is taken now", "protocol", h.Protocol, "error", err)
 				continue
 			}
 			if err := c.told(ctx, h); err != nil && ctx.Err() == nil {
@@ -189,12 +181,14 @@ func (c *Courier) announce(ctx context.Context) {
 	}
 }
 
-// told forgets a want whose sender knows that its mail is taken now.
+// told forgets a want whose sender knows that its mail is taken now. One that has asked
+// meanwhile, or will ask in vain, may believe the contrary: it is to be told again.
 func (c *Courier) told(ctx context.Context, h hint) error {
-	_, err := c.s.Served(ctx, h.owner, h.protocol, h.instance, func(sender identity.ID) bool { return sender == h.to })
-	c.waiters.forgetNote(h.owner, h.to, h.protocol, h.instance)
-	if err == nil && !c.o.Takes(h.owner, h.to, h.protocol, h.instance) {
-		_, err = c.s.Want(ctx, h.owner, h.to, h.protocol, h.instance) // it may have tried meanwhile, in vain
+	again, err := c.s.Served(ctx, h.owner, h.Wanted)
+	if err != nil || !again && c.o.Takes(h.owner, h.Sender, h.Protocol, h.Instance) {
+		return err
 	}
+	_, err = c.s.Want(ctx, h.owner, h.Sender, h.Protocol, h.Instance)
+	c.Remind(h.owner, h.Sender)
 	return err
 }

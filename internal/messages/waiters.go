@@ -3,11 +3,9 @@ package messages
 import (
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/lru"
-	"github.com/fastn-stack/fastnd/internal/router"
 )
 
 // waiters are those who wait for a sent message to become final, or for one to
@@ -17,7 +15,6 @@ type waiters struct {
 	finals map[sent][]chan Outgoing
 	known  *lru.Map[sent, Outgoing] // of those sent lately, without data; more than the disk may know
 	inbox  map[identity.ID]chan struct{}
-	noted  *lru.Map[hint, time.Time] // when a want was last recorded
 }
 
 // sent names a message of the outbox.
@@ -29,14 +26,10 @@ type sent struct {
 // sentKept is more than what is usually answered and not recorded.
 const sentKept = 8192
 
-// notesKept bounds the wants that are remembered.
-const notesKept = 4096
-
 func (w *waiters) init() {
 	w.finals = make(map[sent][]chan Outgoing)
 	w.known = lru.New[sent, Outgoing](sentKept)
 	w.inbox = make(map[identity.ID]chan struct{})
-	w.noted = lru.New[hint, time.Time](notesKept)
 }
 
 // add returns a channel that gets the message once it is final.
@@ -120,22 +113,4 @@ func (w *waiters) arrived(owner identity.ID) {
 		close(ch)
 		delete(w.inbox, owner)
 	}
-}
-
-// mayNote tells whether m's want is to be recorded again.
-func (w *waiters) mayNote(m *router.Mail, now time.Time) bool {
-	k := hint{m.To, m.From, m.Protocol, m.Instance}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if last, ok := w.noted.Get(k); ok && now.Sub(last) < noteEach {
-		return false
-	}
-	w.noted.Put(k, now)
-	return true
-}
-
-func (w *waiters) forgetNote(owner, from identity.ID, protocol, instance string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.noted.Put(hint{owner, from, protocol, instance}, time.Time{})
 }

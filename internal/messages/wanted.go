@@ -41,6 +41,13 @@ type wants struct {
 	total   int
 }
 
+// wants are those of the database that is open now.
+func (s *Store) wants() *wants {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.want
+}
+
 func newWants() *wants { return &wants{byOwner: map[identity.ID]map[wantKey]*want{}} }
 
 func (w *wants) load(ctx context.Context, tx *sql.Tx) error {
@@ -78,6 +85,12 @@ func (w *wants) remove(owner identity.ID, k wantKey) {
 	if delete(w.byOwner[owner], k); len(w.byOwner[owner]) == 0 {
 		delete(w.byOwner, owner)
 	}
+}
+
+func (w *wants) known(owner identity.ID, k wantKey) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.byOwner[owner][k] != nil
 }
 
 // again counts what is known; false if it is not.
@@ -125,8 +138,14 @@ func (w *wants) room(owner identity.ID, k wantKey, now time.Time) (forget []want
 // one of those was not asked for during a day.
 func (s *Store) Want(ctx context.Context, owner, sender identity.ID, protocol, instance string) (first bool, err error) {
 	now, k := s.now(), wantKey{sender, protocol, instance}
-	var forget []wantKey
-	var w *wants
+	w := s.wants()
+	if w.again(owner, k, now) { // as who asks without end does: the disk need not hear it
+		return false, nil
+	}
+	forget, ok := w.room(owner, k, now)
+	if !ok {
+		return false, nil
+	}
 	err = s.write(ctx, func(tx *sqlite.Tx) error {
 		first, w = false, s.want
 		if w.again(owner, k, now) {
@@ -164,9 +183,7 @@ func deleteWant(tx *sqlite.Tx, owner identity.ID, k wantKey) error {
 
 // Wanted lists what was wanted of owner, newest first.
 func (s *Store) Wanted(_ context.Context, owner identity.ID) ([]Wanted, error) {
-	s.mu.RLock()
-	w := s.want
-	s.mu.RUnlock()
+	w := s.wants()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	list := make([]Wanted, 0, len(w.byOwner[owner]))
@@ -179,45 +196,21 @@ func (s *Store) Wanted(_ context.Context, owner identity.ID) ([]Wanted, error) {
 	return list, nil
 }
 
-// Served tells who waits for a protocol that is served now, and forgets them.
-// It is to be asked again when it is granted: may tells whom to take out, nil for all.
-func (s *Store) Served(ctx context.Context, owner identity.ID, protocol, instance string, may func(sender identity.ID) bool) ([]identity.ID, error) {
-	s.mu.RLock()
-	w := s.want
-	s.mu.RUnlock()
-	var keys []wantKey
-	w.mu.Lock()
-	for k := range w.byOwner[owner] {
-		if k.protocol == protocol && k.instance == instance {
-			keys = append(keys, k)
-		}
+// Served forgets a want whose sender was told that it is served now. again tells that it
+// has asked in vain since it was listed so.
+func (s *Store) Served(ctx context.Context, owner identity.ID, was Wanted) (again bool, err error) {
+	w, k := s.wants(), wantKey{was.Sender, was.Protocol, was.Instance}
+	if !w.known(owner, k) {
+		return false, nil
 	}
-	w.mu.Unlock()
-	if may != nil {
-		keys = slices.DeleteFunc(keys, func(k wantKey) bool { return !may(k.sender) })
-	}
-	if len(keys) == 0 {
-		return nil, nil
-	}
-	err := s.write(ctx, func(tx *sqlite.Tx) error {
-		for _, k := range keys {
-			if err := deleteWant(tx, owner, k); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
+	if err := s.write(ctx, func(tx *sqlite.Tx) error { return deleteWant(tx, owner, k) }); err != nil {
+		return false, err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var senders []identity.ID
-	for _, k := range keys {
-		w.remove(owner, k)
-		senders = append(senders, k.sender)
-	}
-	return senders, nil
+	v := w.byOwner[owner][k]
+	w.remove(owner, k)
+	return v != nil && (v.count > was.Count || !v.first.Equal(was.First)), nil
 }
 
 // flushWants writes the counts that changed.
@@ -227,9 +220,7 @@ func (s *Store) flushWants(ctx context.Context) error {
 		k     wantKey
 		v     want
 	}
-	s.mu.RLock()
-	w := s.want
-	s.mu.RUnlock()
+	w := s.wants()
 	var dirty []row
 	w.mu.Lock()
 	for owner, of := range w.byOwner {

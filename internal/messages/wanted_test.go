@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
 	"github.com/fastn-stack/fastnd/internal/testutil"
@@ -14,6 +15,23 @@ func (b *box) wants(sender identity.ID, protocol string) bool {
 	first, err := b.Want(b.t.Context(), id("b"), sender, protocol, "default")
 	b.must(err)
 	return first
+}
+
+func (b *box) served(w Wanted) (again bool) {
+	b.t.Helper()
+	again, err := b.Served(b.t.Context(), id("b"), w)
+	b.must(err)
+	return again
+}
+
+func (b *box) want(sender identity.ID, protocol string) Wanted {
+	b.t.Helper()
+	list := b.wanted()
+	i := slices.IndexFunc(list, func(w Wanted) bool { return w.Sender == sender && w.Protocol == protocol })
+	if i < 0 {
+		b.t.Fatalf("%s is not wanted: %+v", protocol, list)
+	}
+	return list[i]
 }
 
 func (b *box) wanted() []Wanted { b.t.Helper(); return b.wantedOf(id("b")) }
@@ -40,16 +58,8 @@ func TestWantedIsToldOnce(t *testing.T) {
 	if list := b.wanted(); len(list) != 3 || list[2].Count+list[1].Count+list[0].Count != 6 {
 		t.Errorf("%+v", list)
 	}
-	served := func(may func(identity.ID) bool) []identity.ID {
-		senders, err := b.Served(t.Context(), id("b"), "Mail", "default", may)
-		b.must(err)
-		return senders
-	}
-	if got := served(func(who identity.ID) bool { return who == id("c") }); !slices.Equal(got, []identity.ID{id("c")}) {
-		t.Errorf("%v", got)
-	}
-	if got := served(nil); !slices.Equal(got, []identity.ID{id("a")}) || served(nil) != nil {
-		t.Errorf("%v", got)
+	for _, sender := range []string{"c", "a"} {
+		b.served(b.want(id(sender), "Mail"))
 	}
 	b.reopen()
 	if list := b.wanted(); len(list) != 1 || list[0].Protocol != "Chat" {
@@ -71,6 +81,34 @@ func TestWantedIsToldOnce(t *testing.T) {
 	}
 	if n != 1 {
 		t.Errorf("told %d times", n)
+	}
+}
+
+// A sender that has asked in vain since it was looked up is not forgotten silently: it
+// waits, and would not be told.
+func TestWantedMeanwhile(t *testing.T) {
+	testutil.LeakCheck(t)
+	b := newBox(t)
+	ask := func() Wanted {
+		b.clock.advance(time.Second)
+		b.wants(id("a"), "Mail")
+		return b.want(id("a"), "Mail")
+	}
+	w := ask()
+	if b.served(w) {
+		t.Error("asked meanwhile, who did not")
+	}
+	if b.served(w) || len(b.wanted()) != 0 {
+		t.Errorf("%+v", b.wanted())
+	}
+	w = ask()
+	if ask(); !b.served(w) {
+		t.Error("not asked meanwhile, who did")
+	}
+	w = ask()
+	b.served(w)
+	if ask(); !b.served(w) {
+		t.Error("not asked meanwhile, who was forgotten, and did")
 	}
 }
 

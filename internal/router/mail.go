@@ -67,8 +67,9 @@ type Inbox interface {
 	// TakesBuiltin tells whether every identity takes mail for protocol.
 	TakesBuiltin(protocol, instance string) bool
 	// Wanted notes that a contact has mail for a protocol that it may not use, or
-	// that nobody serves. It is false for who is no contact, of whom nothing is noted.
-	Wanted(ctx context.Context, m *Mail) bool
+	// that nobody serves, before it is told so: from then on it waits until it hears that
+	// this has changed. It is false for who is no contact, of whom nothing is noted.
+	Wanted(ctx context.Context, m *Mail) (contact bool, err error)
 }
 
 // Post gives the router its two mailboxes. Without it no mail is taken. It is
@@ -104,7 +105,7 @@ func (rt *Router) Deliver(ctx context.Context, m *Mail) ([]error, error) {
 		defer release()
 	}
 	if err != nil {
-		return nil, &Said{rt.pending(ctx, m)}
+		return nil, rt.pending(ctx, m)
 	}
 	if far {
 		return rt.elsewhere.Deliver(ctx, m)
@@ -115,15 +116,19 @@ func (rt *Router) Deliver(ctx context.Context, m *Mail) ([]error, error) {
 // pending is the answer to mail that may be taken later, if it is a contact's.
 // Others who may use what nobody serves are told no more than any stranger.
 func (rt *Router) pending(ctx context.Context, m *Mail) error {
-	if !rt.here.Wanted(ctx, m) {
-		return api.Refusal()
+	contact, err := rt.here.Wanted(ctx, m)
+	switch {
+	case err != nil:
+		return err
+	case !contact:
+		return &Said{api.Refusal()}
 	}
 	what := api.ServiceName(m.Protocol, m.Instance)
 	if m.From == m.To {
-		return api.Errorf(api.CodePending, "nobody takes %s here so far", what).WithHint("it is delivered when a program does")
+		return &Said{api.Errorf(api.CodePending, "nobody takes %s here so far", what).WithHint("it is delivered when a program does")}
 	}
-	return api.Errorf(api.CodePending, "%s is not taken from you so far", what).
-		WithHint("it is sent when its receiver serves and grants it")
+	return &Said{api.Errorf(api.CodePending, "%s is not taken from you so far", what).
+		WithHint("it is sent when its receiver serves and grants it")}
 }
 
 // TakesMail tells whether mail of from for protocol would be taken by owner now.

@@ -25,9 +25,9 @@ func (b boxes) TakesBuiltin(protocol, instance string) bool {
 	return protocol == "Text" && instance == api.DefaultInstance
 }
 
-func (b boxes) Wanted(_ context.Context, m *router.Mail) bool {
+func (b boxes) Wanted(_ context.Context, m *router.Mail) (bool, error) {
 	b.step("wanted " + m.Protocol)
-	return m.Protocol != "Anyone"
+	return m.Protocol != "Anyone", nil
 }
 
 // TestMailGoesToOneMailbox is the map of mail: which parts are asked, until which
