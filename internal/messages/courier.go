@@ -20,6 +20,7 @@ type Timing struct {
 	Pending   time.Duration // pause where the receiver has to act first; 1 h
 	Deliver   time.Duration // for one batch and its answer; 1 min
 	Announce  time.Duration // for one hint to a peer; 10 s
+	Remind    time.Duration // between looks at whose mail is taken and who has not heard it; 5 min
 	Expire    time.Duration // longest pause between looks for what has expired; 1 min
 	Prune     time.Duration // between looks for what may be forgotten; 1 h
 	Look      time.Duration // between looks for lanes that are not known; 10 min
@@ -31,7 +32,7 @@ func (t *Timing) defaults() {
 		is time.Duration
 	}{
 		{&t.RetryMin, time.Second}, {&t.RetryNear, 10 * time.Second}, {&t.RetryFar, 10 * time.Minute}, {&t.Pending, time.Hour},
-		{&t.Deliver, time.Minute}, {&t.Announce, 10 * time.Second}, {&t.Expire, time.Minute}, {&t.Prune, time.Hour},
+		{&t.Deliver, time.Minute}, {&t.Announce, 10 * time.Second}, {&t.Remind, 5 * time.Minute}, {&t.Expire, time.Minute}, {&t.Prune, time.Hour},
 		{&t.Look, 10 * time.Minute},
 	} {
 		if *d.at == 0 {
@@ -80,7 +81,7 @@ type Courier struct {
 	waiters waiters
 	records records
 	mailmen mailmen
-	hints   chan hint
+	hints   *hintList
 	brief   chan struct{} // holds one if a message was queued that expires soon
 	once    sync.Once     // closes loaded
 	loaded  chan struct{} // closed when what waited at the start is known
@@ -98,7 +99,7 @@ func NewCourier(o CourierOptions) *Courier {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Courier{o: o, s: o.Store, hints: make(chan hint, hintQueue), brief: make(chan struct{}, 1), loaded: make(chan struct{})}
+	c := &Courier{o: o, s: o.Store, hints: newHintList(), brief: make(chan struct{}, 1), loaded: make(chan struct{})}
 	c.lanes.init(o.Now, c.s.o.Owner)
 	c.lanes.cut = c.s.WasCut()
 	c.waiters.init()
@@ -121,6 +122,7 @@ func (c *Courier) Run(ctx context.Context) {
 		c.expireAll(ctx)
 	})
 	wg.Go(func() { c.every(ctx, c.o.Timing.Prune, c.prune) })
+	wg.Go(func() { c.every(ctx, c.o.Timing.Remind, c.remindAll) })
 	for range announcers {
 		wg.Go(func() { c.announce(ctx) })
 	}

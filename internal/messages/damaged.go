@@ -47,7 +47,7 @@ func (s *Store) setAside(ctx context.Context, rows []damagedRow) (sound bool, er
 		})
 	})
 	if err != nil {
-		if len(moved) > 0 { // it is not set aside after all
+		if ctx := context.WithoutCancel(ctx); len(moved) > 0 { // it is not set aside after all
 			_ = s.view(ctx, func(tx *sql.Tx) error { return s.countAside(ctx, tx) })
 		}
 		return false, err
@@ -59,9 +59,6 @@ func (s *Store) setAside(ctx context.Context, rows []damagedRow) (sound bool, er
 		if s.o.OnAside != nil {
 			s.o.OnAside(a)
 		}
-	}
-	if len(moved) > 0 { // again: another count may not have seen the commit; what cannot be counted now is when others are
-		_ = s.view(ctx, func(tx *sql.Tx) error { return s.countAside(ctx, tx) })
 	}
 	return sound, nil
 }

@@ -91,15 +91,13 @@ func (s *Store) deleteRows(tx *sqlite.Tx, query string, args ...any) (n int, err
 }
 
 func (s *Store) pruneAside(ctx context.Context, before int64) error {
-	err := s.write(ctx, func(tx *sqlite.Tx) error {
+	return s.write(ctx, func(tx *sqlite.Tx) error {
 		// The last one stays: its number is not given again, which somebody has seen.
-		_, err := tx.Exec("DELETE FROM aside WHERE found < ? AND rowid < (SELECT max(rowid) FROM aside)", before)
-		return err
+		if _, err := tx.Exec("DELETE FROM aside WHERE found < ? AND rowid < (SELECT max(rowid) FROM aside)", before); err != nil {
+			return err
+		}
+		return s.countAsideBy(tx.Int)
 	})
-	if err == nil {
-		err = s.view(ctx, func(tx *sql.Tx) error { return s.countAside(ctx, tx) })
-	}
-	return err
 }
 
 func (s *Store) auditIfNeeded(ctx context.Context) error {

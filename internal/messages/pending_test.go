@@ -124,6 +124,48 @@ func TestAskedInVainWhileItIsTold(t *testing.T) {
 	})
 }
 
+// What is to be told is told once, however often it is asked for meanwhile.
+func TestHintsAreListedOnce(t *testing.T) {
+	l := newHintList()
+	one, two := hint{owner: id("b"), wantKey: wantKey{protocol: "1"}}, hint{owner: id("b"), wantKey: wantKey{protocol: "2"}}
+	for range 2 * hintQueue {
+		l.add(one)
+	}
+	l.add(two)
+	if len(l.next) != 2 {
+		t.Errorf("%d are listed", len(l.next))
+	}
+	l.began(<-l.next)
+	l.add(one)
+	if len(l.next) != 2 {
+		t.Errorf("%d are listed, of which one is needed again", len(l.next))
+	}
+}
+
+// Who could not be told in time, and stays connected, is told later.
+func TestAnnouncementIsRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		if _, err := r.Wanted(t.Context(), mailOf(orders, "1")); err != nil {
+			t.Fatal(err)
+		}
+		var announced []time.Time
+		r.o.Announce = func(context.Context, identity.ID, identity.ID, string, string) error {
+			if announced = append(announced, time.Now()); len(announced) == 1 {
+				return api.Errorf(api.CodeUnavailable, "no answer")
+			}
+			return nil
+		}
+		r.set(func() { r.takes, r.near = true, true })
+		r.Recheck(t.Context(), orders.To)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if len(announced) != 2 || announced[1].Sub(announced[0]) > 10*time.Minute {
+			t.Errorf("announced at %v", announced)
+		}
+	})
+}
+
 // A want that could not be noted is no want: its sender is not told to wait, and is
 // noted the next time.
 func TestWantThatCannotBeNoted(t *testing.T) {

@@ -3,6 +3,7 @@ package messages
 import (
 	"context"
 	"encoding/json"
+	"sync"
 	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
@@ -112,6 +113,9 @@ func (c *Courier) Wanted(ctx context.Context, m *router.Mail) (bool, error) {
 	// What it waits for may have come to be before the want was on the disk.
 	defer c.Remind(m.To, m.From)
 	first, err := c.s.Want(ctx, m.To, m.From, m.Protocol, m.Instance)
+	if err != nil && ctx.Err() == nil && api.CodeOf(err) != api.CodeStorage { // of the disk it is told
+		c.o.Log.Error("cannot note who wants to send what", "error", err)
+	}
 	if first {
 		c.o.Tell(Notice{Kind: api.EventProtocolWanted, Owner: m.To, Other: m.From, Protocol: m.Protocol, Instance: m.Instance})
 	}
@@ -126,7 +130,39 @@ const (
 // hint is to be told to a peer whose mail waits: owner takes what it wanted.
 type hint struct {
 	owner identity.ID
-	Wanted
+	wantKey
+}
+
+// hintList is the hints that are to be told, each once.
+type hintList struct {
+	mu    sync.Mutex
+	there map[hint]bool
+	next  chan hint
+}
+
+func newHintList() *hintList {
+	return &hintList{there: make(map[hint]bool), next: make(chan hint, hintQueue)}
+}
+
+// add does nothing if the list is full: all that waits is looked at again now and then.
+func (l *hintList) add(h hint) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.there[h] {
+		return
+	}
+	select {
+	case l.next <- h:
+		l.there[h] = true
+	default:
+	}
+}
+
+// began is to be called with each that is taken, before it is told: it may be needed again.
+func (l *hintList) began(h hint) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.there, h)
 }
 
 // Recheck tells those whose mail for owner waited, and is taken now, to send it.
@@ -154,10 +190,7 @@ func (c *Courier) recheck(ctx context.Context, owner identity.ID, who func(sende
 			continue
 		}
 		c.lanes.available(Lane{From: w.Sender, To: owner, Protocol: w.Protocol, Instance: w.Instance}) // of this node
-		select {
-		case c.hints <- hint{owner, w}:
-		default: // it tries again by itself
-		}
+		c.hints.add(hint{owner, wantKey{w.Sender, w.Protocol, w.Instance}})
 	}
 }
 
@@ -166,29 +199,40 @@ func (c *Courier) announce(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case h := <-c.hints:
-			one, cancel := context.WithTimeout(ctx, c.o.Timing.Announce)
-			err := c.o.Announce(one, h.owner, h.Sender, h.Protocol, h.Instance)
-			cancel()
-			if err != nil {
-				c.o.Log.Debug("a peer was not told that its mail is taken now", "protocol", h.Protocol, "error", err)
-				continue
-			}
-			if err := c.told(ctx, h); err != nil && ctx.Err() == nil {
-				c.o.Log.Error("cannot forget who wants to send what", "error", err)
-			}
+		case h := <-c.hints.next:
+			c.hints.began(h)
+			c.announceOne(ctx, h)
 		}
 	}
 }
 
-// told forgets a want whose sender knows that its mail is taken now. One that has asked
-// meanwhile, or will ask in vain, may believe the contrary: it is to be told again.
-func (c *Courier) told(ctx context.Context, h hint) error {
-	again, err := c.s.Served(ctx, h.owner, h.Wanted)
-	if err != nil || !again && c.o.Takes(h.owner, h.Sender, h.Protocol, h.Instance) {
-		return err
+func (c *Courier) announceOne(ctx context.Context, h hint) {
+	w, ok := c.s.wantedNow(h.owner, h.wantKey)
+	if !ok || !c.o.Takes(h.owner, h.sender, h.protocol, h.instance) {
+		return
 	}
-	_, err = c.s.Want(ctx, h.owner, h.Sender, h.Protocol, h.Instance)
-	c.Remind(h.owner, h.Sender)
-	return err
+	one, cancel := context.WithTimeout(ctx, c.o.Timing.Announce)
+	err := c.o.Announce(one, h.owner, h.sender, h.protocol, h.instance)
+	cancel()
+	if err != nil {
+		c.o.Log.Debug("a peer was not told that its mail is taken now", "protocol", h.protocol, "error", err)
+		return
+	}
+	if !c.o.Takes(h.owner, h.sender, h.protocol, h.instance) {
+		return // it will try in vain: it is told again when this has changed
+	}
+	again, err := c.s.Served(ctx, h.owner, w)
+	if err != nil && ctx.Err() == nil {
+		c.o.Log.Error("cannot forget who wants to send what", "error", err)
+	}
+	if again { // and may believe that it is not taken
+		c.Remind(h.owner, h.sender)
+	}
+}
+
+// remindAll is Recheck for the senders that are near: one may not have answered in time.
+func (c *Courier) remindAll(ctx context.Context) {
+	for _, owner := range c.s.wantedOwners() {
+		c.recheck(ctx, owner, func(sender identity.ID) bool { return c.o.Near(owner, sender) })
+	}
 }

@@ -76,6 +76,7 @@ type Store struct {
 	path string
 	use  *usage // of the database that is open; guarded by mu
 	want *wants
+	asks atomic.Int64 // see wants
 	// What users read takes turns, so that none of them has all readers: lists, and
 	// looks at few rows.
 	lists, looks turns
@@ -158,7 +159,7 @@ func (s *Store) tryOpen(ctx context.Context) (*sqlite.DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("messages: %w", err)
 	}
-	use, want := newUsage(s.o.Owner), newWants()
+	use, want := newUsage(s.o.Owner), newWants(&s.asks)
 	queued := 0
 	batch := db.NewBatch(sqlite.BatchHooks{
 		Begin:  func() { use.begin(); s.fresh = nil },
@@ -242,8 +243,7 @@ func (s *Store) AsideSeen(last int64) {
 	}
 }
 
-// countAside needs a transaction in which nothing was read yet: it then sees what
-// was committed before it, and of several the last to count has seen the most.
+// countAside is for when nobody writes, or what was counted so was not committed.
 func (s *Store) countAside(ctx context.Context, tx *sql.Tx) error {
 	return s.countAsideBy(func(query string, args ...any) (n int64, err error) {
 		err = tx.QueryRowContext(ctx, query, args...).Scan(&n)
@@ -251,7 +251,8 @@ func (s *Store) countAside(ctx context.Context, tx *sql.Tx) error {
 	})
 }
 
-// countAsideBy counts by a query that gives a number.
+// countAsideBy counts by a query that gives a number. All that changes the table counts in
+// its own transaction, so that the last to count has seen the most.
 func (s *Store) countAsideBy(number func(query string, args ...any) (int64, error)) error {
 	s.asideMu.Lock()
 	defer s.asideMu.Unlock()

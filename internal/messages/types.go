@@ -144,6 +144,8 @@ type Wanted struct {
 	Protocol, Instance string
 	Count              int64
 	First, Last        time.Time
+
+	serial int64 // tells one time of asking from the next
 }
 
 // Aside is a row whose content was found changed on the disk. It is served no more.

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fastn-stack/fastnd/internal/identity"
@@ -30,7 +32,9 @@ type wantKey struct {
 type want struct {
 	count       int64
 	first, last time.Time
-	dirty       bool // the disk has an older count
+	dirty       bool  // the disk has an older count
+	serial      int64 // of the last time that it was asked for
+	leaving     bool  // it is being forgotten: who asks now is noted anew
 }
 
 // wants is what peers wanted. Only new names are written at once; how often
@@ -39,6 +43,7 @@ type wants struct {
 	mu      sync.Mutex
 	byOwner map[identity.ID]map[wantKey]*want
 	total   int
+	asks    *atomic.Int64 // serial numbers, which go on when a file is opened again
 }
 
 // wants are those of the database that is open now.
@@ -48,7 +53,9 @@ func (s *Store) wants() *wants {
 	return s.want
 }
 
-func newWants() *wants { return &wants{byOwner: map[identity.ID]map[wantKey]*want{}} }
+func newWants(asks *atomic.Int64) *wants {
+	return &wants{byOwner: map[identity.ID]map[wantKey]*want{}, asks: asks}
+}
 
 func (w *wants) load(ctx context.Context, tx *sql.Tx) error {
 	rows, err := tx.QueryContext(ctx, "SELECT owner, sender, protocol, instance, count, first, last FROM wanted")
@@ -74,6 +81,7 @@ func (w *wants) set(owner identity.ID, k wantKey, v *want) {
 	if w.byOwner[owner][k] == nil {
 		w.total++
 	}
+	v.serial = w.asks.Add(1)
 	w.byOwner[owner][k] = v
 }
 
@@ -87,21 +95,19 @@ func (w *wants) remove(owner identity.ID, k wantKey) {
 	}
 }
 
-func (w *wants) known(owner identity.ID, k wantKey) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.byOwner[owner][k] != nil
-}
-
 // again counts what is known; false if it is not.
 func (w *wants) again(owner identity.ID, k wantKey, now time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	v := w.byOwner[owner][k]
-	if v == nil {
+	return w.count(w.byOwner[owner][k], now)
+}
+
+// count is for who holds mu.
+func (w *wants) count(v *want, now time.Time) bool {
+	if v == nil || v.leaving {
 		return false
 	}
-	v.count, v.last, v.dirty = v.count+1, now, true
+	v.count, v.last, v.dirty, v.serial = v.count+1, now, true, w.asks.Add(1)
 	return true
 }
 
@@ -148,10 +154,10 @@ func (s *Store) Want(ctx context.Context, owner, sender identity.ID, protocol, i
 	}
 	err = s.write(ctx, func(tx *sqlite.Tx) error {
 		first, w = false, s.want
-		if w.again(owner, k, now) {
+		if ok = !w.again(owner, k, now); !ok {
 			return nil
 		}
-		if forget, first = w.room(owner, k, now); !first {
+		if forget, ok = w.room(owner, k, now); !ok {
 			return nil
 		}
 		for _, f := range forget {
@@ -164,7 +170,7 @@ func (s *Store) Want(ctx context.Context, owner, sender identity.ID, protocol, i
 		first = n > 0 // or another caller in this transaction came first
 		return err
 	})
-	if err != nil || !first {
+	if err != nil || !ok {
 		return false, err
 	}
 	w.mu.Lock()
@@ -172,8 +178,10 @@ func (s *Store) Want(ctx context.Context, owner, sender identity.ID, protocol, i
 	for _, f := range forget {
 		w.remove(owner, f)
 	}
-	w.set(owner, k, &want{count: 1, first: now, last: now})
-	return true, nil
+	if !w.count(w.byOwner[owner][k], now) {
+		w.set(owner, k, &want{count: 1, first: now, last: now})
+	}
+	return first, nil
 }
 
 func deleteWant(tx *sqlite.Tx, owner identity.ID, k wantKey) error {
@@ -188,7 +196,7 @@ func (s *Store) Wanted(_ context.Context, owner identity.ID) ([]Wanted, error) {
 	defer w.mu.Unlock()
 	list := make([]Wanted, 0, len(w.byOwner[owner]))
 	for k, v := range w.byOwner[owner] {
-		list = append(list, Wanted{k.sender, k.protocol, k.instance, v.count, v.first, v.last})
+		list = append(list, v.wanted(k))
 	}
 	slices.SortFunc(list, func(a, b Wanted) int {
 		return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.Protocol, b.Protocol), slices.Compare(a.Sender[:], b.Sender[:]))
@@ -196,21 +204,60 @@ func (s *Store) Wanted(_ context.Context, owner identity.ID) ([]Wanted, error) {
 	return list, nil
 }
 
-// Served forgets a want whose sender was told that it is served now. again tells that it
-// has asked in vain since it was listed so.
-func (s *Store) Served(ctx context.Context, owner identity.ID, was Wanted) (again bool, err error) {
-	w, k := s.wants(), wantKey{was.Sender, was.Protocol, was.Instance}
-	if !w.known(owner, k) {
-		return false, nil
-	}
-	if err := s.write(ctx, func(tx *sqlite.Tx) error { return deleteWant(tx, owner, k) }); err != nil {
-		return false, err
-	}
+// wantedOwners are those of whom something is wanted.
+func (s *Store) wantedOwners() []identity.ID {
+	w := s.wants()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Collect(maps.Keys(w.byOwner))
+}
+
+func (v *want) wanted(k wantKey) Wanted {
+	return Wanted{k.sender, k.protocol, k.instance, v.count, v.first, v.last, v.serial}
+}
+
+// wantedNow is one of Wanted.
+func (s *Store) wantedNow(owner identity.ID, k wantKey) (Wanted, bool) {
+	w := s.wants()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	v := w.byOwner[owner][k]
-	w.remove(owner, k)
-	return v != nil && (v.count > was.Count || !v.first.Equal(was.First)), nil
+	if v == nil || v.leaving {
+		return Wanted{}, false
+	}
+	return v.wanted(k), true
+}
+
+// Served forgets a want whose sender was told that it is served now. If that has asked in
+// vain since it was listed so, it is kept, and again is true.
+func (s *Store) Served(ctx context.Context, owner identity.ID, was Wanted) (again bool, err error) {
+	k := wantKey{was.Sender, was.Protocol, was.Instance}
+	var w *wants
+	var gone *want
+	err = s.write(ctx, func(tx *sqlite.Tx) error {
+		w, gone, again = s.want, nil, false
+		w.mu.Lock()
+		v := w.byOwner[owner][k]
+		if v != nil && v.serial != was.serial {
+			again = true
+		} else if v != nil {
+			gone, v.leaving = v, true // who asks from now on writes behind this
+		}
+		w.mu.Unlock()
+		if gone == nil {
+			return nil
+		}
+		return deleteWant(tx, owner, k)
+	})
+	if gone == nil {
+		return again, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if gone.leaving = err == nil; err == nil && w.byOwner[owner][k] == gone {
+		w.remove(owner, k)
+	}
+	return false, err
 }
 
 // flushWants writes the counts that changed.

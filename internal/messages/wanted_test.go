@@ -3,6 +3,7 @@ package messages
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -95,20 +96,52 @@ func TestWantedMeanwhile(t *testing.T) {
 		return b.want(id("a"), "Mail")
 	}
 	w := ask()
-	if b.served(w) {
-		t.Error("asked meanwhile, who did not")
-	}
-	if b.served(w) || len(b.wanted()) != 0 {
-		t.Errorf("%+v", b.wanted())
+	if b.served(w) || b.served(w) || len(b.wanted()) != 0 {
+		t.Errorf("asked meanwhile, who did not: %+v", b.wanted())
 	}
 	w = ask()
-	if ask(); !b.served(w) {
-		t.Error("not asked meanwhile, who did")
+	if ask(); !b.served(w) || len(b.wanted()) != 1 {
+		t.Errorf("not asked meanwhile, who did: %+v", b.wanted())
 	}
-	w = ask()
+	b.reopen()
+	if !b.served(w) || len(b.wanted()) != 1 {
+		t.Errorf("what was listed before a start is forgotten: %+v", b.wanted())
+	}
+	w = b.want(id("a"), "Mail")
 	b.served(w)
-	if ask(); !b.served(w) {
-		t.Error("not asked meanwhile, who was forgotten, and did")
+	if ask(); !b.served(w) || len(b.wanted()) != 1 {
+		t.Errorf("not asked meanwhile, who was forgotten, and did: %+v", b.wanted())
+	}
+}
+
+// Whoever asks while it is forgotten is noted, in memory and on the disk.
+func TestWantedWhileItIsForgotten(t *testing.T) {
+	testutil.LeakCheck(t)
+	b := newBox(t)
+	for range testutil.Rounds(200, 3000) {
+		b.wants(id("a"), "Mail")
+		w := b.want(id("a"), "Mail")
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() {
+				if _, err := b.Served(t.Context(), id("b"), w); err != nil {
+					t.Error(err)
+				}
+			})
+			wg.Go(func() {
+				if _, err := b.Want(t.Context(), id("b"), id("a"), "Mail", "default"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if len(b.wanted()) != 1 {
+			t.Fatalf("it is not noted: %+v", b.wanted())
+		}
+		b.reopen()
+		if len(b.wanted()) != 1 {
+			t.Fatalf("it is not on the disk: %+v", b.wanted())
+		}
 	}
 }
 

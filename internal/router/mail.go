@@ -118,6 +118,8 @@ func (rt *Router) Deliver(ctx context.Context, m *Mail) ([]error, error) {
 func (rt *Router) pending(ctx context.Context, m *Mail) error {
 	contact, err := rt.here.Wanted(ctx, m)
 	switch {
+	case ctx.Err() != nil:
+		return Ended(ctx)
 	case err != nil:
 		return err
 	case !contact:

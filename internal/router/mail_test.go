@@ -27,6 +27,9 @@ func (b boxes) TakesBuiltin(protocol, instance string) bool {
 
 func (b boxes) Wanted(_ context.Context, m *router.Mail) (bool, error) {
 	b.step("wanted " + m.Protocol)
+	if m.Protocol == "Full" {
+		return true, api.Errorf(api.CodeStorage, "the disk is full")
+	}
 	return m.Protocol != "Anyone", nil
 }
 
@@ -94,6 +97,22 @@ func TestMailNotPermitted(t *testing.T) {
 		t.Error("passes for the receiver's word")
 	}
 	wantSteps(t, w, "access out")
+}
+
+// Who cannot be noted is not told to wait until it is told otherwise, and it is tried again.
+func TestWantThatIsNotNoted(t *testing.T) {
+	w := newWorld()
+	w.rt.Post(boxes{w, "inbox"}, boxes{w, "another node"})
+	m := &router.Mail{From: carol, To: bob, Protocol: "Full", Node: carolNode}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	for code, ctx := range map[api.Code]context.Context{api.CodeStorage: t.Context(), api.CodeCancelled: gone} {
+		_, err := w.rt.Deliver(ctx, m)
+		wantCode(t, err, code)
+		if _, said := errors.AsType[*router.Said](err); said {
+			t.Error("passes for the receiver's word")
+		}
+	}
 }
 
 func TestMailForOneOffline(t *testing.T) {
