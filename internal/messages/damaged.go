@@ -47,8 +47,8 @@ func (s *Store) setAside(ctx context.Context, rows []damagedRow) (sound bool, er
 		})
 	})
 	if err != nil {
-		if ctx := context.WithoutCancel(ctx); len(moved) > 0 { // it is not set aside after all
-			_ = s.view(ctx, func(tx *sql.Tx) error { return s.countAside(ctx, tx) })
+		if len(moved) > 0 {
+			s.recountAside(ctx)
 		}
 		return false, err
 	}

@@ -91,13 +91,17 @@ func (s *Store) deleteRows(tx *sqlite.Tx, query string, args ...any) (n int, err
 }
 
 func (s *Store) pruneAside(ctx context.Context, before int64) error {
-	return s.write(ctx, func(tx *sqlite.Tx) error {
+	err := s.write(ctx, func(tx *sqlite.Tx) error {
 		// The last one stays: its number is not given again, which somebody has seen.
 		if _, err := tx.Exec("DELETE FROM aside WHERE found < ? AND rowid < (SELECT max(rowid) FROM aside)", before); err != nil {
 			return err
 		}
 		return s.countAsideBy(tx.Int)
 	})
+	if err != nil && ctx.Err() == nil {
+		s.recountAside(ctx)
+	}
+	return err
 }
 
 func (s *Store) auditIfNeeded(ctx context.Context) error {
@@ -158,7 +162,12 @@ func (s *Store) forgetInbox(tx *sqlite.Tx, owner identity.ID, state string) (n i
 }
 
 func (s *Store) forgetWants(ctx context.Context, owner identity.ID) error {
-	err := s.write(ctx, func(tx *sqlite.Tx) error {
+	done, err := s.changeWants(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	err = s.write(ctx, func(tx *sqlite.Tx) error {
 		_, err := tx.Exec("DELETE FROM wanted WHERE owner = ?", owner[:])
 		return err
 	})

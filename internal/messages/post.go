@@ -211,6 +211,7 @@ func (c *Courier) announceOne(ctx context.Context, h hint) {
 	if !ok || !c.o.Takes(h.owner, h.sender, h.protocol, h.instance) {
 		return
 	}
+	c.lanes.available(Lane{From: h.sender, To: h.owner, Protocol: h.protocol, Instance: h.instance}) // it may have asked since
 	one, cancel := context.WithTimeout(ctx, c.o.Timing.Announce)
 	err := c.o.Announce(one, h.owner, h.sender, h.protocol, h.instance)
 	cancel()

@@ -72,11 +72,12 @@ type Options struct {
 
 // Store is safe for concurrent use.
 type Store struct {
-	o    Options
-	path string
-	use  *usage // of the database that is open; guarded by mu
-	want *wants
-	asks atomic.Int64 // see wants
+	o        Options
+	path     string
+	use      *usage // of the database that is open; guarded by mu
+	want     *wants
+	asks     atomic.Int64  // see wants
+	changing chan struct{} // holds one while somebody changes what is wanted
 	// What users read takes turns, so that none of them has all readers: lists, and
 	// looks at few rows.
 	lists, looks turns
@@ -125,7 +126,7 @@ func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 	if o.UserName == nil {
 		o.UserName = func(uid uint32) string { return fmt.Sprintf("uid %d", uid) }
 	}
-	s := &Store{o: o, asideSeen: o.AsideSeen, path: filepath.Join(dir, File), mended: make(chan struct{}, 1), lists: newTurns(o.Owner), looks: newTurns(o.Owner), time: timekeeper{uptime: o.Uptime}}
+	s := &Store{o: o, changing: make(chan struct{}, 1), asideSeen: o.AsideSeen, path: filepath.Join(dir, File), mended: make(chan struct{}, 1), lists: newTurns(o.Owner), looks: newTurns(o.Owner), time: timekeeper{uptime: o.Uptime}}
 	s.cut = wasCut(s.path)
 	if err := s.open(ctx); err != nil {
 		return nil, err
@@ -243,12 +244,20 @@ func (s *Store) AsideSeen(last int64) {
 	}
 }
 
-// countAside is for when nobody writes, or what was counted so was not committed.
+// countAside is for when nobody writes, or can.
 func (s *Store) countAside(ctx context.Context, tx *sql.Tx) error {
 	return s.countAsideBy(func(query string, args ...any) (n int64, err error) {
 		err = tx.QueryRowContext(ctx, query, args...).Scan(&n)
 		return n, err
 	})
+}
+
+// recountAside is for when what was counted was not committed.
+func (s *Store) recountAside(ctx context.Context) {
+	ctx = context.WithoutCancel(ctx)
+	if s.write(ctx, func(tx *sqlite.Tx) error { return s.countAsideBy(tx.Int) }) != nil {
+		_ = s.view(ctx, func(tx *sql.Tx) error { return s.countAside(ctx, tx) })
+	}
 }
 
 // countAsideBy counts by a query that gives a number. All that changes the table counts in

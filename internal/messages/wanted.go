@@ -111,8 +111,9 @@ func (w *wants) count(v *want, now time.Time) bool {
 	return true
 }
 
-// room tells what is to be forgotten for one more name; not ok if there is no room.
-func (w *wants) room(owner identity.ID, k wantKey, now time.Time) (forget []wantKey, ok bool) {
+// leave tells what is to be forgotten for one more name, and marks it as leaving; not ok
+// if there is no room.
+func (w *wants) leave(owner identity.ID, sender identity.ID, now time.Time) (forget []wantKey, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var oldest, oldestOfSender wantKey
@@ -122,7 +123,7 @@ func (w *wants) room(owner identity.ID, k wantKey, now time.Time) (forget []want
 		if last.IsZero() || v.last.Before(last) {
 			oldest, last = other, v.last
 		}
-		if other.sender != k.sender {
+		if other.sender != sender {
 			continue
 		}
 		if ofSender++; lastOfSender.IsZero() || v.last.Before(lastOfSender) {
@@ -131,11 +132,37 @@ func (w *wants) room(owner identity.ID, k wantKey, now time.Time) (forget []want
 	}
 	switch {
 	case ofSender >= wantsPerSender:
-		return []wantKey{oldestOfSender}, now.Sub(lastOfSender) >= forgetWant
-	case len(w.byOwner[owner]) >= wantsPerOwner:
-		return []wantKey{oldest}, now.Sub(last) >= forgetWant
+		oldest, last = oldestOfSender, lastOfSender
+	case len(w.byOwner[owner]) < wantsPerOwner:
+		return nil, w.total < wantsPerNode
 	}
-	return nil, w.total < wantsPerNode
+	if now.Sub(last) < forgetWant {
+		return nil, false
+	}
+	w.byOwner[owner][oldest].leaving = true
+	return []wantKey{oldest}, true
+}
+
+// stay is for what was to leave, and does not.
+func (w *wants) stay(owner identity.ID, keys ...wantKey) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, k := range keys {
+		if v := w.byOwner[owner][k]; v != nil {
+			v.leaving = false
+		}
+	}
+}
+
+// changeWants waits until nobody else changes what is wanted: on the disk and in memory
+// it changes together.
+func (s *Store) changeWants(ctx context.Context) (done func(), err error) {
+	select {
+	case s.changing <- struct{}{}:
+		return func() { <-s.changing }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // Want counts that sender asked owner for a protocol that is not served, or not
@@ -144,22 +171,25 @@ func (w *wants) room(owner identity.ID, k wantKey, now time.Time) (forget []want
 // one of those was not asked for during a day.
 func (s *Store) Want(ctx context.Context, owner, sender identity.ID, protocol, instance string) (first bool, err error) {
 	now, k := s.now(), wantKey{sender, protocol, instance}
-	w := s.wants()
-	if w.again(owner, k, now) { // as who asks without end does: the disk need not hear it
+	if s.wants().again(owner, k, now) { // as who asks without end does: the disk need not hear it
 		return false, nil
 	}
-	forget, ok := w.room(owner, k, now)
+	done, err := s.changeWants(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer done()
+	w := s.wants()
+	if w.again(owner, k, now) {
+		return false, nil
+	}
+	forget, ok := w.leave(owner, sender, now)
 	if !ok {
 		return false, nil
 	}
+	wrote := w
 	err = s.write(ctx, func(tx *sqlite.Tx) error {
-		first, w = false, s.want
-		if ok = !w.again(owner, k, now); !ok {
-			return nil
-		}
-		if forget, ok = w.room(owner, k, now); !ok {
-			return nil
-		}
+		wrote = s.want // another one if the file was repaired meanwhile
 		for _, f := range forget {
 			if err := deleteWant(tx, owner, f); err != nil {
 				return err
@@ -167,20 +197,19 @@ func (s *Store) Want(ctx context.Context, owner, sender identity.ID, protocol, i
 		}
 		n, err := tx.Exec(`INSERT INTO wanted (owner, sender, protocol, instance, count, first, last) VALUES (?, ?, ?, ?, 1, ?, ?)
 			ON CONFLICT (owner, sender, protocol, instance) DO NOTHING`, owner[:], sender[:], protocol, instance, now.UnixMicro(), now.UnixMicro())
-		first = n > 0 // or another caller in this transaction came first
+		first = n > 0
 		return err
 	})
-	if err != nil || !ok {
+	if err != nil {
+		w.stay(owner, forget...)
 		return false, err
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	wrote.mu.Lock()
+	defer wrote.mu.Unlock()
 	for _, f := range forget {
-		w.remove(owner, f)
+		wrote.remove(owner, f)
 	}
-	if !w.count(w.byOwner[owner][k], now) {
-		w.set(owner, k, &want{count: 1, first: now, last: now})
-	}
+	wrote.set(owner, k, &want{count: 1, first: now, last: now})
 	return first, nil
 }
 
@@ -231,33 +260,42 @@ func (s *Store) wantedNow(owner identity.ID, k wantKey) (Wanted, bool) {
 // Served forgets a want whose sender was told that it is served now. If that has asked in
 // vain since it was listed so, it is kept, and again is true.
 func (s *Store) Served(ctx context.Context, owner identity.ID, was Wanted) (again bool, err error) {
-	k := wantKey{was.Sender, was.Protocol, was.Instance}
-	var w *wants
-	var gone *want
+	done, err := s.changeWants(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer done()
+	w, k := s.wants(), wantKey{was.Sender, was.Protocol, was.Instance}
+	known, same := w.leaveIf(owner, k, was.serial)
+	if !same {
+		return known, nil
+	}
 	err = s.write(ctx, func(tx *sqlite.Tx) error {
-		w, gone, again = s.want, nil, false
-		w.mu.Lock()
-		v := w.byOwner[owner][k]
-		if v != nil && v.serial != was.serial {
-			again = true
-		} else if v != nil {
-			gone, v.leaving = v, true // who asks from now on writes behind this
-		}
-		w.mu.Unlock()
-		if gone == nil {
+		if again = s.want != w; again { // the file was repaired meanwhile
 			return nil
 		}
 		return deleteWant(tx, owner, k)
 	})
-	if gone == nil {
+	if err != nil || again {
+		w.stay(owner, k)
 		return again, err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if gone.leaving = err == nil; err == nil && w.byOwner[owner][k] == gone {
-		w.remove(owner, k)
+	w.remove(owner, k)
+	return false, nil
+}
+
+// leaveIf marks k as leaving if it was not asked for since serial.
+func (w *wants) leaveIf(owner identity.ID, k wantKey, serial int64) (known, same bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	v := w.byOwner[owner][k]
+	if v == nil {
+		return false, false
 	}
-	return false, err
+	v.leaving = v.serial == serial
+	return true, v.leaving
 }
 
 // flushWants writes the counts that changed.

@@ -96,7 +96,7 @@ func TestWantedMeanwhile(t *testing.T) {
 		return b.want(id("a"), "Mail")
 	}
 	w := ask()
-	if b.served(w) || b.served(w) || len(b.wanted()) != 0 {
+	if first, second := b.served(w), b.served(w); first || second || len(b.wanted()) != 0 {
 		t.Errorf("asked meanwhile, who did not: %+v", b.wanted())
 	}
 	w = ask()
